@@ -1,0 +1,1 @@
+"""Losses and training that raise the recall of the classes that must not be missed."""
