@@ -1,0 +1,74 @@
+"""Data sets as uint8 arrays, each in the same three parts: `load` is the way in."""
+
+import difflib
+import os
+from pathlib import Path
+
+from camri_jax.datasets.dataset import (
+    Dataset,
+    DatasetError,
+    DatasetWarning,
+    class_index,
+)
+from camri_jax.datasets.splitting import hold_out
+
+__all__ = ["Dataset", "DatasetError", "DatasetWarning", "class_index", "load"]
+
+_NAMES = ("digits", "npz:FILE")
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    validation_fraction: float = 0.0,
+    seed: int = 0,
+) -> Dataset:
+    """Loads a data set by name.
+
+    Args:
+      name: `digits` or `npz:FILE`.
+      data_dir: where the official files lie.
+      image_size: height and width in pixels; None: the data set's own.
+      validation_fraction: the share of each class, in [0, 1), that is moved from train
+        to validation.
+      seed: chooses the held out examples.
+
+    Returns:
+      The data set.
+
+    Raises:
+      DatasetError: there is no such data set, a file is missing or damaged, or an
+        argument is out of range.
+
+    Example:
+      >>> dataset = load("digits", validation_fraction=0.1)
+      >>> dataset.train_images.dtype, dataset.class_names[7]
+      (dtype('uint8'), '7')
+    """
+    if not 0.0 <= validation_fraction < 1.0:
+        raise DatasetError(
+            f"validation_fraction is {validation_fraction}; it must be at least 0 and "
+            "less than 1"
+        )
+    if image_size is not None and not 1 <= image_size <= 4096:
+        raise DatasetError(f"image_size is {image_size}; it must lie in 1..4096 pixels")
+    dataset = _load(name, image_size)
+    if validation_fraction and not len(dataset.validation_labels):
+        return hold_out(dataset, validation_fraction, seed=seed, part="validation")
+    return dataset
+
+
+def _load(name: str, image_size: int | None) -> Dataset:
+    kind, _, path = name.partition(":")
+    if name == "digits":
+        from camri_jax.datasets.digits import load_digits
+
+        return load_digits(image_size=image_size)
+    if kind == "npz" and path:
+        from camri_jax.datasets.npz import load_npz
+
+        return load_npz(Path(path).expanduser(), image_size=image_size)
+    near = difflib.get_close_matches(name, _NAMES, cutoff=0.4) or _NAMES
+    raise DatasetError(f"no data set is called {name!r}; there is {', '.join(near)}")

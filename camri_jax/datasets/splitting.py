@@ -1,0 +1,107 @@
+"""Which examples are held out: stratified, seeded, and never cutting a group."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from camri_jax.datasets.dataset import Dataset, DatasetError, digest
+
+
+def hold_out(
+    dataset: Dataset, fraction: float, *, seed: int, part: Literal["validation", "test"]
+) -> Dataset:
+    """Moves a share of every class out of train.
+
+    Args:
+      dataset: a data set whose `part` is empty.
+      fraction: the share of each class to hold out, in (0, 1).
+      seed: the same seed always makes the same choice.
+      part: where the examples go.
+
+    Returns:
+      A data set with a fingerprint of its own.
+
+    Raises:
+      DatasetError: a class is too small to be divided.
+    """
+    groups = dataset.train_groups
+    held = held_out(
+        dataset.train_labels,
+        fraction,
+        seed=seed,
+        class_names=dataset.class_names,
+        groups=groups,
+    )
+    moved: dict[str, np.ndarray | None] = {
+        f"{part}_images": dataset.train_images[held],
+        f"{part}_labels": dataset.train_labels[held],
+    }
+    if part == "validation":
+        moved["validation_groups"] = None if groups is None else groups[held]
+    return dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[~held],
+        train_labels=dataset.train_labels[~held],
+        train_groups=None if groups is None else groups[~held],
+        fingerprint=digest(dataset.fingerprint, part, np.packbits(held)),
+        **moved,
+    )
+
+
+def held_out(
+    labels: np.ndarray,
+    fraction: float,
+    *,
+    seed: int,
+    class_names: tuple[str, ...],
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
+    """Chooses a share of every class.
+
+    Args:
+      labels: int `[n]`.
+      fraction: the share of each class to hold out, in (0, 1). Each class keeps at
+        least one group and gives at least one.
+      seed: the same seed always makes the same choice.
+      class_names: for the error messages.
+      groups: int `[n]`; a group is held out whole or not at all. None: every example
+        stands alone.
+
+    Returns:
+      bool `[n]`, true where held out.
+
+    Raises:
+      DatasetError: a class has fewer than two groups, or a group several classes.
+
+    Example:
+      >>> labels = np.repeat([0, 1], 10)
+      >>> int(held_out(labels, 0.2, seed=0, class_names=("a", "b")).sum())
+      4
+    """
+    if groups is None:
+        groups = np.arange(len(labels))
+    _refuse_groups_across_classes(groups, labels)
+    chosen = np.zeros(len(labels), bool)
+    for label, name in enumerate(class_names):
+        members = np.unique(groups[labels == label])
+        if len(members) < 2:
+            raise DatasetError(
+                f"class {name!r} has {len(members)} example(s) or group(s): too few to "
+                "hold one out and keep one; add examples, or hold none out"
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        # A stream per class: adding a class leaves the others' choice alone.
+        order = np.random.default_rng((seed, label)).permutation(members)
+        chosen |= np.isin(groups, order[:count])
+    return chosen
+
+
+def _refuse_groups_across_classes(groups: np.ndarray, labels: np.ndarray) -> None:
+    pairs = np.unique(np.stack([groups, labels.astype(groups.dtype)]), axis=1)[0]
+    repeated = pairs[:-1][pairs[:-1] == pairs[1:]]
+    if len(repeated):
+        raise DatasetError(
+            f"group {repeated[0]} has examples of several classes: it cannot be held "
+            "out by class; number the groups so that each lies in one class"
+        )
