@@ -1,0 +1,59 @@
+"""The one log-sum-exp under every loss: that of the other classes, the true one out.
+
+Every loss here is a function of the log-odds against the true class,
+
+    u = log sum_{k != t} exp(z_k) - z_t,        -log h_t = log(1 + exp(u)).
+
+Taking the true class out of the sum, instead of subtracting it from the whole, is what
+keeps `1 - h_t` and a loss of 1e-30 right in float32. The mask fuses into the reduction,
+so it costs no array of `[batch, classes]`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from camri_jax import _check
+
+
+def checked_labels(labels: jax.typing.ArrayLike, scores: jax.Array):
+    """Returns labels as int32 within the classes, and which of them were there."""
+    num_classes = scores.shape[-1]
+    array = _check.integer("labels", labels, scores.shape[:-1])
+    if array.dtype.itemsize < 4:  # num_classes may not fit into int8
+        array = array.astype(jnp.int32)
+    valid = (array >= 0) & (array < num_classes)
+    return jnp.where(valid, array, 0).astype(jnp.int32), valid
+
+
+def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Returns a mask `[..., classes]`, true at each label; meant to be fused away."""
+    shape = (*labels.shape, num_classes)
+    return jax.lax.broadcasted_iota(jnp.int32, shape, labels.ndim) == labels[..., None]
+
+
+def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns each row's value `[...]` at its label."""
+    index = labels[..., None]
+    return jnp.take_along_axis(values, index, axis=-1, mode="clip")[..., 0]
+
+
+def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if no other class is."""
+    others = jnp.where(is_class(labels, logits.shape[-1]), -jnp.inf, logits)
+    top = jax.lax.stop_gradient(jnp.max(others, axis=-1))
+    top = jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
+    total = jnp.sum(jnp.exp(others - top[..., None]), axis=-1)
+    present = total > 0
+    excess = jnp.where(present, jnp.log(jnp.where(present, total, 1)), -jnp.inf)
+    # This order: top - z_t is exact for near values, so nothing large is rounded.
+    return (top - pick(logits, labels)) + excess
+
+
+def softplus(x: jax.Array) -> jax.Array:
+    """Returns log(1 + exp(x)), with all its digits where it is tiny."""
+    return jnp.logaddexp(x, jnp.zeros_like(x))
+
+
+def nan_unless(valid: jax.Array, losses: jax.Array) -> jax.Array:
+    """Returns the losses with NaN where the label names no class."""
+    return jnp.where(valid, losses, jnp.nan)

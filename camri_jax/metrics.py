@@ -1,0 +1,274 @@
+"""Counts and angles from which a trained classifier is judged."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from camri_jax import _check
+from camri_jax._vectors import unit_vectors
+
+
+class AngleStatistics(NamedTuple):
+    """Mean and standard deviation `[num_classes]` of an angle in radians, per class."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
+def confusion_matrix(
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int
+) -> jax.Array:
+    r"""Counts how often each class was predicted as each class.
+
+    .. math:: M_{t,p} = \#\{n : t_n = t, \; p_n = p\}
+
+    Args:
+      labels: true classes, integers of any shape. A pair with a number outside
+        0 .. num_classes - 1 is not counted: so -1 marks padding.
+      predictions: predicted classes, integers of the same shape.
+      num_classes: how many classes there are; static.
+
+    Returns:
+      Counts `[num_classes, num_classes]`, true class first, int32.
+
+    Raises:
+      TypeError: labels or predictions are not integers.
+      ValueError: the shapes differ.
+
+    Reference:
+      Fig. 4 of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> confusion_matrix(jnp.array([0, 0, 1]), jnp.array([0, 1, 1]), 2)
+    Array([[1, 1],
+           [0, 1]], dtype=int32)
+    """
+    labels = _class_or_none(_check.integer("labels", labels, None), num_classes)
+    predictions = _check.integer("predictions", predictions, labels.shape)
+    predictions = _class_or_none(predictions, num_classes)
+    empty = jnp.zeros((num_classes, num_classes), jnp.int32)
+    return empty.at[labels, predictions].add(1, mode="drop")
+
+
+def recall(confusion: ArrayLike) -> jax.Array:
+    r"""Share of each class's examples that were recognised.
+
+    .. math:: r_t = M_{t,t} / \sum_p M_{t,p}
+
+    Args:
+      confusion: counts `[..., num_classes, num_classes]`, true class first.
+
+    Returns:
+      Recalls `[..., num_classes]`, float32; NaN for a class without examples.
+
+    Raises:
+      ValueError: `confusion` is not square.
+
+    Reference:
+      Section IV-A4 of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> recall(jnp.array([[3, 1], [0, 0]]))
+    Array([0.75,  nan], dtype=float32)
+    """
+    confusion = _square(confusion)
+    hits = jnp.diagonal(confusion, axis1=-2, axis2=-1)
+    return _share(hits, jnp.sum(confusion, axis=-1))
+
+
+def accuracy(confusion: ArrayLike) -> jax.Array:
+    r"""Share of all examples that were recognised.
+
+    .. math:: a = \sum_t M_{t,t} / \sum_{t,p} M_{t,p}
+
+    Args:
+      confusion: counts `[..., num_classes, num_classes]`, true class first.
+
+    Returns:
+      Accuracies `[...]`, float32; NaN where nothing was counted.
+
+    Raises:
+      ValueError: `confusion` is not square.
+
+    Reference:
+      Section IV-A4 of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> accuracy(jnp.array([[3, 1], [0, 4]]))
+    Array(0.875, dtype=float32)
+    """
+    confusion = _square(confusion)
+    hits = jnp.trace(confusion, axis1=-2, axis2=-1)
+    return _share(hits, jnp.sum(confusion, axis=(-2, -1)))
+
+
+def true_angles(
+    features: ArrayLike, prototypes: ArrayLike, labels: ArrayLike
+) -> jax.Array:
+    r"""Angle between each feature vector and the prototype of its true class.
+
+    .. math:: \theta = 2 \, \mathrm{atan2}(\|u - v\|, \|u + v\|)
+
+    for the vectors at unit length; unlike arccos it keeps small angles.
+
+    Args:
+      features: `[num_examples, num_features]`, floating.
+      prototypes: `[num_features, num_classes]`, floating: one column a class.
+      labels: `[num_examples]`, integers in 0 .. num_classes - 1.
+
+    Returns:
+      Angles `[num_examples]` in radians, float32 or better; NaN for any other label.
+
+    Raises:
+      TypeError: an argument is of the wrong kind of number.
+      ValueError: the shapes do not fit.
+
+    Reference:
+      Eq. 8 of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> true_angles(jnp.array([[2.0, 2.0]]), jnp.eye(2), jnp.array([1])).round(4)
+    Array([0.7854], dtype=float32)
+    """
+    features = _check.floating("features", features, ndim=2)
+    prototypes = _check.floating("prototypes", prototypes, ndim=2)
+    num_features, num_classes = prototypes.shape
+    _check.same_shape("features", features, (features.shape[0], num_features))
+    labels = _check.integer("labels", labels, features.shape[:1])
+    labels = _class_or_none(labels, num_classes)
+    dtype = _check.compute_dtype(features, prototypes)
+    ours = unit_vectors(features.astype(dtype), axis=-1)
+    theirs = unit_vectors(prototypes.astype(dtype), axis=0).T
+    theirs = theirs.at[labels].get(mode="fill", fill_value=jnp.nan)
+    apart = jnp.linalg.norm(ours - theirs, axis=-1)
+    together = jnp.linalg.norm(ours + theirs, axis=-1)
+    return 2 * jnp.arctan2(apart, together)
+
+
+def angle_statistics(
+    features: ArrayLike, prototypes: ArrayLike, labels: ArrayLike
+) -> AngleStatistics:
+    r"""Mean and spread, per class, of the angle to the true class's prototype.
+
+    .. math::
+       \mu_k = \frac{1}{N_k} \sum_{n: t_n = k} \theta_n, \qquad
+       \sigma_k^2 = \frac{1}{N_k} \sum_{n: t_n = k} (\theta_n - \mu_k)^2
+
+    Args:
+      features: `[num_examples, num_features]`, floating.
+      prototypes: `[num_features, num_classes]`, floating: one column a class.
+      labels: `[num_examples]`, integers; an example with a label outside
+        0 .. num_classes - 1 is not counted.
+
+    Returns:
+      `AngleStatistics(mean, std)`, each `[num_classes]` in radians, float32 or better;
+      NaN for a class without examples.
+
+    Raises:
+      TypeError: an argument is of the wrong kind of number.
+      ValueError: the shapes do not fit.
+
+    Reference:
+      Table II of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> features = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    >>> angle_statistics(features, jnp.eye(2), jnp.array([0, 0])).std.round(4)
+    Array([0.3927,    nan], dtype=float32)
+    """
+    angles = true_angles(features, prototypes, labels)
+    num_classes = jnp.shape(prototypes)[1]
+    labels = _class_or_none(jnp.asarray(labels), num_classes)
+
+    def mean(values: jax.Array) -> jax.Array:
+        counted = jnp.where(labels < num_classes, values, 0)
+        totals = jnp.zeros(num_classes, values.dtype)
+        return totals.at[labels].add(counted, mode="drop") / counts
+
+    counts = jnp.zeros(num_classes, angles.dtype).at[labels].add(1, mode="drop")
+    means = mean(angles)
+    return AngleStatistics(means, jnp.sqrt(mean((angles - means[labels]) ** 2)))
+
+
+def threshold_curve(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    important_mask: ArrayLike,
+    constants: ArrayLike,
+    num_classes: int,
+) -> jax.Array:
+    r"""Confusion matrices as a constant is added to the important classes' logits.
+
+    .. math:: p_n(c) = \arg\max_k \; z_{n,k} + c \, [k \text{ is important}]
+
+    An example's prediction changes once along the way, so one histogram of where it
+    does holds the whole curve.
+
+    Args:
+      logits: `[num_examples, num_classes]`, floating.
+      labels: `[num_examples]`, integers; an example with a label outside
+        0 .. num_classes - 1 is not counted.
+      important_mask: `[num_classes]`, bool; may be traced.
+      constants: `[num_constants]`, ascending; may be traced, and is then not checked.
+      num_classes: how many classes there are; static.
+
+    Returns:
+      Counts `[num_constants, num_classes, num_classes]`, true class first, int32.
+
+    Raises:
+      TypeError: an argument is of the wrong kind of number.
+      ValueError: the shapes do not fit, or the known constants do not ascend.
+
+    Reference:
+      Threshold tuning, section I-A of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> threshold_curve(
+    ...     jnp.array([[1.0, 0.0]]), jnp.array([1]), jnp.array([False, True]),
+    ...     jnp.array([0.0, 2.0]), 2,
+    ... )[:, 1]
+    Array([[1, 0],
+           [0, 1]], dtype=int32)
+    """
+    logits = _check.floating("logits", logits, ndim=2)
+    logits = logits.astype(_check.compute_dtype(logits))
+    _check.same_shape("logits", logits, (logits.shape[0], num_classes))
+    labels = _check.integer("labels", labels, logits.shape[:1])
+    labels = _class_or_none(labels, num_classes)
+    mask = jnp.asarray(important_mask)
+    if mask.dtype != bool:
+        raise TypeError(f"important_mask must be bool, got {mask.dtype}")
+    _check.same_shape("important_mask", mask, (num_classes,))
+    constants = jnp.asarray(constants).astype(logits.dtype)
+    _check.ascending("constants", constants)
+
+    ours, theirs = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, -jnp.inf, logits)
+    important, other = jnp.argmax(ours, axis=-1), jnp.argmax(theirs, axis=-1)
+    gap = jnp.max(theirs, axis=-1) - jnp.max(ours, axis=-1)
+    # argmax gives a tie to the lower index.
+    first = jnp.where(
+        important < other,
+        jnp.searchsorted(constants, gap, side="left"),
+        jnp.searchsorted(constants, gap, side="right"),
+    )
+    changes = jnp.zeros((*constants.shape, num_classes, num_classes), jnp.int32)
+    changes = changes.at[0, labels, other].add(1, mode="drop")
+    changes = changes.at[first, labels, other].add(-1, mode="drop")
+    changes = changes.at[first, labels, important].add(1, mode="drop")
+    return jnp.cumsum(changes, axis=0, dtype=jnp.int32)
+
+
+def _class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Returns labels as int32; num_classes, which scatters drop, for no class."""
+    if labels.dtype.itemsize < 4:  # num_classes may not fit into int8
+        labels = labels.astype(jnp.int32)
+    valid = (labels >= 0) & (labels < num_classes)
+    return jnp.where(valid, labels, num_classes).astype(jnp.int32)
+
+
+def _square(confusion: ArrayLike) -> jax.Array:
+    array = jnp.asarray(confusion)
+    if array.ndim < 2 or array.shape[-1] != array.shape[-2]:
+        raise ValueError(f"confusion must be square, got shape {array.shape}")
+    return array
+
+
+def _share(part: jax.Array, whole: jax.Array) -> jax.Array:
+    part, whole = part.astype(jnp.float32), whole.astype(jnp.float32)
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), jnp.nan)

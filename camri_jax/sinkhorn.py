@@ -1,0 +1,3 @@
+"""stub"""
+def sinkhorn(*a, **k):
+    raise NotImplementedError
