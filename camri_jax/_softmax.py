@@ -37,8 +37,16 @@ def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, index, axis=-1, mode="clip")[..., 0]
 
 
-def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if no other class is."""
+def log_odds_against(
+    logits: jax.Array, labels: jax.Array, true_logits: jax.Array | None = None
+) -> jax.Array:
+    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if no other class is.
+
+    `true_logits` `[...]` stand in for z_t where the caller has them at hand: each pick
+    out of the logits is a scatter in the gradient.
+    """
+    if true_logits is None:
+        true_logits = pick(logits, labels)
     others = jnp.where(is_class(labels, logits.shape[-1]), -jnp.inf, logits)
     top = jax.lax.stop_gradient(jnp.max(others, axis=-1))
     top = jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
@@ -46,7 +54,7 @@ def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:
     present = total > 0
     excess = jnp.where(present, jnp.log(jnp.where(present, total, 1)), -jnp.inf)
     # This order: top - z_t is exact for near values, so nothing large is rounded.
-    return (top - pick(logits, labels)) + excess
+    return (top - true_logits) + excess
 
 
 def softplus(x: jax.Array) -> jax.Array:
