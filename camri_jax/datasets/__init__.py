@@ -10,11 +10,13 @@ from camri_jax.datasets.dataset import (
     DatasetWarning,
     class_index,
 )
+from camri_jax.datasets.pictures import Fit
 from camri_jax.datasets.splitting import hold_out
+from camri_jax.datasets.store import cache_root
 
 __all__ = ["Dataset", "DatasetError", "DatasetWarning", "class_index", "load"]
 
-_NAMES = ("digits", "npz:FILE")
+_NAMES = ("digits", "mnist", "cifar10", "npz:FILE")
 
 
 def load(
@@ -24,16 +26,20 @@ def load(
     image_size: int | None = None,
     validation_fraction: float = 0.0,
     seed: int = 0,
+    fit: Fit = "pad",
 ) -> Dataset:
     """Loads a data set by name.
 
     Args:
-      name: `digits` or `npz:FILE`.
-      data_dir: where the official files lie.
+      name: `digits`, `mnist`, `cifar10`, `gtsrb`, `awa2`, `folder:PATH` or `npz:FILE`.
+      data_dir: where the official files lie, packed or unpacked, or are to be found
+        downloaded and prepared later; None: the environment's `CAMRI_DATA_DIR`, else
+        `~/.cache/camri_jax`.
       image_size: height and width in pixels; None: the data set's own.
       validation_fraction: the share of each class, in [0, 1), that is moved from train
         to validation.
       seed: chooses the held out examples.
+      fit: `pad` or `crop`: how pictures of `folder:PATH` become square.
 
     Returns:
       The data set.
@@ -54,18 +60,29 @@ def load(
         )
     if image_size is not None and not 1 <= image_size <= 4096:
         raise DatasetError(f"image_size is {image_size}; it must lie in 1..4096 pixels")
-    dataset = _load(name, image_size)
+    named = data_dir or os.environ.get("CAMRI_DATA_DIR")
+    dataset = _load(name, Path(named).expanduser() if named else None, image_size)
     if validation_fraction and not len(dataset.validation_labels):
         return hold_out(dataset, validation_fraction, seed=seed, part="validation")
     return dataset
 
 
-def _load(name: str, image_size: int | None) -> Dataset:
+def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
     kind, _, path = name.partition(":")
+    cache = cache_root(data_dir)
+    # Each loader is imported when it is needed: most need much that others do not.
     if name == "digits":
         from camri_jax.datasets.digits import load_digits
 
         return load_digits(image_size=image_size)
+    if name == "mnist":
+        from camri_jax.datasets.mnist import load_mnist
+
+        return load_mnist(data_dir, cache=cache, image_size=image_size)
+    if name == "cifar10":
+        from camri_jax.datasets.cifar10 import load_cifar10
+
+        return load_cifar10(data_dir, cache=cache, image_size=image_size)
     if kind == "npz" and path:
         from camri_jax.datasets.npz import load_npz
 

@@ -1,0 +1,106 @@
+"""What the TFDS builders have in common, and how their records become arrays."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from camri_jax.datasets import pictures, store
+
+
+class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Labelled pictures in official order; needs no TensorFlow.
+
+    Args:
+      source: the official files on this machine; None: download them.
+      kwargs: of `tfds.core.GeneratorBasedBuilder`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, source: Path | None = None, **kwargs: Any):
+        self.source = source
+        super().__init__(**kwargs)
+
+    def picture_info(
+        self,
+        class_names: Sequence[str],
+        shape: tuple[int | None, int | None, int],
+        **features: Any,
+    ) -> tfds.core.DatasetInfo:
+        """Describes records of one PNG and one label each.
+
+        Args:
+          class_names: the name of each label.
+          shape: height, width (None: they differ) and channels.
+          **features: what else a record holds.
+
+        Returns:
+          The description that TFDS wants.
+        """
+        image = tfds.features.Image(shape=shape, encoding_format="png")
+        label = tfds.features.ClassLabel(names=list(class_names))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {"image": image, "label": label, **features}
+            ),
+            disable_shuffling=True,
+        )
+
+
+def write_records(builder: PictureBuilder, downloads: Path) -> None:
+    """Lets TFDS download and prepare.
+
+    Args:
+      builder: with the directory to write to.
+      downloads: where TFDS keeps what it downloads.
+
+    Raises:
+      OSError: the disk is full.
+    """
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    # TFDS announces on the standard output, which belongs to the program that calls us.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            builder.download_and_prepare(
+                download_dir=downloads,
+                download_config=config,
+                file_format="array_record",
+            )
+        except RuntimeError as error:  # how the record writer reports a full disk
+            raise OSError(str(error)) from error
+
+
+def write_arrays(builder: PictureBuilder, image_size: int, directory: Path) -> None:
+    """Decodes prepared records to .npy files.
+
+    Args:
+      builder: whose records are prepared.
+      image_size: height and width in pixels.
+      directory: where to write.
+    """
+    features: Any = builder.info.features
+    for part in ("train", "test"):
+        records: Any = builder.as_data_source(
+            part, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+        shape = len(records), image_size, image_size, features["image"].shape[-1]
+        images, labels = np.empty(shape, np.uint8), np.empty(shape[0], np.int32)
+        groups = np.empty(shape[0], np.int64) if "group" in features else None
+        for i, record in enumerate(tqdm(records, f"decoding {part}", disable=None)):
+            images[i] = pictures.decode(io.BytesIO(record["image"]), image_size)
+            labels[i] = record["label"]
+            if groups is not None:
+                groups[i] = record["group"]
+        store.write_part(directory, part, images, labels, groups)
+    metadata = builder.info.metadata or {}
+    store.write_about(directory, features["label"].names, **metadata)
