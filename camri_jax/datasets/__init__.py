@@ -16,7 +16,7 @@ from camri_jax.datasets.store import cache_root
 
 __all__ = ["Dataset", "DatasetError", "DatasetWarning", "class_index", "load"]
 
-_NAMES = ("digits", "mnist", "cifar10", "npz:FILE")
+_NAMES = ("digits", "mnist", "cifar10", "gtsrb", "npz:FILE")
 
 
 def load(
@@ -83,6 +83,10 @@ def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
         from camri_jax.datasets.cifar10 import load_cifar10
 
         return load_cifar10(data_dir, cache=cache, image_size=image_size)
+    if name == "gtsrb":
+        from camri_jax.datasets.gtsrb import load_gtsrb
+
+        return load_gtsrb(data_dir, cache=cache, image_size=image_size)
     if kind == "npz" and path:
         from camri_jax.datasets.npz import load_npz
 

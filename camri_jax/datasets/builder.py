@@ -90,9 +90,8 @@ def write_arrays(builder: PictureBuilder, image_size: int, directory: Path) -> N
     """
     features: Any = builder.info.features
     for part in ("train", "test"):
-        records: Any = builder.as_data_source(
-            part, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        records: Any = builder.as_data_source(part, decoders=decoders)  # pyright: ignore
         shape = len(records), image_size, image_size, features["image"].shape[-1]
         images, labels = np.empty(shape, np.uint8), np.empty(shape[0], np.int32)
         groups = np.empty(shape[0], np.int64) if "group" in features else None

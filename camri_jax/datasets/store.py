@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 def cache_root(data_dir: Path | None) -> Path:
     """Returns where prepared data are kept.
 
-    That is `CAMRI_CACHE_DIR` if set, else a folder `camri_jax` inside the data
+    That is `CAMRI_CACHE_DIR` if set, else a hidden folder `.camri_jax` inside the data
     directory that the user named, else `~/.cache/camri_jax`.
 
     Args:
@@ -33,7 +33,7 @@ def cache_root(data_dir: Path | None) -> Path:
     if named := os.environ.get("CAMRI_CACHE_DIR"):
         return Path(named).expanduser().absolute()
     if data_dir is not None:
-        return data_dir.absolute() / "camri_jax"
+        return data_dir.absolute() / ".camri_jax"
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser().absolute() / "camri_jax"
 

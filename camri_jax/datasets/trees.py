@@ -12,12 +12,15 @@ from camri_jax.datasets.dataset import DatasetError, digest
 
 _OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 
+_HIDDEN = re.compile(r"(^|/)\.|^__MACOSX/")
+
 
 class Tree(NamedTuple):
     """The files below one directory, or inside one .zip.
 
     Attributes:
-      names: relative paths with `/`, sorted; those of directories end in `/`.
+      names: relative paths with `/`, sorted; those of directories end in `/`. Hidden
+        files, whose names begin with a dot, are left out.
       fingerprint: changes whenever a file is added, removed or edited.
       open: opens a file by its name, for reading bytes.
     """
@@ -63,13 +66,16 @@ def open_tree(path: Path) -> Iterator[Tree]:
                     f"{path} names a file outside of itself, {member.filename!r}; it "
                     "is broken or meant to do harm, so nothing was read from it"
                 )
-        lines = (f"{m.filename} {m.file_size} {m.CRC}" for m in members)
-        yield Tree([m.filename for m in members], digest(*lines), archive.open)
+        shown = [m for m in members if not _HIDDEN.search(m.filename)]
+        lines = (f"{m.filename} {m.file_size} {m.CRC}" for m in shown)
+        yield Tree([m.filename for m in shown], digest(*lines), archive.open)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir():
                 yield f"{prefix}{entry.name}/", ""
                 yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
