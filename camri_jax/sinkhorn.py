@@ -8,8 +8,6 @@ iteration runs on logarithms, each half-step an exact log-sum-exp.
 """
 
 import functools
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _check
+from camri_jax._sinkhorn import iterate, kernel_of, map_rows, matmul
 
 # exp of it is 0 at any epsilon.
 _NOTHING = -1e30
@@ -108,8 +107,8 @@ def sinkhorn(
         log_b.astype(dtype).reshape(-1, shape[1]),
         cost_matrix,
         epsilon,
-        max_iterations,
-        tolerance,
+        int(max_iterations),
+        float(tolerance),
     )
     return result._replace(
         f=result.f.reshape(log_a.shape),
@@ -155,13 +154,13 @@ def transport_plan(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _solve(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
+def _optimum(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     """Returns the `SinkhornResult` of `[batch, n]` and `[batch, m]`."""
     # Totals that differ in the last digit would drive u and v apart for ever.
     log_total = jax.nn.logsumexp(log_a, axis=1, keepdims=True)
     log_other = jax.nn.logsumexp(log_b, axis=1, keepdims=True)
     log_rows, log_columns = log_a - log_total, log_b - log_other
-    state = _iterate(
+    state = iterate(
         log_rows, log_columns, cost_matrix, epsilon, max_iterations, tolerance
     )
     # No mass, no potential: -inf, but one that sums and products survive.
@@ -173,155 +172,48 @@ def _solve(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     return SinkhornResult(f, g, cost - epsilon * total, error, state.iterations)
 
 
-def _solve_forward(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
+def _optimum_forward(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     inputs = log_a, log_b, cost_matrix, epsilon
-    result = _solve(*inputs, max_iterations, tolerance)
+    result = _optimum(*inputs, max_iterations, tolerance)
     return result, (inputs, result)
 
 
-def _solve_backward(max_iterations, tolerance, residuals, cotangent):
+def _optimum_backward(max_iterations, tolerance, residuals, cotangent):
     """The dual's partial derivatives: at its maximum those by f and g are 0."""
     (log_a, log_b, cost_matrix, epsilon), result = residuals
     weights = cotangent.cost
-    plan = _weighted_plan(result.f, result.g, cost_matrix, epsilon, weights)
-    entropy = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
+    plan, entropy = _weighted_plan(result, cost_matrix, epsilon, weights)
     return (
         weights[:, None] * jnp.exp(log_a) * result.f,
         weights[:, None] * jnp.exp(log_b) * result.g,
         plan,
-        entropy / epsilon,
+        entropy,
     )
 
 
-_solve.defvjp(_solve_forward, _solve_backward)
+_optimum.defvjp(_optimum_forward, _optimum_backward)
+_solve = jax.jit(_optimum, static_argnums=(4, 5))
 
 
-def _weighted_plan(f, g, cost_matrix, epsilon, weights) -> jax.Array:
-    """Returns sum_b weights_b T_b `[n, m]`, without the plans `[batch, n, m]`."""
-    kernel = _kernel(cost_matrix, epsilon)
+def _weighted_plan(result, cost_matrix, epsilon, weights):
+    """Returns the weighted sums of the plans `[n, m]` and of `sum T (log T - 1)`."""
+    f, g, kernel = result.f, result.g, kernel_of(cost_matrix, epsilon)
 
-    def by_matmul() -> jax.Array:
+    def by_matmul() -> tuple[jax.Array, jax.Array]:
         rows = jnp.exp((f - kernel.row_shift[None, :]) / epsilon)
         columns = jnp.exp((g - kernel.column_shift[None, :]) / epsilon)
-        return _matmul((weights[:, None] * rows).T, columns) * kernel.values
+        plan = matmul((weights[:, None] * rows).T, columns) * kernel.values
+        entropies = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
+        return plan, entropies / epsilon
 
-    def by_sum() -> jax.Array:
-        total = f[:, :, None] + g[:, None, :] - cost_matrix[None]
-        return jnp.sum(weights[:, None, None] * jnp.exp(total / epsilon), axis=0)
+    def by_sum() -> tuple[jax.Array, jax.Array]:
+        def of_row(row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            f_of_row, costs = row
+            log_plan = (f_of_row[:, None] + g - costs[None, :]) / epsilon
+            plan = weights[:, None] * jnp.exp(log_plan)
+            return jnp.sum(plan, axis=0), jnp.sum(plan * (log_plan - 1))
+
+        plan, entropies = map_rows(of_row, (f.T, cost_matrix), g.size)
+        return plan, jnp.sum(entropies)
 
     return jax.lax.cond(kernel.exact, by_matmul, by_sum)
-
-
-class _State(NamedTuple):
-    u: jax.Array
-    v: jax.Array
-    next_v: jax.Array
-    error: jax.Array  # [batch]
-    iterations: jax.Array
-
-
-class _Kernel(NamedTuple):
-    """`exp(-C / epsilon)` with its rows and columns brought to a maximum of 1."""
-
-    values: jax.Array
-    row_shift: jax.Array
-    column_shift: jax.Array
-    epsilon: jax.Array
-    exact: jax.Array  # whether epsilon is the one asked for
-
-
-def _kernel(cost_matrix: jax.Array, epsilon: jax.Array) -> _Kernel:
-    rows = jnp.min(cost_matrix, axis=1)
-    rest = cost_matrix - rows[:, None]
-    columns = jnp.min(rest, axis=0)
-    rest = rest - columns[None, :]
-    # u and v span this range twice, and small masses times K must not vanish from a
-    # sum: two thirds of the exponents of the type, 59 in float32, leave room for both.
-    widest = -0.68 * jnp.log(jnp.finfo(rest.dtype).tiny)
-    smallest = jnp.max(rest) / widest
-    safe = epsilon >= smallest
-    used = jnp.where(safe, epsilon, smallest)
-    return _Kernel(jnp.exp(-rest / used), rows, columns, used, safe)
-
-
-def _alternate(
-    to_u: Callable[[jax.Array], jax.Array],
-    to_v: Callable[[jax.Array], jax.Array],
-    violation: Callable[[jax.Array, jax.Array], jax.Array],
-    state: _State,
-    enough: jax.Array,
-    limit: jax.Array,
-) -> _State:
-    """Adjusts rows and columns in turn until every error is small enough."""
-
-    def unfinished(state: _State) -> jax.Array:
-        # NaN is finished: it must not keep, nor stop, the others of the batch.
-        return (state.iterations < limit) & jnp.any(state.error > enough)
-
-    def adjust(state: _State) -> _State:
-        v = state.next_v
-        u = to_u(v)
-        next_v = to_v(u)
-        return _State(u, v, next_v, violation(v, next_v), state.iterations + 1)
-
-    return jax.lax.while_loop(unfinished, adjust, state)
-
-
-def _iterate(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance) -> _State:
-    """Returns epsilon times log u and log v, for marginals that add to 1."""
-    kernel = _kernel(cost_matrix, epsilon)
-    state = _by_matmul(log_a, log_b, kernel, max_iterations, tolerance)
-    # Only a loop that starts unfinished runs, so the exact form costs nothing where the
-    # matmul was enough; under vmap a cond would run both.
-    state = state._replace(error=jnp.where(kernel.exact, state.error, jnp.inf))
-
-    def to_u(v: jax.Array) -> jax.Array:
-        terms = log_b[:, None, :] + (v[:, None, :] - cost_matrix[None]) / epsilon
-        return -epsilon * jax.nn.logsumexp(terms, axis=2)
-
-    def to_v(u: jax.Array) -> jax.Array:
-        terms = log_a[:, :, None] + (u[:, :, None] - cost_matrix[None]) / epsilon
-        return -epsilon * jax.nn.logsumexp(terms, axis=1)
-
-    def violation(v: jax.Array, next_v: jax.Array) -> jax.Array:
-        return jnp.sum(
-            jnp.exp(log_b) * jnp.abs(jnp.expm1((v - next_v) / epsilon)), axis=1
-        )
-
-    return _alternate(to_u, to_v, violation, state, tolerance, max_iterations)
-
-
-def _by_matmul(log_a, log_b, kernel: _Kernel, max_iterations, tolerance) -> _State:
-    """Iterates at the kernel's epsilon, from the start; see `_iterate`."""
-    a, b = jnp.exp(log_a), jnp.exp(log_b)
-
-    def to_u(v: jax.Array) -> jax.Array:
-        return 1 / _matmul(b * v, kernel.values.T)
-
-    def to_v(u: jax.Array) -> jax.Array:
-        return 1 / _matmul(a * u, kernel.values)
-
-    def violation(v: jax.Array, next_v: jax.Array) -> jax.Array:
-        return jnp.sum(b * jnp.abs(v / next_v - 1), axis=1)
-
-    ones = jnp.ones_like(b)
-    error = jnp.full_like(b[:, 0], jnp.inf)
-    state = _State(jnp.ones_like(a), ones, ones, error, jnp.int32(0))
-    # A larger epsilon than asked for only finds a start: half the way will do.
-    enough = jnp.where(kernel.exact, tolerance, math.sqrt(tolerance))
-    limit = jnp.where(kernel.exact, max_iterations, max_iterations // 2)
-    state = _alternate(to_u, to_v, violation, state, enough, limit)
-
-    def in_cost(scaling: jax.Array, shift: jax.Array) -> jax.Array:
-        return kernel.epsilon * jnp.log(scaling) + shift[None, :]
-
-    return state._replace(
-        u=in_cost(state.u, kernel.row_shift),
-        v=in_cost(state.v, kernel.column_shift),
-        next_v=in_cost(state.next_v, kernel.column_shift),
-    )
-
-
-def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
-    # Faster, coarser products would be the error that the iteration cannot get below.
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
