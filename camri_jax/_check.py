@@ -1,17 +1,18 @@
 """Argument checks: what a public function says when it is called wrongly."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 
 def floating(name: str, value: ArrayLike, *, ndim: int = 1) -> jax.Array:
     """Returns `value` as an array, or raises unless it is floating with enough axes."""
-    array = jnp.asarray(value)
+    array = jnp.asarray(jax.device_get(value))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating, got {array.dtype}{array.shape}")
     if array.ndim < ndim or 0 in array.shape[array.ndim - ndim :]:
@@ -22,9 +23,9 @@ def floating(name: str, value: ArrayLike, *, ndim: int = 1) -> jax.Array:
     return array
 
 
-def integer(name: str, value: ArrayLike, shape: Sequence[int] | None) -> jax.Array:
+def integer(name: str, value: Any, shape: Sequence[int] | None) -> jax.Array:
     """Returns `value` as an array, or raises unless integer and of `shape`."""
-    array = jnp.asarray(value)
+    array = jnp.asarray(jax.device_get(value))
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {array.dtype}{array.shape}")
     if shape is not None:
@@ -36,7 +37,7 @@ def real(
     name: str, value: ArrayLike, dtype: jnp.dtype, shape: Sequence[int] = ()
 ) -> jax.Array:
     """Returns a hyperparameter in the dtype of the computation, or raises."""
-    array = jnp.asarray(value)
+    array = jnp.asarray(jax.device_get(value))
     if not (
         jnp.issubdtype(array.dtype, jnp.floating)
         or jnp.issubdtype(array.dtype, jnp.integer)
@@ -46,6 +47,21 @@ def real(
     return array.astype(dtype)
 
 
+def classes(labels: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
+    """Returns labels as int32, and which of them name a class."""
+    if labels.dtype.itemsize < 4:  # num_classes may not fit into int8
+        labels = labels.astype(jnp.int32)
+    # Compared before the cast: int64 wraps around.
+    valid = (labels >= 0) & (labels < num_classes)
+    return labels.astype(jnp.int32), valid
+
+
+def class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Returns labels as int32; for no class num_classes, which scatters drop."""
+    labels, valid = classes(labels, num_classes)
+    return jnp.where(valid, labels, num_classes)
+
+
 def same_shape(name: str, array: jax.Array, shape: Sequence[int]) -> None:
     """Raises unless `array` has this shape."""
     if array.shape != tuple(shape):
@@ -53,38 +69,40 @@ def same_shape(name: str, array: jax.Array, shape: Sequence[int]) -> None:
 
 
 def positive(name: str, value: ArrayLike) -> None:
-    """Raises if a value that is known, not traced, is not above zero."""
-    if is_known(value) and not np.all(np.asarray(value) > 0):
-        raise ValueError(f"{name} must be above 0, got {value}")
+    """Raises if a value that is known, not traced, is not above 0."""
+    _require(name, value, lambda known: known > 0, "above 0")
 
 
 def not_negative(name: str, value: ArrayLike) -> None:
-    """Raises if a value that is known, not traced, is below zero."""
-    if is_known(value) and not np.all(np.asarray(value) >= 0):
-        raise ValueError(f"{name} must not be below 0, got {value}")
+    """Raises if a value that is known, not traced, is below 0."""
+    _require(name, value, lambda known: known >= 0, "not below 0")
 
 
 def angle(name: str, value: ArrayLike) -> None:
-    """Raises if a value that is known is no angle from 0 to pi: degrees, perhaps."""
-    # float32 rounds pi up.
-    if is_known(value) and not np.all(
-        (np.asarray(value) >= 0) & (np.asarray(value) < 3.15)
-    ):
-        raise ValueError(f"{name} must be from 0 to pi, in radians, got {value}")
+    """Raises if a known value is no angle from 0 to pi: degrees, perhaps."""
+    in_range = "from 0 to pi, in radians"  # float32 rounds pi up
+    _require(name, value, lambda known: (known >= 0) & (known < 3.15), in_range)
 
 
 def ascending(name: str, value: ArrayLike) -> None:
     """Raises if values that are known, not traced, fall somewhere."""
-    if is_known(value) and np.any(np.diff(np.asarray(value)) < 0):
-        raise ValueError(f"{name} must ascend, got {value}")
+    _require(name, value, lambda known: known[1:] >= known[:-1], "in ascending order")
 
 
 def is_known(value: Any) -> bool:
     """Whether `value` can be looked at now: inside `jit` and `vmap` it cannot."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def compute_dtype(*arrays: jax.Array) -> jnp.dtype:
     """float64 where an input has it, else float32: half precision only stores."""
     wide = any(array.dtype == jnp.float64 for array in arrays)
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def _require(
+    name: str, value: ArrayLike, holds: Callable[[np.ndarray], Any], allowed: str
+) -> None:
+    # device_get is an explicit transfer, which a transfer guard lets pass.
+    if is_known(value) and not np.all(holds(np.asarray(jax.device_get(value)))):
+        raise ValueError(f"{name} must be {allowed}, got {value}")

@@ -11,18 +11,18 @@ so it costs no array of `[batch, classes]`.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from camri_jax import _check
 
 
-def checked_labels(labels: jax.typing.ArrayLike, scores: jax.Array):
-    """Returns labels as int32 within the classes, and which of them were there."""
-    num_classes = scores.shape[-1]
+def checked_scores(name: str, scores: ArrayLike, labels: ArrayLike):
+    """Returns scores to compute with, labels within the classes, and which were so."""
+    scores = _check.floating(name, scores)
+    scores = scores.astype(_check.compute_dtype(scores))
     array = _check.integer("labels", labels, scores.shape[:-1])
-    if array.dtype.itemsize < 4:  # num_classes may not fit into int8
-        array = array.astype(jnp.int32)
-    valid = (array >= 0) & (array < num_classes)
-    return jnp.where(valid, array, 0).astype(jnp.int32), valid
+    array, valid = _check.classes(array, scores.shape[-1])
+    return scores, jnp.where(valid, array, 0), valid
 
 
 def is_class(labels: jax.Array, num_classes: int) -> jax.Array:

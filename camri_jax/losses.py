@@ -8,21 +8,21 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _check
+from camri_jax._angular import (
+    angular_margin_logits,
+    arcface,
+    camri,
+    l2_softmax,
+)
 from camri_jax._softmax import (
-    checked_labels,
+    checked_scores,
     is_class,
     log_odds_against,
     nan_unless,
     softplus,
 )
-from camri_jax.angular import (
-    angular_margin_logits,
-    arcface,
-    camri,
-    cosine_similarity,
-    l2_softmax,
-)
-from camri_jax.sinkhorn import sinkhorn
+from camri_jax._vectors import cosine_similarity
+from camri_jax._wasserstein import wasserstein, wasserstein_with_integer_labels
 
 __all__ = [
     "angular_margin_logits",
@@ -60,7 +60,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     >>> cross_entropy(jnp.array([[0.0, 0.0], [50.0, 0.0]]), jnp.array([0, 0]))
     Array([6.9314718e-01, 1.9287499e-22], dtype=float32)
     """
-    logits, labels, valid = _checked(logits, labels)
+    logits, labels, valid = checked_scores("logits", logits, labels)
     return nan_unless(valid, softplus(log_odds_against(logits, labels)))
 
 
@@ -91,7 +91,7 @@ def weighted_cross_entropy(
     >>> weighted_cross_entropy(jnp.zeros(2), 1, class_weights=jnp.array([1.0, 4.0]))
     Array(2.7725887, dtype=float32)
     """
-    logits, labels, valid = _checked(logits, labels)
+    logits, labels, valid = checked_scores("logits", logits, labels)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
     losses = weights[labels] * softplus(log_odds_against(logits, labels))
     return nan_unless(valid, losses)
@@ -133,7 +133,7 @@ def real_world_weight_cross_entropy(
     ... )
     Array(2.7725887, dtype=float32)
     """
-    logits, labels, valid = _checked(logits, labels)
+    logits, labels, valid = checked_scores("logits", logits, labels)
     classes = logits.shape[-1:]
     misses = _weights("false_negative_weights", false_negative_weights, logits, classes)
     alarms = _weights(
@@ -155,124 +155,6 @@ def _surprise_if_absent(logits: jax.Array) -> jax.Array:
     return jnp.where(is_likeliest, at_likeliest[..., None], -jnp.log1p(-shares))
 
 
-def wasserstein(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    cost_matrix: ArrayLike,
-    epsilon: ArrayLike,
-    max_iterations: int = 1000,
-    tolerance: float = 1e-5,
-) -> jax.Array:
-    r"""Entropic transport cost from the predicted shares to a target distribution.
-
-    .. math::
-       L = \min_{T \ge 0} \langle T, C \rangle
-           + \epsilon \sum_{k,l} T_{k,l} (\log T_{k,l} - 1)
-       \quad \text{with} \quad T 1 = \mathrm{softmax}(z), \; T^T 1 = y
-
-    By Sinkhorn's iteration; `camri_jax.sinkhorn.sinkhorn` also returns its error. For
-    integer labels `wasserstein_with_integer_labels` needs no iteration.
-
-    Args:
-      logits: `[..., num_classes]`, floating.
-      targets: `[..., num_classes]`, floating, not below 0, each row adding to 1; zeros
-        are allowed.
-      cost_matrix: `[num_classes, num_classes]`, predicted class first, target class
-        second; may be traced.
-      epsilon: number above 0, in units of cost; may be traced.
-      max_iterations: as in `camri_jax.sinkhorn.sinkhorn`.
-      tolerance: as in `camri_jax.sinkhorn.sinkhorn`.
-
-    Returns:
-      Losses `[...]`, float32 or better.
-
-    Raises:
-      TypeError: logits or targets are not floating.
-      ValueError: a shape or a known value is out of what is allowed.
-
-    Reference:
-      Eq. 4-6 of Nishiyama et al., CAMRI Loss, 2022.
-
-    >>> wasserstein(
-    ...     jnp.zeros(2),
-    ...     jnp.array([0.0, 1.0]),
-    ...     cost_matrix=1 - jnp.eye(2),
-    ...     epsilon=0.1,
-    ... ).round(5)
-    Array(0.33069, dtype=float32)
-    """
-    logits = _check.floating("logits", logits)
-    targets = _check.floating("targets", targets)
-    _check.same_shape("targets", targets, logits.shape)
-    _check.not_negative("targets", targets)
-    dtype = _check.compute_dtype(logits, targets)
-    return sinkhorn(
-        jax.nn.log_softmax(logits.astype(dtype)),
-        _log(targets.astype(dtype)),
-        cost_matrix,
-        epsilon=epsilon,
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-    ).cost
-
-
-def wasserstein_with_integer_labels(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    *,
-    cost_matrix: ArrayLike,
-    epsilon: ArrayLike,
-) -> jax.Array:
-    r"""The Wasserstein loss of a one-hot target, in closed form.
-
-    All mass must go to the true class, so there is exactly one plan:
-
-    .. math:: L = \sum_k h_k C_{k,t} + \epsilon \sum_k h_k (\log h_k - 1)
-
-    Args:
-      logits: `[..., num_classes]`, floating.
-      labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
-      cost_matrix: `[num_classes, num_classes]`, predicted class first, true class
-        second; may be traced.
-      epsilon: number above 0, in units of cost; may be traced.
-
-    Returns:
-      Losses `[...]`, float32 or better.
-
-    Raises:
-      TypeError: logits are not floating or labels not integer.
-      ValueError: a shape or a known value is out of what is allowed.
-
-    Reference:
-      Eq. 4-6 of Nishiyama et al., CAMRI Loss, 2022.
-
-    >>> wasserstein_with_integer_labels(
-    ...     jnp.zeros(2), 1, cost_matrix=1 - jnp.eye(2), epsilon=0.1
-    ... ).round(5)
-    Array(0.33069, dtype=float32)
-    """
-    logits, labels, valid = _checked(logits, labels)
-    costs = _check.real("cost_matrix", cost_matrix, logits.dtype, logits.shape[-1:] * 2)
-    _check.positive("epsilon", epsilon)
-    epsilon = _check.real("epsilon", epsilon, logits.dtype)
-    log_shares = jax.nn.log_softmax(logits)
-    terms = costs.T[labels] + epsilon * (log_shares - 1)
-    return nan_unless(valid, jnp.sum(jnp.exp(log_shares) * terms, axis=-1))
-
-
-def _checked(logits: ArrayLike, labels: ArrayLike):
-    logits = _check.floating("logits", logits)
-    logits = logits.astype(_check.compute_dtype(logits))
-    return logits, *checked_labels(labels, logits)
-
-
 def _weights(name: str, value: ArrayLike, logits: jax.Array, shape) -> jax.Array:
     _check.not_negative(name, value)
     return _check.real(name, value, logits.dtype, shape)
-
-
-def _log(masses: jax.Array) -> jax.Array:
-    """Returns log masses, -inf with gradient 0 at 0: no mass, no potential."""
-    present = masses > 0
-    return jnp.where(present, jnp.log(jnp.where(present, masses, 1)), -jnp.inf)

@@ -1,20 +1,21 @@
 """Counts and angles from which a trained classifier is judged."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _check
-from camri_jax._vectors import unit_vectors
+from camri_jax._angles import AngleStatistics, angle_statistics, true_angles
 
-
-class AngleStatistics(NamedTuple):
-    """Mean and standard deviation `[num_classes]` of an angle in radians, per class."""
-
-    mean: jax.Array
-    std: jax.Array
+__all__ = [
+    "AngleStatistics",
+    "accuracy",
+    "angle_statistics",
+    "confusion_matrix",
+    "recall",
+    "threshold_curve",
+    "true_angles",
+]
 
 
 def confusion_matrix(
@@ -44,9 +45,9 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    labels = _class_or_none(_check.integer("labels", labels, None), num_classes)
+    labels = _check.class_or_none(_check.integer("labels", labels, None), num_classes)
     predictions = _check.integer("predictions", predictions, labels.shape)
-    predictions = _class_or_none(predictions, num_classes)
+    predictions = _check.class_or_none(predictions, num_classes)
     empty = jnp.zeros((num_classes, num_classes), jnp.int32)
     return empty.at[labels, predictions].add(1, mode="drop")
 
@@ -101,92 +102,6 @@ def accuracy(confusion: ArrayLike) -> jax.Array:
     return _share(hits, jnp.sum(confusion, axis=(-2, -1)))
 
 
-def true_angles(
-    features: ArrayLike, prototypes: ArrayLike, labels: ArrayLike
-) -> jax.Array:
-    r"""Angle between each feature vector and the prototype of its true class.
-
-    .. math:: \theta = 2 \, \mathrm{atan2}(\|u - v\|, \|u + v\|)
-
-    for the vectors at unit length; unlike arccos it keeps small angles.
-
-    Args:
-      features: `[num_examples, num_features]`, floating.
-      prototypes: `[num_features, num_classes]`, floating: one column a class.
-      labels: `[num_examples]`, integers in 0 .. num_classes - 1.
-
-    Returns:
-      Angles `[num_examples]` in radians, float32 or better; NaN for any other label.
-
-    Raises:
-      TypeError: an argument is of the wrong kind of number.
-      ValueError: the shapes do not fit.
-
-    Reference:
-      Eq. 8 of Nishiyama et al., CAMRI Loss, 2022.
-
-    >>> true_angles(jnp.array([[2.0, 2.0]]), jnp.eye(2), jnp.array([1])).round(4)
-    Array([0.7854], dtype=float32)
-    """
-    features = _check.floating("features", features, ndim=2)
-    prototypes = _check.floating("prototypes", prototypes, ndim=2)
-    num_features, num_classes = prototypes.shape
-    _check.same_shape("features", features, (features.shape[0], num_features))
-    labels = _check.integer("labels", labels, features.shape[:1])
-    labels = _class_or_none(labels, num_classes)
-    dtype = _check.compute_dtype(features, prototypes)
-    ours = unit_vectors(features.astype(dtype), axis=-1)
-    theirs = unit_vectors(prototypes.astype(dtype), axis=0).T
-    theirs = theirs.at[labels].get(mode="fill", fill_value=jnp.nan)
-    apart = jnp.linalg.norm(ours - theirs, axis=-1)
-    together = jnp.linalg.norm(ours + theirs, axis=-1)
-    return 2 * jnp.arctan2(apart, together)
-
-
-def angle_statistics(
-    features: ArrayLike, prototypes: ArrayLike, labels: ArrayLike
-) -> AngleStatistics:
-    r"""Mean and spread, per class, of the angle to the true class's prototype.
-
-    .. math::
-       \mu_k = \frac{1}{N_k} \sum_{n: t_n = k} \theta_n, \qquad
-       \sigma_k^2 = \frac{1}{N_k} \sum_{n: t_n = k} (\theta_n - \mu_k)^2
-
-    Args:
-      features: `[num_examples, num_features]`, floating.
-      prototypes: `[num_features, num_classes]`, floating: one column a class.
-      labels: `[num_examples]`, integers; an example with a label outside
-        0 .. num_classes - 1 is not counted.
-
-    Returns:
-      `AngleStatistics(mean, std)`, each `[num_classes]` in radians, float32 or better;
-      NaN for a class without examples.
-
-    Raises:
-      TypeError: an argument is of the wrong kind of number.
-      ValueError: the shapes do not fit.
-
-    Reference:
-      Table II of Nishiyama et al., CAMRI Loss, 2022.
-
-    >>> features = jnp.array([[1.0, 0.0], [1.0, 1.0]])
-    >>> angle_statistics(features, jnp.eye(2), jnp.array([0, 0])).std.round(4)
-    Array([0.3927,    nan], dtype=float32)
-    """
-    angles = true_angles(features, prototypes, labels)
-    num_classes = jnp.shape(prototypes)[1]
-    labels = _class_or_none(jnp.asarray(labels), num_classes)
-
-    def mean(values: jax.Array) -> jax.Array:
-        counted = jnp.where(labels < num_classes, values, 0)
-        totals = jnp.zeros(num_classes, values.dtype)
-        return totals.at[labels].add(counted, mode="drop") / counts
-
-    counts = jnp.zeros(num_classes, angles.dtype).at[labels].add(1, mode="drop")
-    means = mean(angles)
-    return AngleStatistics(means, jnp.sqrt(mean((angles - means[labels]) ** 2)))
-
-
 def threshold_curve(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -230,13 +145,15 @@ def threshold_curve(
     logits = logits.astype(_check.compute_dtype(logits))
     _check.same_shape("logits", logits, (logits.shape[0], num_classes))
     labels = _check.integer("labels", labels, logits.shape[:1])
-    labels = _class_or_none(labels, num_classes)
+    labels = _check.class_or_none(labels, num_classes)
     mask = jnp.asarray(important_mask)
     if mask.dtype != bool:
         raise TypeError(f"important_mask must be bool, got {mask.dtype}")
     _check.same_shape("important_mask", mask, (num_classes,))
-    constants = jnp.asarray(constants).astype(logits.dtype)
     _check.ascending("constants", constants)
+    constants = _check.real(
+        "constants", constants, logits.dtype, (jnp.size(constants),)
+    )
 
     ours, theirs = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, -jnp.inf, logits)
     important, other = jnp.argmax(ours, axis=-1), jnp.argmax(theirs, axis=-1)
@@ -244,22 +161,14 @@ def threshold_curve(
     # argmax gives a tie to the lower index.
     first = jnp.where(
         important < other,
-        jnp.searchsorted(constants, gap, side="left"),
-        jnp.searchsorted(constants, gap, side="right"),
+        jnp.searchsorted(levels, gap, side="left"),
+        jnp.searchsorted(levels, gap, side="right"),
     )
-    changes = jnp.zeros((*constants.shape, num_classes, num_classes), jnp.int32)
+    changes = jnp.zeros((*levels.shape, num_classes, num_classes), jnp.int32)
     changes = changes.at[0, labels, other].add(1, mode="drop")
     changes = changes.at[first, labels, other].add(-1, mode="drop")
     changes = changes.at[first, labels, important].add(1, mode="drop")
     return jnp.cumsum(changes, axis=0, dtype=jnp.int32)
-
-
-def _class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Returns labels as int32; num_classes, which scatters drop, for no class."""
-    if labels.dtype.itemsize < 4:  # num_classes may not fit into int8
-        labels = labels.astype(jnp.int32)
-    valid = (labels >= 0) & (labels < num_classes)
-    return jnp.where(valid, labels, num_classes).astype(jnp.int32)
 
 
 def _square(confusion: ArrayLike) -> jax.Array:

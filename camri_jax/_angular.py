@@ -6,52 +6,13 @@ from jax.typing import ArrayLike
 
 from camri_jax import _check
 from camri_jax._softmax import (
-    checked_labels,
+    checked_scores,
     is_class,
     log_odds_against,
     nan_unless,
     pick,
     softplus,
 )
-from camri_jax._vectors import unit_vectors
-
-
-def cosine_similarity(features: ArrayLike, prototypes: ArrayLike) -> jax.Array:
-    r"""Cosines of the angles between feature vectors and class prototypes.
-
-    .. math:: \cos\theta_k = W_k^T z / (\|W_k\| \|z\|)
-
-    Lengths do not matter, from 1e-30 to 1e30; a zero vector has cosine 0, gradient 0.
-
-    Args:
-      features: `[..., num_features]`, floating.
-      prototypes: `[num_features, num_classes]`, floating: one column a class.
-
-    Returns:
-      Cosines `[..., num_classes]`, float32 or better.
-
-    Raises:
-      TypeError: an argument is not floating.
-      ValueError: the shapes do not fit.
-
-    Reference:
-      Eq. 8 of Nishiyama et al., CAMRI Loss, 2022.
-
-    >>> cosine_similarity(jnp.array([3.0, 4.0]), jnp.eye(2))
-    Array([0.6, 0.8], dtype=float32)
-    """
-    features = _check.floating("features", features)
-    prototypes = _check.floating("prototypes", prototypes, ndim=2)
-    _check.same_shape(
-        "prototypes", prototypes, (features.shape[-1], *prototypes.shape[-1:])
-    )
-    dtype = _check.compute_dtype(features, prototypes)
-    return jnp.matmul(
-        unit_vectors(features.astype(dtype), axis=-1),
-        unit_vectors(prototypes.astype(dtype), axis=0),
-        # TF32 and bf16 passes would cost three digits of the angle.
-        precision=jax.lax.Precision.HIGHEST,
-    )
 
 
 def angular_margin_logits(
@@ -211,9 +172,7 @@ def camri(
 
 
 def _checked(cosines: ArrayLike, labels: ArrayLike, scale: ArrayLike):
-    cosines = _check.floating("cosines", cosines)
-    cosines = cosines.astype(_check.compute_dtype(cosines))
-    labels, valid = checked_labels(labels, cosines)
+    cosines, labels, valid = checked_scores("cosines", cosines, labels)
     _check.positive("scale", scale)
     return cosines, labels, valid, _check.real("scale", scale, cosines.dtype)
 
