@@ -33,6 +33,15 @@ def integer(name: str, value: Any, shape: Sequence[int] | None) -> jax.Array:
     return array
 
 
+def boolean(name: str, value: ArrayLike, shape: Sequence[int]) -> jax.Array:
+    """Returns `value` as an array, or raises unless boolean and of `shape`."""
+    array = jnp.asarray(value)
+    if array.dtype != jnp.bool:
+        raise TypeError(f"{name} must be bool, got {array.dtype}{array.shape}")
+    same_shape(name, array, shape)
+    return array
+
+
 def real(
     name: str, value: ArrayLike, dtype: jnp.dtype, shape: Sequence[int] = ()
 ) -> jax.Array:

@@ -146,14 +146,10 @@ def threshold_curve(
     _check.same_shape("logits", logits, (logits.shape[0], num_classes))
     labels = _check.integer("labels", labels, logits.shape[:1])
     labels = _check.class_or_none(labels, num_classes)
-    mask = jnp.asarray(important_mask)
-    if mask.dtype != bool:
-        raise TypeError(f"important_mask must be bool, got {mask.dtype}")
-    _check.same_shape("important_mask", mask, (num_classes,))
+    mask = _check.boolean("important_mask", important_mask, (num_classes,))[None, :]
+    size = jnp.size(constants)
+    levels = _check.real("constants", constants, logits.dtype, (size,))
     _check.ascending("constants", constants)
-    constants = _check.real(
-        "constants", constants, logits.dtype, (jnp.size(constants),)
-    )
 
     ours, theirs = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, -jnp.inf, logits)
     important, other = jnp.argmax(ours, axis=-1), jnp.argmax(theirs, axis=-1)
@@ -164,7 +160,7 @@ def threshold_curve(
         jnp.searchsorted(levels, gap, side="left"),
         jnp.searchsorted(levels, gap, side="right"),
     )
-    changes = jnp.zeros((*levels.shape, num_classes, num_classes), jnp.int32)
+    changes = jnp.zeros((size, num_classes, num_classes), jnp.int32)
     changes = changes.at[0, labels, other].add(1, mode="drop")
     changes = changes.at[first, labels, other].add(-1, mode="drop")
     changes = changes.at[first, labels, important].add(1, mode="drop")
