@@ -1,0 +1,292 @@
+"""Train the chunks of a plan on all devices, and write the rows of each as it ends.
+
+A chunk is as many trials of one method as the devices train at once, and ends in one
+file: several sweeps may write to one directory, and none loses more than its chunk.
+"""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from camri_jax import metrics, parallel, results, train
+from camri_jax.datasets import Dataset
+from camri_jax.methods import METHODS
+from camri_jax.planning import Chunk, Plan, train_config
+from camri_jax.train import Evaluation, TrainConfig, TrialState
+
+_STEPS = 2.0 ** np.arange(-5, 6.25, 0.25)
+CONSTANTS = np.concatenate([-_STEPS[::-1], [0.0], _STEPS]).astype(np.float32)
+"""Constants added to the logits of important classes: 0 and +-2^(i/4) in 1/32..64."""
+
+
+class Progress(NamedTuple):
+    """How far a sweep has come: trials done, in fractions, of how many; and where."""
+
+    num_done: float
+    num_trials: int
+    family: str
+
+
+class Programs(NamedTuple):
+    """The functions of one method, lifted over trials and devices.
+
+    Attributes:
+        init: ``(seeds, )`` to states.
+        train_epoch: ``(states, hyperparameters, images, labels)`` to states, losses.
+        evaluate: ``(states, hyperparameters, important, constants, images, labels)``
+            to an :class:`Evaluation`.
+    """
+
+    init: Callable[..., TrialState]
+    train_epoch: Callable[..., tuple[TrialState, jax.Array]]
+    evaluate: Callable[..., Evaluation]
+
+
+def lift_programs(
+    config: TrainConfig, image_shape: Sequence[int], mesh: Mesh
+) -> Programs:
+    """Lift initialization, training and evaluation of one method over trials.
+
+    Args:
+        config: what the method's trials share.
+        image_shape: ``(height, width, channels)``.
+        mesh: from :func:`camri_jax.parallel.trial_mesh`.
+
+    Returns:
+        The :class:`Programs`; images, labels and constants are shared by the trials,
+        all other arguments lead with a trial axis.
+    """
+    init = functools.partial(train.init, config, tuple(image_shape))
+    train_epoch = functools.partial(train.train_epoch, config)
+    evaluate = functools.partial(train.evaluate, config)
+    return Programs(
+        # It runs once and holds a random generator for each weight: compiling it well
+        # takes longer than training an epoch.
+        parallel.lift(
+            init, mesh, (0,), compiler_options={"xla_backend_optimization_level": 1}
+        ),
+        parallel.lift(train_epoch, mesh, (0, 0, None, None), donate_argnums=(0,)),
+        parallel.lift(evaluate, mesh, (0, 0, 0, None, None, None)),
+    )
+
+
+def run(
+    plan: Plan,
+    dataset: Dataset,
+    output: Path,
+    mesh: Mesh,
+    *,
+    provenance: Mapping[str, Any],
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Train the plan's chunks and write the rows of each as it ends.
+
+    Args:
+        plan: from :func:`camri_jax.planning.plan`, for as many devices as the mesh has.
+        dataset: the images it was made for.
+        output: directory of the rows.
+        mesh: the devices.
+        provenance: JSON-able facts kept with each row: command, commit, versions.
+        report: called after each epoch of a chunk.
+
+    Raises:
+        OSError: if the rows of a chunk cannot be written.
+    """
+    data = _place(dataset, mesh)
+    config, num_done = plan.config, 0
+    programs: dict[str, Programs] = {}
+    for chunk in plan.chunks:
+        if chunk.family not in programs:
+            programs[chunk.family] = lift_programs(
+                train_config(chunk.family, dataset, config.recipe),
+                dataset.train_images.shape[1:],
+                mesh,
+            )
+
+        def on_epoch(epoch: int, chunk=chunk, num_done=num_done) -> None:
+            done = num_done + len(chunk.trials) * epoch / config.recipe.epochs
+            report(Progress(done, plan.num_missing, chunk.family))
+
+        start = time.perf_counter()
+        trained = _train_chunk(
+            programs[chunk.family],
+            chunk,
+            len(dataset.class_names),
+            config.recipe.epochs,
+            data,
+            mesh,
+            on_epoch,
+        )
+        seconds = time.perf_counter() - start
+        facts = {
+            **provenance,
+            "width": chunk.width,
+            "num_devices": mesh.size,
+            "seconds_per_trial": round(seconds / len(chunk.trials), 3),
+        }
+        rows = _rows(plan, dataset.class_names, chunk, trained, json.dumps(facts))
+        results.write(rows, output / f"{chunk.name}.parquet")
+        num_done += len(chunk.trials)
+
+
+def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
+    """Return the memory that a device needs to train the plan's widest chunk.
+
+    Compiles that chunk's epoch and asks the compiler, so it holds for this backend;
+    the program itself and what the allocator loses come on top.
+
+    Args:
+        plan: from :func:`camri_jax.planning.plan`.
+        dataset: the images it was made for.
+        mesh: the devices.
+
+    Returns:
+        Bytes; 0 if there is nothing to train.
+    """
+    if not plan.chunks:
+        return 0
+    chunk = max(plan.chunks, key=lambda chunk: chunk.width)
+    config = train_config(chunk.family, dataset, plan.config.recipe)
+    programs = lift_programs(config, dataset.train_images.shape[1:], mesh)
+    seeds, hyperparameters, _ = _stack(chunk, config.num_classes)
+    states = jax.eval_shape(programs.init, seeds)
+    images, labels = (
+        jax.ShapeDtypeStruct(array.shape, array.dtype)
+        for array in (dataset.train_images, dataset.train_labels)
+    )
+    lowered = programs.train_epoch.lower(states, hyperparameters, images, labels)
+    need = lowered.compile().memory_analysis()
+    arguments = need.argument_size_in_bytes - need.alias_size_in_bytes
+    return arguments + need.output_size_in_bytes + need.temp_size_in_bytes
+
+
+class _Trained(NamedTuple):
+    """Numbers of a chunk on the host; all lead with a trial axis."""
+
+    loss: np.ndarray
+    confusion: np.ndarray
+    test: Evaluation
+    validation: Evaluation | None
+
+
+def _train_chunk(
+    programs: Programs,
+    chunk: Chunk,
+    num_classes: int,
+    epochs: int,
+    data: Mapping[str, tuple[jax.Array, jax.Array]],
+    mesh: Mesh,
+    on_epoch: Callable[[int], None],
+) -> _Trained:
+    seeds, hyperparameters, masks = parallel.shard(_stack(chunk, num_classes), mesh)
+    constants = parallel.replicate(CONSTANTS, mesh)
+    watched = data.get("validation", data["test"])
+    losses, confusions = [], []
+    states = programs.init(seeds)
+    with jax.transfer_guard("disallow"):
+        for epoch in range(epochs):
+            states, loss = programs.train_epoch(states, hyperparameters, *data["train"])
+            losses.append(loss)
+            confusions.append(
+                programs.evaluate(
+                    states, hyperparameters, masks, constants, *watched
+                ).confusion
+            )
+            # The device works on this epoch while the host waits for the last.
+            jax.block_until_ready(losses[max(epoch - 1, 0)])
+            on_epoch(epoch + 1)
+    evaluations = {
+        part: programs.evaluate(states, hyperparameters, masks, constants, *data[part])
+        for part in ("test", "validation")
+        if part in data
+    }
+    losses, confusions, evaluations = jax.device_get((losses, confusions, evaluations))
+    return _Trained(
+        np.stack(losses, 1),
+        np.stack(confusions, 1),
+        evaluations["test"],
+        evaluations.get("validation"),
+    )
+
+
+def _rows(
+    plan: Plan,
+    class_names: Sequence[str],
+    chunk: Chunk,
+    trained: _Trained,
+    provenance: str,
+) -> Iterator[dict[str, Any]]:
+    for t, trial in enumerate(chunk.trials):
+        test = jax.tree.map(lambda x, t=t: x[t], trained.test)
+        validation = jax.tree.map(lambda x, t=t: x[t], trained.validation)
+        history = trained.confusion[t]
+        for c, choice in enumerate(trial.choices):
+            held_out = (
+                {}
+                if validation is None
+                else {
+                    "validation_confusion": validation.confusion.ravel(),
+                    "validation_curve": validation.curves[c].ravel(),
+                }
+            )
+            yield {
+                "trial_id": trial.trial_id,
+                "dataset": plan.config.dataset,
+                "class_names": class_names,
+                "method": trial.method,
+                "important": choice,
+                **trial.point,
+                "seed": trial.seed,
+                "diverged": bool(test.diverged),
+                "loss": test.loss,
+                "constants": CONSTANTS,
+                "test_confusion": test.confusion.ravel(),
+                "test_curve": test.curves[c].ravel(),
+                **held_out,
+                "angle_mean": test.angle_mean,
+                "angle_std": test.angle_std,
+                "history_loss": trained.loss[t],
+                "history_accuracy": np.asarray(metrics.accuracy(history)),
+                "history_recall": np.asarray(metrics.recall(history)).ravel(),
+                "settings": json.dumps(plan.settings),
+                "provenance": provenance,
+            }
+
+
+def _place(dataset: Dataset, mesh: Mesh) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Put the parts that have images on every device, once."""
+    parts = {
+        "train": (dataset.train_images, dataset.train_labels),
+        "validation": (dataset.validation_images, dataset.validation_labels),
+        "test": (dataset.test_images, dataset.test_labels),
+    }
+    return {
+        name: parallel.replicate((np.asarray(images), np.asarray(labels)), mesh)
+        for name, (images, labels) in parts.items()
+        if len(labels)
+    }
+
+
+def _stack(chunk: Chunk, num_classes: int) -> tuple[Any, Any, Any]:
+    """Stack seeds, hyperparameters and masks of a chunk, padded with its last trial."""
+    trials = chunk.trials + chunk.trials[-1:] * (chunk.width - len(chunk.trials))
+    hyperparameters = [
+        METHODS[trial.method].hyperparameters(
+            num_classes, trial.choices[0], **trial.point
+        )
+        for trial in trials
+    ]
+    num_choices = max(len(trial.choices) for trial in trials)
+    masks = np.zeros((len(trials), num_choices, num_classes), bool)
+    for trial, mask in zip(trials, masks, strict=True):
+        for choice, row in zip(trial.choices, mask, strict=False):
+            row[list(choice)] = True
+    seeds = np.array([trial.seed for trial in trials], np.int32)
+    return seeds, jax.tree.map(lambda *x: np.stack(x), *hyperparameters), masks

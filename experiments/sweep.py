@@ -1,0 +1,251 @@
+"""Train every method on many seeds at once, and tell which one finds the class.
+
+    python experiments/sweep.py
+    python experiments/sweep.py --dataset cifar10 --data-dir DIR --important cat
+    python experiments/sweep.py --preset paper --dataset gtsrb --dry-run
+
+Without arguments: 50 trials on the digits inside scikit-learn, in one to two minutes
+on two CPU cores. What is written lies in --output: rows/*.parquet, table.csv,
+recall_accuracy.png. A sweep that was stopped goes on when it is started again.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import pandas as pd
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from camri_jax import analysis, datasets, figures, parallel, planning, results, sweep
+from camri_jax.datasets import Dataset
+from camri_jax.planning import Plan, SweepConfig
+
+console = Console()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Train every method on many seeds at once, and tell which finds the class.
+
+    Attributes:
+      config: The sweep.
+      output: Directory for rows, table and picture; default results/DATASET.
+      dry_run: Print the plan (trials, compilations, chunks, memory) and stop.
+    """
+
+    config: Annotated[SweepConfig, tyro.conf.arg(name="")]
+    output: Path | None = None
+    dry_run: bool = False
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Reads the command line, over the defaults of its --preset."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--preset", choices=planning.PRESETS, default="default")
+    preset = peek.parse_known_args(argv)[0].preset
+    return tyro.cli(
+        Arguments,
+        args=list(argv),
+        default=Arguments(planning.PRESETS[preset]),
+        description=__doc__,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    set_up_jax()
+    arguments = parse(argv)
+    config = arguments.config
+    name = config.dataset.replace(":", "_").replace(os.sep, "_")
+    output = arguments.output or Path("results") / name
+    dataset = load(config)
+    mesh = parallel.trial_mesh()
+    rows = output / "rows"
+    plan = planning.plan(
+        config,
+        dataset,
+        done=results.done(rows),
+        baseline_recall=analysis.baseline_recall(results.read(rows), config.dataset),
+        num_devices=mesh.size,
+    )
+    print_plan(plan, dataset, mesh.size)
+    if arguments.dry_run:
+        memory = sweep.memory_bytes(plan, dataset, mesh)
+        console.print(f"memory    {memory / 2**20:,.0f} MiB a device, by the compiler")
+        return
+    train(plan, dataset, rows, mesh, argv)
+    report(plan, rows, output)
+
+
+def set_up_jax() -> None:
+    """Gives a CPU one device a core, and keeps compiled programs between runs."""
+    # Trials on devices of one core each run faster than one trial on all cores.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "camri_jax" / "xla"))
+
+
+def load(config: SweepConfig) -> Dataset:
+    return datasets.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        validation_fraction=config.validation_fraction,
+    )
+
+
+def print_plan(plan: Plan, dataset: Dataset, num_devices: int) -> None:
+    device = jax.devices()[0]
+    shape = "x".join(map(str, dataset.train_images.shape[1:]))
+    counts = [
+        f"{len(labels):,} {part}"
+        for part, labels in (
+            ("training", dataset.train_labels),
+            ("validation", dataset.validation_labels),
+            ("test", dataset.test_labels),
+        )
+    ]
+    missing, total = plan.num_missing, len(plan.trials)
+    families = len({chunk.family for chunk in plan.chunks})
+    widths = ", ".join(f"{len(c.trials)} of {c.width}" for c in plan.chunks[:6])
+    more = ", ..." if len(plan.chunks) > 6 else ""
+    console.print(
+        f"data      {plan.config.dataset}: {' + '.join(counts)} images of {shape}\n"
+        f"device    {num_devices} x {device.device_kind}\n"
+        f"trials    {total:,}, of which {total - missing:,} are done\n"
+        f"programs  {families} to compile\n"
+        f"chunks    {len(plan.chunks):,}" + (f": {widths}{more}" if widths else ""),
+        highlight=False,
+    )
+
+
+def train(
+    plan: Plan, dataset: Dataset, rows: Path, mesh: Any, argv: Sequence[str]
+) -> None:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[done]} of {task.total:.0f} trials"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("compiling", total=plan.num_missing, done=0)
+
+        def show(progress: sweep.Progress) -> None:
+            bar.update(
+                task,
+                completed=progress.num_done,
+                done=int(progress.num_done),
+                description=progress.family,
+            )
+
+        sweep.run(plan, dataset, rows, mesh, provenance=provenance(argv), report=show)
+
+
+def provenance(argv: Sequence[str]) -> dict[str, Any]:
+    """Returns what a later reader needs to know of where rows come from."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    packages = ("camri-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "experiments/sweep.py", *argv]),
+        "commit": commit.stdout.strip() or None,
+        "device": jax.devices()[0].device_kind,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def report(plan: Plan, rows: Path, output: Path) -> None:
+    """Prints the table, and writes it and the picture beside the rows."""
+    ids = {trial.trial_id for trial in plan.trials}
+    frame = results.read(rows)
+    frame = frame[frame["trial_id"].isin(ids)]
+    trials = analysis.trials(frame)
+    on = "validation" if plan.config.validation_fraction else "test"
+    settings = analysis.settings(trials)
+    table = analysis.select(settings, on=on)
+    for important, lines in table.groupby("important", sort=False):
+        console.print(show_table(lines, str(important), on))
+    table.to_csv(output / "table.csv", index=False)
+    figures.save(
+        figures.recall_accuracy(settings, table), output / "recall_accuracy.png"
+    )
+    console.print(
+        f"rows      {rows}\n"
+        f"table     {output / 'table.csv'}\n"
+        f"picture   {output / 'recall_accuracy.png'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_table(lines: pd.DataFrame, important: str, on: str) -> Table:
+    picked = {
+        "validation": "Settings picked on validation images, numbers from test images.",
+        "test": "Settings picked on these very test images, as in the paper: optimistic.",
+    }[on]
+    table = Table(
+        title=f"Important class: {important}",
+        caption=f"Mean +- std over seeds. {picked} v: accuracy below cross-entropy's.",
+    )
+    table.add_column("method")
+    table.add_column("setting")
+    for name in ("recall", "accuracy", "precision", "other recall", "seeds"):
+        table.add_column(name, justify="right")
+    baseline = lines.loc[lines["method"] == analysis.BASELINE, "accuracy"].iloc[0]
+    for _, line in lines.iterrows():
+        loses = line["accuracy"] < baseline - 1e-9
+        cells = [f"{line[n]:.3f} +- {line[n + '_std']:.3f}" for n in MEASURES_SHOWN]
+        cells[1] += " v" if loses else "  "
+        table.add_row(
+            analysis.LABELS[line["method"]],
+            analysis.describe(line),
+            *cells,
+            f"{line['num_seeds']}",
+            style="dim" if loses else None,
+        )
+    return table
+
+
+MEASURES_SHOWN = ("recall", "accuracy", "precision", "other_recall")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        console.print(f"[bold red]error[/]: {error}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; start the same command again to go on")
+        sys.exit(130)
