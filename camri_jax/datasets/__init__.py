@@ -1,6 +1,7 @@
 """Data sets as uint8 arrays, each in the same three parts: `load` is the way in."""
 
 import difflib
+import importlib
 import os
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from camri_jax.datasets.store import cache_root
 
 __all__ = ["Dataset", "DatasetError", "DatasetWarning", "class_index", "load"]
 
-_NAMES = ("digits", "mnist", "cifar10", "gtsrb", "npz:FILE")
+_PUBLISHED = ("mnist", "cifar10", "gtsrb", "awa2")
+_NAMES = ("digits", *_PUBLISHED, "folder:PATH", "npz:FILE")
 
 
 def load(
@@ -60,36 +62,37 @@ def load(
         )
     if image_size is not None and not 1 <= image_size <= 4096:
         raise DatasetError(f"image_size is {image_size}; it must lie in 1..4096 pixels")
+    if fit not in ("pad", "crop"):
+        raise DatasetError(f"fit is {fit!r}; it must be 'pad' or 'crop'")
     named = data_dir or os.environ.get("CAMRI_DATA_DIR")
-    dataset = _load(name, Path(named).expanduser() if named else None, image_size)
+    dataset = _load(
+        name, Path(named).expanduser() if named else None, image_size, fit, seed
+    )
     if validation_fraction and not len(dataset.validation_labels):
         return hold_out(dataset, validation_fraction, seed=seed, part="validation")
     return dataset
 
 
-def _load(name: str, data_dir: Path | None, image_size: int | None) -> Dataset:
-    kind, _, path = name.partition(":")
-    cache = cache_root(data_dir)
+def _load(
+    name: str, data_dir: Path | None, image_size: int | None, fit: Fit, seed: int
+) -> Dataset:
     # Each loader is imported when it is needed: most need much that others do not.
+    kind, _, argument = name.partition(":")
+    path, cache = Path(argument).expanduser(), cache_root(data_dir)
+    if kind == "folder" and argument:
+        from camri_jax.datasets.folder import load_folder
+
+        return load_folder(path, cache=cache, image_size=image_size, fit=fit, seed=seed)
+    if kind == "npz" and argument:
+        from camri_jax.datasets.npz import load_npz
+
+        return load_npz(path, image_size=image_size)
     if name == "digits":
         from camri_jax.datasets.digits import load_digits
 
         return load_digits(image_size=image_size)
-    if name == "mnist":
-        from camri_jax.datasets.mnist import load_mnist
-
-        return load_mnist(data_dir, cache=cache, image_size=image_size)
-    if name == "cifar10":
-        from camri_jax.datasets.cifar10 import load_cifar10
-
-        return load_cifar10(data_dir, cache=cache, image_size=image_size)
-    if name == "gtsrb":
-        from camri_jax.datasets.gtsrb import load_gtsrb
-
-        return load_gtsrb(data_dir, cache=cache, image_size=image_size)
-    if kind == "npz" and path:
-        from camri_jax.datasets.npz import load_npz
-
-        return load_npz(Path(path).expanduser(), image_size=image_size)
+    if name in _PUBLISHED:
+        published = importlib.import_module(f"camri_jax.datasets.{name}")
+        return published.load(data_dir, cache=cache, image_size=image_size)
     near = difflib.get_close_matches(name, _NAMES, cutoff=0.4) or _NAMES
     raise DatasetError(f"no data set is called {name!r}; there is {', '.join(near)}")

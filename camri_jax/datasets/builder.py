@@ -52,6 +52,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 {"image": image, "label": label, **features}
             ),
             disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
         )
 
 

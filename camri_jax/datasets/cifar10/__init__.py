@@ -33,7 +33,7 @@ CLASS_NAMES = (
 )
 
 
-def load_cifar10(
+def load(
     data_dir: Path | None, *, cache: Path, image_size: int | None = None
 ) -> Dataset:
     """Loads CIFAR-10 from the official files, downloaded if need be.

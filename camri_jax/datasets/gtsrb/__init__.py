@@ -65,7 +65,7 @@ CLASS_NAMES = (
 )
 
 
-def load_gtsrb(
+def load(
     data_dir: Path | None, *, cache: Path, image_size: int | None = None
 ) -> Dataset:
     """Loads GTSRB from the official files, downloaded if need be.

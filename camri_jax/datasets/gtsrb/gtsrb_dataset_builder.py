@@ -81,13 +81,19 @@ def _read_labels(part: str, tables: Tree, truth: Path) -> dict[str, int]:
     """Returns the class of each picture in the tables, by its key."""
     labels = {}
     for table in filter(_TABLES[part].fullmatch, tables.names):
-        with tables.open(table) as file:
-            lines = file.read().decode().splitlines()
-        delimiter = ";" if ";" in lines[0] else ","
-        for row in csv.DictReader(lines, delimiter=delimiter):
-            beside = PurePosixPath(table).parent
-            name = row.get("Path") or str(beside / row["Filename"])
-            labels[_key(part, name)] = int(row["ClassId"])
+        try:
+            with tables.open(table) as file:
+                lines = file.read().decode().splitlines()
+            delimiter = ";" if ";" in lines[0] else ","
+            for row in csv.DictReader(lines, delimiter=delimiter):
+                beside = PurePosixPath(table).parent
+                name = row.get("Path") or str(beside / row["Filename"])
+                labels[_key(part, name)] = int(row["ClassId"])
+        except (IndexError, KeyError, ValueError) as error:
+            raise DatasetError(
+                f"{truth}: {table} is not a table of GTSRB ({error!r}); unpack the "
+                "official archives again"
+            ) from error
     expected = gtsrb.NUM_EXAMPLES[part]
     if len(labels) != expected:
         raise DatasetError(

@@ -29,7 +29,7 @@ ARCHIVES = {
 CLASS_NAMES = tuple("0123456789")
 
 
-def load_mnist(
+def load(
     data_dir: Path | None, *, cache: Path, image_size: int | None = None
 ) -> Dataset:
     """Loads MNIST from the four official files, downloaded if need be.
