@@ -140,7 +140,7 @@ def split(names: Sequence[str]) -> dict[str, list[str]]:
 
     Example:
       >>> split([f"ox/{i}.jpg" for i in range(7)])["test"]
-      ['ox/2.jpg', 'ox/6.jpg']
+      ['ox/3.jpg', 'ox/6.jpg']
     """
     share, total = NUM_EXAMPLES["test"], sum(NUM_EXAMPLES.values())
 
