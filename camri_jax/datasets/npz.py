@@ -69,7 +69,8 @@ def _read(path: Path) -> _Arrays:
         raise DatasetError(f"{path}: no such file; npz:FILE names one of numpy.savez")
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError(f"it begins with {path.open('rb').read(16)!r}")
+            with path.open("rb") as file:
+                raise ValueError(f"it begins with {file.read(16)!r}")
         with np.load(path, allow_pickle=False) as file:
             known = [name for name in _REQUIRED + _OPTIONAL if name in file]
             arrays = {name: file[name] for name in known}
