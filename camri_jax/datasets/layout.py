@@ -78,11 +78,12 @@ def _places(names: Sequence[str]) -> dict[str, tuple[str, str] | None]:
 def _outer_folder(names: Sequence[str]) -> str:
     """Returns the folder around the classes or around `train` and `test`, or ''."""
     holders = {posixpath.dirname(name) for name in names if _is_picture(name)}
-    folders = holders | {name[:-1] for name in names if name.endswith("/")}
-    outer = posixpath.commonpath(folders) if folders else ""
-    while outer in holders or {"train", "test"} & set(outer.lower().split("/")):
-        if not outer:
-            break
+    empty = {name[:-1] for name in names if name.endswith("/")}
+    empty -= {posixpath.dirname(name.rstrip("/")) for name in names}
+    outer = posixpath.commonpath(holders | empty) if holders | empty else ""
+    while outer and (
+        outer in holders | empty or {"train", "test"} & set(outer.lower().split("/"))
+    ):
         outer = posixpath.dirname(outer)
     return f"{outer}/" if outer else ""
 

@@ -44,7 +44,7 @@ def load_npz(path: Path, *, image_size: int | None = None) -> Dataset:
     """
     arrays = _read(path)
     suffixes = ("_images", "_labels")
-    parts = {name.split("_")[0] for name in arrays if name.endswith(suffixes)}
+    parts = dict.fromkeys(n.split("_")[0] for n in arrays if n.endswith(suffixes))
     try:
         pairs = {part: _pair(arrays, part) for part in parts}
         class_names = _class_names(arrays, pairs)
