@@ -187,8 +187,9 @@ def _margin_loss(cosines, labels, margin, scale, monotone) -> jax.Array:
     # one pass over the plain logits serves every angular loss.
     cosine = pick(cosines, labels)
     drop = _cosine_drop(cosine, labels, margin, monotone)
-    against = log_odds_against(scale * cosines, labels, scale * cosine)
-    return softplus(against + scale * drop)
+    return softplus(
+        log_odds_against(scale * cosines, labels, scale * cosine, scale * drop)
+    )
 
 
 def _cosine_drop(

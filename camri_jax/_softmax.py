@@ -38,12 +38,16 @@ def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def log_odds_against(
-    logits: jax.Array, labels: jax.Array, true_logits: jax.Array | None = None
+    logits: jax.Array,
+    labels: jax.Array,
+    true_logits: jax.Array | None = None,
+    drop: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if no other class is.
+    """Returns log sum_{k != t} exp(z_k) - (z_t - drop) `[...]`; -inf if k is never.
 
     `true_logits` `[...]` stand in for z_t where the caller has them at hand: each pick
-    out of the logits is a scatter in the gradient.
+    out of the logits is a scatter in the gradient. `drop` is apart from them because
+    digits last longest when what is small is added first.
     """
     if true_logits is None:
         true_logits = pick(logits, labels)
@@ -53,8 +57,7 @@ def log_odds_against(
     total = jnp.sum(jnp.exp(others - top[..., None]), axis=-1)
     present = total > 0
     excess = jnp.where(present, jnp.log(jnp.where(present, total, 1)), -jnp.inf)
-    # This order: top - z_t is exact for near values, so nothing large is rounded.
-    return (top - true_logits) + excess
+    return (top - true_logits) + (excess + drop)
 
 
 def softplus(x: jax.Array) -> jax.Array:

@@ -124,11 +124,9 @@ def _spread(
 
 def _checked_important(num_classes: int, important: Important) -> jax.Array:
     """Returns the important classes as indices `[count]`."""
+    if np.ndim(important) > 1 or np.size(important) == 0:
+        raise ValueError(f"important must be one class or several, got {important}")
     classes = jnp.atleast_1d(_check.integer("important", important, None))
-    if classes.ndim != 1 or classes.size == 0:
-        raise ValueError(
-            f"important must be one class or several, got shape {classes.shape}"
-        )
     if _check.is_known(classes):
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= num_classes:

@@ -1,0 +1,196 @@
+"""The formulas of the paper as plain loops over Python floats: slow, and plainly right.
+
+Shares are decimals of sixty digits, as log(1 - h) in float64 has no digit left where
+h is 1 - 1e-20. Nothing here knows of the package.
+"""
+
+import decimal
+import math
+from decimal import Decimal
+
+import numpy as np
+
+DIGITS = decimal.Context(prec=60, Emin=-(10**8), Emax=10**8)
+
+
+def shares(logits):
+    """softmax of one row, as decimals."""
+    powers = [DIGITS.exp(Decimal(float(logit))) for logit in logits]
+    total = powers[0]
+    for power in powers[1:]:
+        total = DIGITS.add(total, power)
+    return [DIGITS.divide(power, total) for power in powers]
+
+
+def ln(value):
+    return float(DIGITS.ln(value))
+
+
+def one_minus(value):
+    return DIGITS.subtract(Decimal(1), value)
+
+
+def cross_entropy(logits, labels):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        losses.append(-ln(shares(row)[label]))
+    return np.array(losses)
+
+
+def weighted_cross_entropy(logits, labels, *, class_weights):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        losses.append(-float(class_weights[label]) * ln(shares(row)[label]))
+    return np.array(losses)
+
+
+def real_world_weight_cross_entropy(
+    logits, labels, *, false_negative_weights, false_positive_weights
+):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        h = shares(row)
+        loss = -float(false_negative_weights[label]) * ln(h[label])
+        for k in range(len(h)):
+            if k != label:
+                weight = float(false_positive_weights[k][label])
+                loss -= weight * ln(one_minus(h[k]))
+        losses.append(loss)
+    return np.array(losses)
+
+
+def sinkhorn_plan(a, b, cost_matrix, epsilon, iterations=5000):
+    """The plan of one pair of histograms, by alternating log-sum-exps."""
+    n, m = len(a), len(b)
+    f, g = [0.0] * n, [0.0] * m
+    for _ in range(iterations):
+        for i in range(n):
+            terms = [(g[j] - cost_matrix[i][j]) / epsilon for j in range(m) if b[j] > 0]
+            f[i] = epsilon * (log(a[i]) - logsumexp(terms))
+        change = 0.0
+        for j in range(m):
+            terms = [(f[i] - cost_matrix[i][j]) / epsilon for i in range(n) if a[i] > 0]
+            last, g[j] = g[j], epsilon * (log(b[j]) - logsumexp(terms))
+            change = max(change, abs(g[j] - last) if b[j] > 0 else 0.0)
+        if change < 1e-13:
+            break
+    plan = np.zeros((n, m))
+    for i in range(n):
+        for j in range(m):
+            if a[i] > 0 and b[j] > 0:
+                plan[i, j] = math.exp((f[i] + g[j] - cost_matrix[i][j]) / epsilon)
+    return plan
+
+
+def log(value):
+    return math.log(value) if value > 0 else -math.inf
+
+
+def logsumexp(terms):
+    top = max(terms)
+    return top + math.log(math.fsum(math.exp(term - top) for term in terms))
+
+
+def transport_cost(plan, cost_matrix, epsilon):
+    """<T, C> + epsilon sum T (log T - 1), with 0 log 0 = 0."""
+    cost = 0.0
+    for i in range(plan.shape[0]):
+        for j in range(plan.shape[1]):
+            mass = plan[i, j]
+            if mass > 0:
+                cost += mass * cost_matrix[i][j] + epsilon * mass * (log(mass) - 1)
+    return cost
+
+
+def wasserstein(logits, targets, *, cost_matrix, epsilon):
+    losses = []
+    for row, target in zip(logits, targets, strict=True):
+        h = [float(share) for share in shares(row)]
+        target = [float(mass) for mass in target]
+        plan = sinkhorn_plan(h, target, cost_matrix, epsilon)
+        losses.append(transport_cost(plan, cost_matrix, epsilon))
+    return np.array(losses)
+
+
+def wasserstein_with_integer_labels(logits, labels, *, cost_matrix, epsilon):
+    """There is one plan for a one-hot target: all mass goes to its class."""
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        h = [float(share) for share in shares(row)]
+        plan = np.zeros((len(h), len(h)))
+        plan[:, label] = h
+        losses.append(transport_cost(plan, cost_matrix, epsilon))
+    return np.array(losses)
+
+
+def cosine_similarity(features, prototypes):
+    num_features, num_classes = np.shape(prototypes)
+    cosines = np.zeros((len(features), num_classes))
+    for n, z in enumerate(features):
+        for k in range(num_classes):
+            w = [float(prototypes[d][k]) for d in range(num_features)]
+            z = [float(value) for value in z]
+            lengths = math.hypot(*z) * math.hypot(*w)
+            dot = math.fsum(p * q for p, q in zip(z, w, strict=True))
+            cosines[n, k] = dot / lengths if lengths > 0 else 0.0
+    return cosines
+
+
+def angular_margin_logits(cosines, labels, *, margins, scale, monotone=False):
+    logits = np.zeros(np.shape(cosines))
+    for n, label in enumerate(labels):
+        for k in range(len(cosines[n])):
+            cosine = float(cosines[n][k])
+            if k == label:
+                margin = float(margins[k])
+                theta = math.acos(cosine)
+                if monotone and theta > math.pi - margin:
+                    cosine = cosine - margin * math.sin(margin)
+                else:
+                    cosine = math.cos(theta + margin)
+            logits[n, k] = float(scale) * cosine
+    return logits
+
+
+def l2_softmax(cosines, labels, *, scale):
+    return cross_entropy(float(scale) * np.asarray(cosines, np.float64), labels)
+
+
+def camri(cosines, labels, *, margins, scale, monotone=False):
+    logits = angular_margin_logits(
+        cosines, labels, margins=margins, scale=scale, monotone=monotone
+    )
+    return cross_entropy(logits, labels)
+
+
+def arcface(cosines, labels, *, margin, scale, monotone=False):
+    margins = [margin] * len(cosines[0])
+    return camri(cosines, labels, margins=margins, scale=scale, monotone=monotone)
+
+
+def confusion_matrix(labels, predictions, num_classes):
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    for label, prediction in zip(labels, predictions, strict=True):
+        if 0 <= label < num_classes and 0 <= prediction < num_classes:
+            counts[label, prediction] += 1
+    return counts
+
+
+def angle_statistics(features, prototypes, labels):
+    num_classes = np.shape(prototypes)[1]
+    cosines = cosine_similarity(features, prototypes)
+    means, stds = [], []
+    for k in range(num_classes):
+        angles = [
+            math.acos(max(-1.0, min(1.0, cosines[n, k])))
+            for n in range(len(labels))
+            if labels[n] == k
+        ]
+        if not angles:
+            means.append(math.nan)
+            stds.append(math.nan)
+            continue
+        mean = math.fsum(angles) / len(angles)
+        means.append(mean)
+        stds.append(math.sqrt(math.fsum((x - mean) ** 2 for x in angles) / len(angles)))
+    return np.array(means), np.array(stds)

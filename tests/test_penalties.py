@@ -1,0 +1,81 @@
+"""The penalties of the paper's section IV-A3."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from camri_jax.penalties import class_weights, cost_matrix, margin_vector
+
+
+@pytest.mark.parametrize("important", [2, np.int64(2), [2], (2,), np.array([2])])
+def test_one_important_class(important):
+    np.testing.assert_array_equal(margin_vector(4, important, 0.5), [0, 0, 0.5, 0])
+    np.testing.assert_array_equal(class_weights(4, important, 8), [1, 1, 8, 1])
+    expected = [[0, 1, 3, 1], [1, 0, 3, 1], [3, 3, 0, 3], [1, 1, 3, 0]]
+    np.testing.assert_array_equal(cost_matrix(4, important, 3), expected)
+
+
+def test_several_important_classes():
+    np.testing.assert_array_equal(class_weights(3, [2, 0], 4.0), [4, 1, 4])
+    # Each may have a penalty of its own, in the order in which they are named.
+    np.testing.assert_array_equal(margin_vector(3, [2, 0], [0.5, 0.25]), [0.25, 0, 0.5])
+    expected = [[0, 3, 3, 3], [3, 0, 3, 3], [3, 3, 0, 1], [3, 3, 1, 0]]
+    np.testing.assert_array_equal(cost_matrix(4, [0, 1], 3.0), expected)
+
+
+@pytest.mark.parametrize("penalty", [margin_vector, class_weights, cost_matrix])
+def test_a_grid_is_one_program(penalty):
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def traced(important, value):
+        return penalty(4, important, value)
+
+    for important in range(4):
+        for value in (0.5, 2.0):
+            got = traced(important, value)
+            np.testing.assert_array_equal(got, penalty(4, important, value))
+    values = jnp.array([0.5, 2.0])
+    lifted = jax.vmap(lambda important, value: penalty(4, important, value))
+    got = lifted(jnp.array([[3], [1]]), values)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got[0], penalty(4, 3, 0.5))
+    np.testing.assert_array_equal(got[1], penalty(4, 1, 2.0))
+
+
+@pytest.mark.parametrize("penalty", [margin_vector, class_weights, cost_matrix])
+@pytest.mark.parametrize(
+    ("important", "error", "message"),
+    [
+        (4, ValueError, r"important must be in 0 \.\. 3, got 4"),
+        (-1, ValueError, r"important must be in 0 \.\. 3, got -1"),
+        ([0, 4], ValueError, r"important must be in 0 \.\. 3"),
+        ([], ValueError, "important must be one class or several"),
+        ([[0, 1]], ValueError, "important must be one class or several"),
+        ([1, 1], ValueError, "important must not repeat a class"),
+        (1.0, TypeError, "important must be integers, got float"),
+        (True, TypeError, "important must be integers, got bool"),
+    ],
+)
+def test_wrong_classes_are_named(penalty, important, error, message):
+    with pytest.raises(error, match=message):
+        penalty(4, important, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: margin_vector(4, 0, -0.1), "margin must be from 0 to pi, in radians"),
+        (lambda: margin_vector(4, 0, 10.0), "margin must be from 0 to pi, in radians"),
+        (lambda: class_weights(4, 0, -1.0), "weight must be not below 0"),
+        (lambda: cost_matrix(4, 0, -1.0), "cost must be not below 0"),
+        (lambda: class_weights(4, [0, 1], [1.0, 2.0, 3.0]), "weight must have shape"),
+        (lambda: cost_matrix(4, [0, 1], [1.0, 2.0]), "cost must have shape"),
+    ],
+)
+def test_wrong_penalties_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
