@@ -115,6 +115,7 @@ def download(
             verify(path, file)
         except DatasetError:
             path.unlink()  # TFDS would take it for good the next time
+            path.with_name(f"{path.name}.INFO").unlink(missing_ok=True)
             raise
     return paths
 
