@@ -42,12 +42,12 @@ class Builder(PictureBuilder, skip_registration=True):
         with open_tree(source) as tree:
             names = [name for name in tree.names if _PHOTOGRAPH.fullmatch(name)]
         _check(names, source)
-        chunks = {
-            part: resize_all(source, members, self.image_size, self.scratch / part)
+        chunks = resize_all(source, names, self.image_size, self.scratch)
+        self._note_broken(chunks, len(names))
+        return {
+            part: self._generate_examples(chunks, set(members))
             for part, members in awa2.split(names).items()
         }
-        self._note_broken([*chunks["train"], *chunks["test"]], len(names))
-        return {part: self._generate_examples(chunks[part]) for part in chunks}
 
     def _note_broken(self, chunks: Sequence[Path], num_names: int) -> None:
         broken = [name for chunk in chunks for name in read_broken(chunk)]
@@ -63,11 +63,12 @@ class Builder(PictureBuilder, skip_registration=True):
             self.info.metadata["skipped"] = broken
 
     def _generate_examples(
-        self, chunks: Sequence[Path]
+        self, chunks: Sequence[Path], members: set[str]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for chunk in chunks:
             for name, image in read_chunk(chunk):
-                yield name, {"image": image, "label": _class_name(name)}
+                if name in members:
+                    yield name, {"image": image, "label": _class_name(name)}
 
 
 def _class_name(name: str) -> str:
@@ -84,6 +85,7 @@ def _check(names: Sequence[str], source: Path) -> None:
         )
     if strange := {_class_name(name) for name in names} ^ set(awa2.CLASS_NAMES):
         raise DatasetError(
-            f"{source}: photographs and classes disagree about {', '.join(strange)}; "
+            f"{source}: photographs and classes disagree about "
+            f"{', '.join(sorted(strange))}; "
             f"fetch {awa2.ARCHIVE.url} again"
         )

@@ -20,11 +20,16 @@ _TABLES = {
     "train": re.compile(r"(.*/)?GT-\d{5}\.csv|Train\.csv"),
     "test": re.compile(r"(.*/)?GT-final_test\.csv|Test\.csv"),
 }
-_PICTURES = {
-    "train": re.compile(r"(.*/)?Final_Training/Images/.*\.ppm|Train/.*\.png"),
-    "test": re.compile(r"(.*/)?Final_Test/Images/.*\.ppm|Test/.*\.png"),
+_TABLE_NAMES = {
+    "train": "GT-00000.csv to GT-00042.csv, or Train.csv,",
+    "test": "GT-final_test.csv, or Test.csv,",
 }
-_KEY_PARTS = {"train": 2, "test": 1}  # class folder and file name; file name
+_PICTURES = {
+    "train": re.compile(
+        r"(.*/)?Final_Training/Images/\d+/\d+_\d+\.ppm|Train/\d+/\d+_\d+_\d+\.png"
+    ),
+    "test": re.compile(r"(.*/)?Final_Test/Images/\d+\.ppm|Test/\d+\.png"),
+}
 
 
 class Builder(PictureBuilder, skip_registration=True):
@@ -57,24 +62,25 @@ class Builder(PictureBuilder, skip_registration=True):
             names = filter(_PICTURES[part].fullmatch, tree.names)
             pictures_by_key = {_key(part, name): name for name in names}
             _compare(part, pictures_by_key, labels, source)
-            for label, key in sorted((label, key) for key, label in labels.items()):
-                yield (
-                    key,
-                    {
-                        "image": _read_picture(tree, pictures_by_key[key], source),
-                        "label": label,
-                        "group": _track(key, label) if part == "train" else 0,
-                    },
-                )
+            for key, label in sorted(labels.items()):
+                image = _read_picture(tree, pictures_by_key[key], source)
+                group = _track(key) if part == "train" else 0
+                yield key, {"image": image, "label": label, "group": group}
 
 
 def _key(part: str, name: str) -> str:
-    return "/".join(name.split("/")[-_KEY_PARTS[part] :])
+    """Returns `CLASS/TRACK_FRAME` or `NUMBER`, the same in both layouts."""
+    path = PurePosixPath(name)
+    if part == "test":
+        return path.stem
+    track, frame = path.stem.split("_")[-2:]
+    return f"{int(path.parent.name):05d}/{track}_{frame}"
 
 
-def _track(key: str, label: int) -> int:
-    """Numbers the track of a training frame, `.../[class_]track_frame.suffix`."""
-    return label * 100_000 + int(key.split("_")[-2].split("/")[-1])
+def _track(key: str) -> int:
+    """Numbers the track of a training frame, `CLASS/TRACK_FRAME`."""
+    class_number, track = key.split("_")[0].split("/")
+    return int(class_number) * 100_000 + int(track)
 
 
 def _read_labels(part: str, tables: Tree, truth: Path) -> dict[str, int]:
@@ -98,7 +104,7 @@ def _read_labels(part: str, tables: Tree, truth: Path) -> dict[str, int]:
     if len(labels) != expected:
         raise DatasetError(
             f"{truth} has labels of {len(labels):,} {part} images, expected "
-            f"{expected:,}; put all official {_TABLES[part].pattern} there"
+            f"{expected:,}; put {_TABLE_NAMES[part]} of the official archives there"
         )
     return labels
 
@@ -110,9 +116,7 @@ def _compare(
     missing = sorted(labels.keys() - pictures_by_key.keys())
     unlabelled = sorted(pictures_by_key.keys() - labels.keys())
     misplaced = [
-        key
-        for key, label in labels.items()
-        if "/" in key and int(key.split("/")[0]) != label
+        key for key, label in labels.items() if "/" in key and int(key[:5]) != label
     ]
     for keys, problem in (
         (missing, "are in the tables but not there"),
