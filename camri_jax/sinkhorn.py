@@ -7,7 +7,6 @@ matmul for the whole batch, with memory of batch x classes. Past that the same
 iteration runs on logarithms, each half-step an exact log-sum-exp.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from camri_jax import _check
 from camri_jax._sinkhorn import iterate, kernel_of, map_rows, matmul
 
 # exp of it is 0 at any epsilon.
-_NOTHING = -1e30
+_NOTHING = -1e20
 
 
 class SinkhornResult(NamedTuple):
@@ -100,14 +99,17 @@ def sinkhorn(
     cost_matrix = _check.real("cost_matrix", cost_matrix, dtype, shape)
     _check.positive("epsilon", epsilon)
     epsilon = _check.real("epsilon", epsilon, dtype)
-    _check.positive("max_iterations", max_iterations)
+    if not isinstance(max_iterations, int) or max_iterations < 1:
+        raise ValueError(
+            f"max_iterations must be a number from 1, got {max_iterations}"
+        )
     _check.not_negative("tolerance", tolerance)
     result = _solve(
         log_a.astype(dtype).reshape(-1, shape[0]),
         log_b.astype(dtype).reshape(-1, shape[1]),
         cost_matrix,
         epsilon,
-        int(max_iterations),
+        max_iterations,
         float(tolerance),
     )
     return result._replace(
@@ -153,8 +155,7 @@ def transport_plan(
     return jnp.exp((total - costs) / epsilon)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _optimum(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
+def _iterated(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     """Returns the `SinkhornResult` of `[batch, n]` and `[batch, m]`."""
     # Totals that differ in the last digit would drive u and v apart for ever.
     log_total = jax.nn.logsumexp(log_a, axis=1, keepdims=True)
@@ -166,15 +167,18 @@ def _optimum(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     # No mass, no potential: -inf, but one that sums and products survive.
     f = state.u + epsilon * jnp.maximum(log_a, _NOTHING)
     g = state.v + epsilon * jnp.maximum(log_columns, _NOTHING)
-    total, other = jnp.exp(log_total[:, 0]), jnp.exp(log_other[:, 0])
-    cost = jnp.sum(jnp.exp(log_a) * f, axis=1) + jnp.sum(jnp.exp(log_b) * g, axis=1)
-    error = jnp.max(total * state.error + jnp.abs(total - other))
-    return SinkhornResult(f, g, cost - epsilon * total, error, state.iterations)
+    a, total = jnp.exp(log_a), jnp.exp(log_total)
+    moved = jnp.sum(a * f, axis=1) + jnp.sum(total * jnp.exp(log_columns) * g, axis=1)
+    missing = jnp.abs(total - jnp.exp(log_other))[:, 0]
+    error = jnp.max(jnp.maximum(total[:, 0] * state.error, missing))
+    cost = moved - epsilon * total[:, 0]
+    return SinkhornResult(f, g, cost, error, state.iterations)
 
 
 def _optimum_forward(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     inputs = log_a, log_b, cost_matrix, epsilon
-    result = _optimum(*inputs, max_iterations, tolerance)
+    # Not _optimum: a second derivative would then take f and g for constants.
+    result = _iterated(*inputs, max_iterations, tolerance)
     return result, (inputs, result)
 
 
@@ -191,6 +195,7 @@ def _optimum_backward(max_iterations, tolerance, residuals, cotangent):
     )
 
 
+_optimum = jax.custom_vjp(_iterated, nondiff_argnums=(4, 5))
 _optimum.defvjp(_optimum_forward, _optimum_backward)
 _solve = jax.jit(_optimum, static_argnums=(4, 5))
 

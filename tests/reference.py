@@ -102,16 +102,6 @@ def transport_cost(plan, cost_matrix, epsilon):
     return cost
 
 
-def wasserstein(logits, targets, *, cost_matrix, epsilon):
-    losses = []
-    for row, target in zip(logits, targets, strict=True):
-        h = [float(share) for share in shares(row)]
-        target = [float(mass) for mass in target]
-        plan = sinkhorn_plan(h, target, cost_matrix, epsilon)
-        losses.append(transport_cost(plan, cost_matrix, epsilon))
-    return np.array(losses)
-
-
 def wasserstein_with_integer_labels(logits, labels, *, cost_matrix, epsilon):
     """There is one plan for a one-hot target: all mass goes to its class."""
     losses = []

@@ -1,0 +1,388 @@
+"""Laws of optimal transport, from ratios of cost to epsilon of 0.01 to 10,000."""
+
+import functools
+
+import chex
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+
+from camri_jax import losses
+from camri_jax._sinkhorn import kernel_of
+from camri_jax.sinkhorn import sinkhorn, transport_plan
+
+BATCH, ROWS, COLUMNS = 3, 4, 5
+RATIOS = [0.01, 1.0, 10.0, 59.0, 61.0, 300.0]
+examples = settings(max_examples=30, deadline=None)
+
+solve = jax.jit(sinkhorn, static_argnames=("max_iterations", "tolerance"))
+plan_of = jax.jit(transport_plan)
+
+
+def problem(seed, *, spread=2.0, rows=ROWS, columns=COLUMNS, zeros=False):
+    """Logarithms of two batches of histograms, and costs from 0 to 1."""
+    rng = np.random.default_rng(seed)
+    marginals = []
+    for size in (rows, columns):
+        logits = spread * rng.normal(size=(BATCH, size))
+        if zeros:
+            logits[rng.uniform(size=logits.shape) < 0.4] = -np.inf
+            logits[:, 0] = 0.0
+        masses = np.exp(logits - logits.max(axis=1, keepdims=True))
+        with np.errstate(divide="ignore"):
+            marginals.append(np.log(masses / masses.sum(axis=1, keepdims=True)))
+    costs = rng.uniform(size=(rows, columns))
+    costs = (costs - costs.min()) / (costs.max() - costs.min())
+    return *(x.astype(np.float32) for x in marginals), costs.astype(np.float32)
+
+
+def expect_cost(got, a, b, costs, epsilon):
+    """Compares a cost with the loops', as far as those have come."""
+    a, b = a / a.sum(), b / b.sum()
+    plan = reference.sinkhorn_plan(a, b, costs, epsilon)
+    missing = np.abs(plan.sum(axis=1) - a).sum() + np.abs(plan.sum(axis=0) - b).sum()
+    assert missing < 1e-2
+    expected = reference.transport_cost(plan, costs, epsilon)
+    # What is missing could move at a cost of 1.
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6 + missing)
+
+
+def violation(plan, log_a, log_b):
+    plan = np.asarray(plan, np.float64)
+    by_row = np.abs(plan.sum(axis=2) - np.exp(log_a)).sum(axis=1)
+    by_column = np.abs(plan.sum(axis=1) - np.exp(log_b)).sum(axis=1)
+    return max(by_row.max(), by_column.max())
+
+
+@examples
+@given(seed=st.integers(0, 10**6), ratio=st.sampled_from(RATIOS), zeros=st.booleans())
+def test_plan_has_its_marginals(seed, ratio, zeros):
+    log_a, log_b, costs = problem(seed, zeros=zeros)
+    epsilon = np.float32(1 / ratio)
+    result = solve(log_a, log_b, costs, epsilon=epsilon, max_iterations=20_000)
+    chex.assert_tree_all_finite(result)
+    plan = plan_of(result, costs, epsilon=epsilon)
+    assert np.all(np.asarray(plan)[np.isneginf(log_a)] == 0)
+    # What is reported is what is there, but for the rounding of the exponents.
+    rounding = 2e-6 + 1e-6 * ratio
+    assert violation(plan, log_a, log_b) <= result.error + rounding
+    assert result.error <= 1e-5 or result.iterations == 20_000
+
+
+@examples
+@given(seed=st.integers(0, 10**6), ratio=st.sampled_from(RATIOS), zeros=st.booleans())
+def test_cost_is_the_formula(seed, ratio, zeros):
+    log_a, log_b, costs = problem(seed, zeros=zeros)
+    epsilon = np.float32(1 / ratio)
+    result = solve(log_a, log_b, costs, epsilon=epsilon, max_iterations=20_000)
+    for n in range(BATCH):
+        a, b = np.exp(log_a[n].astype(float)), np.exp(log_b[n].astype(float))
+        expect_cost(result.cost[n], a, b, costs, epsilon)
+
+
+@pytest.mark.parametrize("ratio", [1000.0, 10_000.0])
+@pytest.mark.parametrize("max_iterations", [10, 1000])
+def test_error_tells_where_iterations_end_first(ratio, max_iterations):
+    log_a, log_b, costs = problem(0, rows=20, columns=30, zeros=True)
+    epsilon = np.float32(1 / ratio)
+    result = solve(log_a, log_b, costs, epsilon=epsilon, max_iterations=max_iterations)
+    chex.assert_tree_all_finite(result)
+    assert result.iterations == max_iterations
+    assert result.error > 1e-4
+    actual = violation(plan_of(result, costs, epsilon=epsilon), log_a, log_b)
+    np.testing.assert_allclose(result.error, actual, rtol=1e-2)
+
+
+def test_more_iterations_make_the_error_smaller():
+    log_a, log_b, costs = problem(0, rows=20, columns=30)
+    errors = [
+        solve(log_a, log_b, costs, epsilon=0.001, max_iterations=limit).error
+        for limit in (30, 300, 3000)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+
+
+@examples
+@given(seed=st.integers(0, 10**6), ratio=st.sampled_from(RATIOS))
+def test_transposition_is_a_symmetry(seed, ratio):
+    log_a, log_b, costs = problem(seed, rows=COLUMNS)
+    options = {"epsilon": np.float32(1 / ratio), "max_iterations": 20_000}
+    there = solve(log_a, log_b, costs, **options)
+    back = solve(log_b, log_a, costs.T, **options)
+    np.testing.assert_allclose(there.cost, back.cost, rtol=1e-5, atol=1e-5)
+    plan = plan_of(there, costs, epsilon=options["epsilon"])
+    turned = plan_of(back, costs.T, epsilon=options["epsilon"])
+    np.testing.assert_allclose(plan, np.swapaxes(turned, 1, 2), atol=2e-4)
+
+
+@examples
+@given(seed=st.integers(0, 10**6), shift=st.floats(-5, 5, width=32))
+def test_cost_added_to_every_move_is_paid_once(seed, shift):
+    log_a, log_b, costs = problem(seed)
+    options = {"epsilon": np.float32(0.1)}
+    plain = solve(log_a, log_b, costs, **options).cost
+    shifted = solve(log_a, log_b, costs + np.float32(shift), **options).cost
+    np.testing.assert_allclose(shifted, plain + shift, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [10.0, 59.0, 1000.0])
+def test_masses_of_many_sizes(ratio):
+    # Down to e^-60, beside which the others must not be lost.
+    log_a, log_b, costs = problem(3, spread=20.0)
+    epsilon = np.float32(1 / ratio)
+    result = solve(log_a, log_b, costs, epsilon=epsilon, max_iterations=50_000)
+    for n in range(BATCH):
+        a, b = np.exp(log_a[n].astype(float)), np.exp(log_b[n].astype(float))
+        expect_cost(result.cost[n], a, b, costs, epsilon)
+
+
+def test_both_forms_of_the_half_step_agree():
+    # A cost that no plan can use widens the range and so forces the exact form.
+    log_a, log_b, costs = problem(4)
+    log_a[:, 0] = -np.inf
+    log_a -= np.log(np.exp(log_a).sum(axis=1, keepdims=True))
+    wide = costs.copy()
+    wide[0, 0] = 100.0
+    epsilon = np.float32(0.1)
+    assert kernel_of(costs, epsilon).exact
+    assert not kernel_of(wide, epsilon).exact
+    narrow, wide = (
+        solve(log_a, log_b, costs, epsilon=epsilon, tolerance=1e-6)
+        for costs in (costs, wide)
+    )
+    np.testing.assert_allclose(wide.cost, narrow.cost, rtol=1e-5)
+    # f is known but for a constant.
+    f_wide, f_narrow = (
+        f - f.mean(axis=1, keepdims=True) for f in (wide.f[:, 1:], narrow.f[:, 1:])
+    )
+    np.testing.assert_allclose(f_wide, f_narrow, atol=1e-4)
+
+
+# Gradients.
+
+
+def total_on_line(t, point, line):
+    """Weighted costs of normalised histograms, t along a line from a point."""
+    moved = jax.tree.map(lambda x, dx: x + t * dx, point, line)
+    result = sinkhorn(
+        jax.nn.log_softmax(moved["a"]),
+        jax.nn.log_softmax(moved["b"]),
+        moved["costs"],
+        epsilon=moved["epsilon"],
+        tolerance=1e-12,
+        max_iterations=20_000,
+    )
+    return jnp.sum(result.cost * jnp.arange(1.0, BATCH + 1))
+
+
+value_on_line, slope_on_line = jax.jit(total_on_line), jax.jit(jax.grad(total_on_line))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 20.0, 100.0])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_gradients_are_finite_differences(ratio, zeros):
+    log_a, log_b, costs = problem(0, zeros=zeros)
+    rng = np.random.default_rng(1)
+    with jax.enable_x64(True):
+        point = {"a": log_a, "b": log_b, "costs": costs, "epsilon": 1 / ratio}
+        point = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), point)
+        still = jax.tree.map(jnp.zeros_like, point)
+        line = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), point)
+        line["epsilon"] = line["epsilon"] / ratio
+        h = 1e-5
+        for moved in [line, *(still | {name: line[name]} for name in point)]:
+            ahead, behind = (value_on_line(t, point, moved) for t in (h, -h))
+            slope = slope_on_line(0.0, point, moved)
+            np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 200.0])
+def test_gradients_are_the_potentials_and_the_plan(ratio):
+    log_a, log_b, costs = problem(0, zeros=True)
+    epsilon = np.float32(1 / ratio)
+    result = solve(log_a, log_b, costs, epsilon=epsilon)
+
+    def total(log_a, log_b, costs):
+        return jnp.sum(sinkhorn(log_a, log_b, costs, epsilon=epsilon).cost)
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(log_a, log_b, costs)
+    chex.assert_tree_all_finite(gradients)
+    np.testing.assert_allclose(gradients[0], np.exp(log_a) * result.f, rtol=1e-5)
+    np.testing.assert_allclose(gradients[1], np.exp(log_b) * result.g, rtol=1e-5)
+    plan = plan_of(result, costs, epsilon=epsilon).sum(axis=0)
+    np.testing.assert_allclose(gradients[2], plan, rtol=2e-3, atol=1e-6)
+
+
+def test_a_second_derivative_raises_rather_than_being_wrong():
+    log_a, log_b, costs = problem(0)
+
+    def total(log_a):
+        return jnp.sum(sinkhorn(log_a, log_b, costs, epsilon=1.0).cost)
+
+    with pytest.raises(ValueError, match="while_loop"):
+        jax.grad(lambda x: jnp.sum(jax.grad(total)(x)))(log_a)
+
+
+# The loss.
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 1e-2, 0.1, 1.0, 100.0])
+def test_one_hot_targets_are_integer_labels(epsilon):
+    rng = np.random.default_rng(0)
+    logits = (4 * rng.normal(size=(6, 6))).astype(np.float32)
+    costs = rng.uniform(size=(6, 6)).astype(np.float32)
+    labels = np.arange(6)
+    targets = np.eye(6, dtype=np.float32)
+    options = {"cost_matrix": costs, "epsilon": np.float32(epsilon)}
+
+    def by_targets(logits):
+        return losses.wasserstein(logits, targets, **options)
+
+    def by_labels(logits):
+        return losses.wasserstein_with_integer_labels(logits, labels, **options)
+
+    np.testing.assert_allclose(by_targets(logits), by_labels(logits), rtol=1e-5)
+    slopes = [
+        jax.grad(lambda x, loss=loss: jnp.sum(loss(x)))(logits)
+        for loss in (by_targets, by_labels)
+    ]
+    np.testing.assert_allclose(*slopes, rtol=1e-5, atol=1e-5 * max(1, epsilon))
+
+
+@examples
+@given(seed=st.integers(0, 10**6), ratio=st.sampled_from([0.01, 1.0, 10.0, 100.0]))
+def test_wasserstein_is_the_formula(seed, ratio):
+    rng = np.random.default_rng(seed)
+    logits = (2 * rng.normal(size=(BATCH, ROWS))).astype(np.float32)
+    targets = rng.dirichlet(np.ones(ROWS), BATCH).astype(np.float32)
+    targets[0] = [0, 0.25, 0, 0.75]
+    costs = rng.uniform(size=(ROWS, ROWS)).astype(np.float32)
+    options = {"cost_matrix": costs, "epsilon": np.float32(1 / ratio)}
+    got = wasserstein(logits, targets, **options)
+    for n in range(BATCH):
+        h = np.array([float(share) for share in reference.shares(logits[n])])
+        expect_cost(got[n], h, targets[n].astype(float), costs, options["epsilon"])
+
+
+wasserstein = jax.jit(functools.partial(losses.wasserstein, max_iterations=20_000))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_finite_for_large_inputs_in_every_dtype(dtype):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.choice([-1e4, -1, 0, 1, 1e4], (6, 6)), dtype)
+    targets = jnp.asarray(rng.dirichlet(np.ones(6), 6), dtype)
+    costs = jnp.asarray(rng.choice([0, 1, 1e4], (6, 6)), dtype)
+
+    def total(logits, targets, costs, epsilon):
+        values = losses.wasserstein(
+            logits, targets, cost_matrix=costs, epsilon=epsilon, max_iterations=20
+        )
+        assert values.dtype == jnp.float32
+        return jnp.sum(values)
+
+    slope = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2, 3)))
+    for epsilon in (0.1, 1e3):
+        got = slope(logits, targets, costs, epsilon)
+        chex.assert_tree_all_finite(got)
+        assert got[1][0].dtype == dtype
+
+
+# Transformations.
+
+
+def test_leading_axes_are_batches():
+    log_a, log_b, costs = problem(0)
+    whole = sinkhorn(log_a, log_b, costs, epsilon=0.1)
+    folded = sinkhorn(log_a[:, None], log_b[:, None], costs, epsilon=0.1)
+    single = sinkhorn(log_a[0], log_b[0], costs, epsilon=0.1)
+    np.testing.assert_allclose(folded.f[:, 0], whole.f, rtol=1e-5)
+    np.testing.assert_allclose(folded.cost[:, 0], whole.cost, rtol=1e-5)
+    assert single.cost.shape == ()
+    np.testing.assert_allclose(single.cost, whole.cost[0], rtol=1e-5)
+    assert transport_plan(single, costs, epsilon=0.1).shape == (ROWS, COLUMNS)
+
+
+def test_a_grid_of_costs_and_epsilons_is_one_program():
+    log_a, log_b, costs = problem(0)
+    chex.clear_trace_counter()
+
+    def total(costs, epsilon):
+        return jnp.sum(sinkhorn(log_a, log_b, costs, epsilon=epsilon).cost)
+
+    slope = jax.value_and_grad(total)
+    one = jax.jit(chex.assert_max_traces(lambda *trial: slope(*trial), n=1))
+    grid = jnp.stack([costs, 2 * costs, costs**2]), jnp.array([1.0, 0.02, 0.01])
+    together = jax.jit(jax.vmap(slope))(*grid)
+    for trial in range(3):
+        alone = one(grid[0][trial], grid[1][trial])
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, trial=trial: x[trial], together), alone, rtol=2e-4
+        )
+
+
+def test_an_example_of_nan_disturbs_no_other():
+    log_a, log_b, costs = problem(0)
+    clean = solve(log_a, log_b, costs, epsilon=0.02)
+    log_a[1] = np.nan
+    spoilt = solve(log_a, log_b, costs, epsilon=0.02)
+    assert np.isnan(spoilt.cost[1])
+    assert np.isnan(spoilt.error)
+    np.testing.assert_allclose(spoilt.cost[::2], clean.cost[::2], rtol=1e-5)
+
+
+def test_totals_that_differ_are_the_error():
+    log_a, log_b, costs = problem(0)
+    result = solve(log_a, log_b + np.float32(np.log(2.0)), costs, epsilon=0.1)
+    chex.assert_tree_all_finite(result)
+    np.testing.assert_allclose(result.error, 1.0, rtol=1e-4)
+    plan = plan_of(result, costs, epsilon=0.1)
+    np.testing.assert_allclose(plan.sum(axis=2), np.exp(log_a), rtol=1e-5)
+
+
+@pytest.mark.parametrize("argument", [0, 2])
+def test_memory_is_of_batch_times_classes(argument):
+    batch, classes = 512, 100
+    marginal = jax.ShapeDtypeStruct((batch, classes), jnp.float32)
+    costs = jax.ShapeDtypeStruct((classes, classes), jnp.float32)
+
+    def total(log_a, log_b, costs):
+        return jnp.sum(sinkhorn(log_a, log_b, costs, epsilon=0.1).cost)
+
+    slope = jax.jit(jax.grad(total, argnums=argument))
+    compiled = slope.lower(marginal, marginal, costs).compile()
+    whole = batch * classes * classes * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < whole
+
+
+# Messages.
+
+RIGHT = {
+    "log_a": np.zeros((2, 3), np.float32),
+    "log_b": np.zeros((2, 4), np.float32),
+    "cost_matrix": np.zeros((3, 4), np.float32),
+    "epsilon": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error", "message"),
+    [
+        ("log_a", np.zeros((2, 3), int), TypeError, "must be floating, got int"),
+        ("log_b", np.zeros((3, 4)), ValueError, r"must have shape \(2, 4\)"),
+        ("cost_matrix", np.zeros((4, 3)), ValueError, r"must have shape \(3, 4\)"),
+        ("cost_matrix", np.zeros((3, 4), bool), TypeError, "must be real numbers"),
+        ("epsilon", 0.0, ValueError, "must be above 0, got 0.0"),
+        ("epsilon", np.ones(2), ValueError, r"must have shape \(\), got \(2,\)"),
+        ("max_iterations", 0, ValueError, "must be a number from 1, got 0"),
+        ("max_iterations", 1.5, ValueError, "must be a number from 1, got 1.5"),
+        ("tolerance", -1.0, ValueError, "must be not below 0, got -1.0"),
+    ],
+)
+def test_wrong_arguments_are_named(argument, value, error, message):
+    with pytest.raises(error, match=f"^{argument} {message}"):
+        sinkhorn(**RIGHT | {argument: value})
