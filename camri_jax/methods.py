@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from camri_jax import losses, penalties
+from camri_jax import _check, losses, penalties
 from camri_jax.models import Outputs
 
 Hyperparameters = dict[str, jax.Array]
@@ -74,7 +74,7 @@ def scores(outputs: Outputs) -> jax.Array:
     """
     if outputs.bias is None:
         return losses.cosine_similarity(outputs.features, outputs.prototypes)
-    return outputs.features @ outputs.prototypes + outputs.bias
+    return outputs.features @ outputs.prototypes + outputs.bias[None]
 
 
 def test_logits(scores: jax.Array, hyperparameters: Hyperparameters) -> jax.Array:
@@ -123,6 +123,7 @@ def _wasserstein(
     num_classes: int, important: Sequence[int], cost: float, epsilon: float
 ) -> Hyperparameters:
     costs = penalties.cost_matrix(num_classes, important, cost)
+    _check.positive("epsilon", epsilon)
     return {"cost_matrix": costs, "epsilon": jnp.float32(epsilon)}
 
 
@@ -136,6 +137,7 @@ def _camri(
     num_classes: int, important: Sequence[int], margin: float, scale: float
 ) -> Hyperparameters:
     margins = penalties.margin_vector(num_classes, tuple(important), margin)
+    _check.positive("scale", scale)
     return {"margins": margins, "scale": jnp.float32(scale)}
 
 

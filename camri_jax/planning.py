@@ -205,7 +205,8 @@ def plan(
     num_classes = len(dataset.class_names)
     for chunk in chunks:
         train_config(chunk.family, dataset, config.recipe)
-    for trial in trials:
+    distinct = {(t.method, *t.point.values()): t for t in trials}
+    for trial in distinct.values():
         method = METHODS[trial.method]
         method.hyperparameters(num_classes, trial.choices[0], **trial.point)
     return Plan(config, settings, trials, chunks)

@@ -93,10 +93,16 @@ class Recipe:
     augment_flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.model not in PRESETS:
-            raise ValueError(
-                f"model must be one of {', '.join(PRESETS)}, got {self.model!r}"
-            )
+        for name, allowed in (
+            ("model", tuple(PRESETS)),
+            ("optimizer", ("adam", "adamw", "sgd")),
+            ("schedule", ("constant", "cosine")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}, got "
+                    f"{getattr(self, name)!r}"
+                )
         for name, least in (("epochs", 1), ("batch_size", 2), ("augment_pad", 0)):
             if getattr(self, name) < least:
                 raise ValueError(
