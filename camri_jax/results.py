@@ -103,6 +103,10 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
         names = SCHEMA.names if columns is None else columns
         return pa.schema([SCHEMA.field(n) for n in names]).empty_table().to_pandas()
     frame = pa.concat_tables(tables).to_pandas()
+    if {"trial_id", "important"} <= set(frame):
+        # Two sweeps that ran at once may both have trained a trial.
+        pairs = frame["trial_id"] + frame["important"].map(str)
+        frame = frame[~pairs.duplicated()]
     order = ["method", "margin", "scale", "weight", "cost", "epsilon", "seed"]
     order = [name for name in order if name in frame]
     return frame.sort_values(order, ignore_index=True) if order else frame

@@ -155,7 +155,7 @@ def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
     chunk = max(plan.chunks, key=lambda chunk: chunk.width)
     config = train_config(chunk.family, dataset, plan.config.recipe)
     programs = lift_programs(config, dataset.train_images.shape[1:], mesh)
-    seeds, hyperparameters, _ = _stack(chunk, config.num_classes)
+    seeds, hyperparameters, _ = stack(chunk, config.num_classes)
     states = jax.eval_shape(programs.init, seeds)
     images, labels = (
         jax.ShapeDtypeStruct(array.shape, array.dtype)
@@ -185,7 +185,7 @@ def _train_chunk(
     mesh: Mesh,
     on_epoch: Callable[[int], None],
 ) -> _Trained:
-    seeds, hyperparameters, masks = parallel.shard(_stack(chunk, num_classes), mesh)
+    seeds, hyperparameters, masks = parallel.shard(stack(chunk, num_classes), mesh)
     constants = parallel.replicate(CONSTANTS, mesh)
     watched = data.get("validation", data["test"])
     losses, confusions = [], []
@@ -274,8 +274,17 @@ def _place(dataset: Dataset, mesh: Mesh) -> dict[str, tuple[jax.Array, jax.Array
     }
 
 
-def _stack(chunk: Chunk, num_classes: int) -> tuple[Any, Any, Any]:
-    """Stack seeds, hyperparameters and masks of a chunk, padded with its last trial."""
+def stack(chunk: Chunk, num_classes: int) -> tuple[Any, Any, Any]:
+    """Stacks a chunk's trials, padded to its width with the last of them.
+
+    Args:
+      chunk: of a plan.
+      num_classes: number of classes.
+
+    Returns:
+      Seeds `[trial]`, hyperparameters with a leading trial axis, and masks of the
+      choices of important classes `[trial, choice, num_classes]`.
+    """
     trials = chunk.trials + chunk.trials[-1:] * (chunk.width - len(chunk.trials))
     hyperparameters = [
         METHODS[trial.method].hyperparameters(

@@ -1,6 +1,7 @@
 """Strict JAX for every test: no silent promotion, two devices, no silent warnings."""
 
 import os
+import tempfile
 
 # The tests compile far longer than they run: optimizing costs them twice the time.
 os.environ["XLA_FLAGS"] = (
@@ -9,6 +10,9 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 
+# Programs that several tests compile are compiled once, and anew in every session.
+_CACHE = tempfile.TemporaryDirectory(prefix="camri_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
