@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from camri_jax.datasets import pictures, store
+
+_BLOCK = 1024  # records read at a time
 
 
 class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -96,7 +98,8 @@ def write_arrays(builder: PictureBuilder, image_size: int, directory: Path) -> N
         shape = len(records), image_size, image_size, features["image"].shape[-1]
         images, labels = np.empty(shape, np.uint8), np.empty(shape[0], np.int32)
         groups = np.empty(shape[0], np.int64) if "group" in features else None
-        for i, record in enumerate(tqdm(records, f"decoding {part}", disable=None)):
+        bar = tqdm(_each(records), f"decoding {part}", len(records), disable=None)
+        for i, record in enumerate(bar):
             images[i] = pictures.decode(io.BytesIO(record["image"]), image_size)
             labels[i] = record["label"]
             if groups is not None:
@@ -104,3 +107,10 @@ def write_arrays(builder: PictureBuilder, image_size: int, directory: Path) -> N
         store.write_part(directory, part, images, labels, groups)
     metadata = builder.info.metadata or {}
     store.write_about(directory, features["label"].names, **metadata)
+
+
+def _each(records: Any) -> Iterator[dict[str, Any]]:
+    # Records are compressed together: read one by one, each would cost its neighbours.
+    for start in range(0, len(records), _BLOCK):
+        stop = min(start + _BLOCK, len(records))
+        yield from records.__getitems__(list(range(start, stop)))
