@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 
 class State(NamedTuple):
+    """Scalings of the rows, of the columns, the columns' next, and what is missing."""
+
     u: jax.Array
     v: jax.Array
     next_v: jax.Array
@@ -27,6 +29,7 @@ class Kernel(NamedTuple):
 
 
 def kernel_of(cost_matrix: jax.Array, epsilon: jax.Array) -> Kernel:
+    """Returns the kernel at epsilon, or at the smallest that the type has room for."""
     rows = jnp.min(cost_matrix, axis=1)
     rest = cost_matrix - rows[:, None]
     columns = jnp.min(rest, axis=0)
@@ -45,8 +48,8 @@ def _alternate(
     to_v: Callable[[jax.Array], jax.Array],
     violation: Callable[[jax.Array, jax.Array], jax.Array],
     state: State,
-    enough: jax.Array,
-    limit: jax.Array,
+    enough: jax.Array | float,
+    limit: jax.Array | int,
 ) -> State:
     """Adjusts rows and columns in turn until every error is small enough."""
 
@@ -63,7 +66,14 @@ def _alternate(
     return jax.lax.while_loop(unfinished, adjust, state)
 
 
-def iterate(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance) -> State:
+def iterate(
+    log_a: jax.Array,
+    log_b: jax.Array,
+    cost_matrix: jax.Array,
+    epsilon: jax.Array,
+    max_iterations: int,
+    tolerance: float,
+) -> State:
     """Returns epsilon times log u and log v, for marginals that add to 1."""
     kernel = kernel_of(cost_matrix, epsilon)
     state = _by_matmul(log_a, log_b, kernel, max_iterations, tolerance)
@@ -85,7 +95,9 @@ def iterate(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance) -> St
     return _alternate(to_u, to_v, violation, state, tolerance, max_iterations)
 
 
-def _soft_minimum(potentials, cost_matrix, epsilon) -> jax.Array:
+def _soft_minimum(
+    potentials: jax.Array, cost_matrix: jax.Array, epsilon: jax.Array
+) -> jax.Array:
     """Returns -epsilon log sum_j exp((potentials_j - C_ij) / epsilon) `[batch, n]`."""
 
     def of_row(costs: jax.Array) -> jax.Array:
@@ -94,12 +106,18 @@ def _soft_minimum(potentials, cost_matrix, epsilon) -> jax.Array:
     return -epsilon * map_rows(of_row, cost_matrix, potentials.size).T
 
 
-def map_rows(of_row, rows, num_terms: int):
+def map_rows(of_row: Callable[[Any], Any], rows: Any, num_terms: int) -> Any:
     """Maps over rows, as many at once as keep `num_terms` for each within a few MB."""
     return jax.lax.map(of_row, rows, batch_size=max(1, 2**20 // num_terms))
 
 
-def _by_matmul(log_a, log_b, kernel: Kernel, max_iterations, tolerance) -> State:
+def _by_matmul(
+    log_a: jax.Array,
+    log_b: jax.Array,
+    kernel: Kernel,
+    max_iterations: int,
+    tolerance: float,
+) -> State:
     """Iterates at the kernel's epsilon, from the start; see `iterate`."""
     a, b = jnp.exp(log_a), jnp.exp(log_b)
 
@@ -131,5 +149,6 @@ def _by_matmul(log_a, log_b, kernel: Kernel, max_iterations, tolerance) -> State
 
 
 def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns the product with every digit of the type."""
     # Faster, coarser products would be the error that the iteration cannot get below.
     return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -98,6 +98,29 @@ def test_tiny_angular_losses_keep_their_digits(scale, margin):
     assert expected.min() < np.exp(-0.9 * scale)
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.4])
+def test_angular_losses_near_the_ends_keep_their_digits(margin):
+    gaps = 2.0 ** -np.arange(3, 24, dtype=np.float32)
+    for true_cosines in (1 - gaps, gaps - 1):
+        cosines = np.stack([np.full_like(gaps, 0.5), true_cosines], axis=1)
+        labels, margins = np.ones(gaps.shape, int), np.full(2, margin, np.float32)
+        expected = reference.camri(cosines, labels, margins=margins, scale=64.0)
+        got = losses.camri(cosines, labels, margins=margins, scale=64.0)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@examples
+@given(logits=logits_of_batch(4), labels=labels_of_batch)
+@pytest.mark.parametrize("name", LOGIT_LOSSES)
+def test_a_number_added_to_all_logits_does_not_matter(name, logits, labels):
+    logits = np.round(logits * 512) / 512  # steps that float32 also has at 8192
+    loss = functools.partial(jitted(name), labels=labels, **LOGIT_LOSSES[name])
+    expected = loss(logits=logits)
+    np.testing.assert_allclose(
+        loss(logits=logits + np.float32(8192)), expected, rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize("share", [1e-30, 1e-12, 0.5, 1 - 1e-6])
 def test_real_world_weights_at_the_ends(share):
     # h_0 is the share and h_1 the rest, or the other way round: 1 - 1e-12 and 1e-30.

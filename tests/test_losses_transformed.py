@@ -177,11 +177,17 @@ def test_angular_margin_logits_of_no_class_are_nan():
     np.testing.assert_array_equal(np.isnan(got), [[1, 1], [0, 0], [1, 1]])
 
 
-def test_one_class_leaves_nothing_to_lose():
-    total = lambda z: losses.cross_entropy(z, jnp.zeros(2, jnp.int32)).sum()  # noqa: E731
-    value, slope = jax.value_and_grad(total)(jnp.ones((2, 1)))
+@pytest.mark.parametrize("rivals", [0, 1, 3])
+def test_without_rivals_there_is_nothing_to_lose(rivals):
+    # A logit of -inf rules its class out.
+    logits = jnp.full((2, 1 + rivals), -jnp.inf).at[:, 0].set(1.0)
+
+    def total(logits):
+        return jnp.sum(losses.cross_entropy(logits, jnp.zeros(2, jnp.int32)))
+
+    value, slope = jax.jit(jax.value_and_grad(total))(logits)
     assert value == 0
-    np.testing.assert_array_equal(slope, 0)
+    np.testing.assert_array_equal(slope, np.zeros_like(logits))
 
 
 # Transformations.
