@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from camri_jax.datasets import store
 from camri_jax.datasets.dataset import DatasetError
 
 if TYPE_CHECKING:
@@ -76,14 +77,14 @@ def verify(path: Path, file: OfficialFile) -> None:
 
 
 def download(
-    manager: "tfds.download.DownloadManager", files: Sequence[OfficialFile], folder: str
+    manager: "tfds.download.DownloadManager", files: Sequence[OfficialFile], name: str
 ) -> list[Path]:
     """Downloads files and compares them with their checksums.
 
     Args:
       manager: of TFDS; it keeps what it has downloaded.
       files: what to download.
-      folder: TFDS's name for the data set, whose downloads lie under it.
+      name: of the data set; TFDS keeps its downloads in a folder of this name.
 
     Returns:
       Where each file lies.
@@ -91,33 +92,44 @@ def download(
     Raises:
       DatasetError: a server cannot be reached, or sends something else.
     """
+    folder = Path(manager.download_dir) / name
+    with store.locked(folder):
+        paths = _download(manager, files, folder)
+        for path, file in zip(paths, files, strict=True):
+            try:
+                verify(path, file)
+            except DatasetError:
+                path.unlink()  # TFDS would take it for good the next time
+                path.with_name(f"{path.name}.INFO").unlink(missing_ok=True)
+                raise
+    return paths
+
+
+def _download(
+    manager: "tfds.download.DownloadManager",
+    files: Sequence[OfficialFile],
+    folder: Path,
+) -> list[Path]:
     import requests
     from tensorflow_datasets.core.download import DownloadError
     from tensorflow_datasets.core.download.download_manager import (
         NonMatchingChecksumError,
     )
 
-    by_hand = f"or fetch by hand into --data-dir: {', '.join(f.url for f in files)}"
     try:
         # TFDS tries for minutes to reach a server that does not exist; ask once first.
         requests.head(files[0].url, timeout=20)
         downloaded = manager.download({file.name: file.url for file in files})
     except (OSError, DownloadError, NonMatchingChecksumError) as error:
+        urls = " ".join(file.url for file in files)
         raise DatasetError(
-            f"could not download {folder}: {error}; {by_hand}"
+            f"could not download {folder.name}: {error}; try again, or fetch by hand "
+            f"and name the directory with --data-dir or CAMRI_DATA_DIR: {urls}"
         ) from error
     finally:
-        for left_over in Path(manager.download_dir).glob(f"{folder}/*.tmp.*"):
+        for left_over in folder.glob("*.tmp.*"):
             shutil.rmtree(left_over, ignore_errors=True)
-    paths = [Path(downloaded[file.name]) for file in files]
-    for path, file in zip(paths, files, strict=True):
-        try:
-            verify(path, file)
-        except DatasetError:
-            path.unlink()  # TFDS would take it for good the next time
-            path.with_name(f"{path.name}.INFO").unlink(missing_ok=True)
-            raise
-    return paths
+    return [Path(downloaded[file.name]) for file in files]
 
 
 def _what_it_is(path: Path) -> str:

@@ -56,7 +56,7 @@ def build_once(target: Path, build: Callable[[Path], None]) -> None:
     partial = target.with_name(target.name + ".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{target.name}.lock")):
+        with locked(target):
             if target.is_dir():  # another process was faster
                 return
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
@@ -68,9 +68,30 @@ def build_once(target: Path, build: Callable[[Path], None]) -> None:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise DatasetError(
-            f"could not prepare {target}: {error} ({_free(target)} free there); make "
-            "room, or set CAMRI_CACHE_DIR to a directory with room that can be written"
+            f"could not prepare {target}: {error}; {_free(target)} are free there; "
+            "make room, or set CAMRI_CACHE_DIR to another directory that can be written"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Holds a lock that the system releases even if this process is killed.
+
+    Args:
+      target: what the lock is for; a hidden empty file beside it stays behind.
+
+    Yields:
+      Nothing, once all other processes have released it.
+    """
+    import fcntl  # Windows has none, but can load what needs no preparing
+
+    with target.with_name(f".{target.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.warning("waiting for another process to finish %s", target)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_part(
@@ -155,20 +176,6 @@ def _dataset(
         train_groups=np.load(groups) if groups.exists() else None,
         fingerprint=fingerprint,
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that the system releases even if this process is killed."""
-    import fcntl  # Windows has none, but can load what needs no preparing
-
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _logger.warning("waiting for another process to finish %s", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _free(path: Path) -> str:

@@ -1,8 +1,10 @@
 """A directory and a .zip of it, looked at in the same way."""
 
 import contextlib
+import io
 import os
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import IO, NamedTuple
 from camri_jax.datasets.dataset import DatasetError, digest
 
 _OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
-
+_MAX_BYTES = 2**30  # of one file in a .zip, which may promise far more than it weighs
 _HIDDEN = re.compile(r"(^|/)\.|^__MACOSX/")
 
 
@@ -59,16 +61,28 @@ def open_tree(path: Path) -> Iterator[Tree]:
             "again from where it came"
         ) from error
     with archive:
-        members = sorted(archive.infolist(), key=lambda member: member.filename)
-        for member in members:
-            if _OUTSIDE.search(member.filename):
-                raise DatasetError(
-                    f"{path} names a file outside of itself, {member.filename!r}; it "
-                    "is broken or meant to do harm, so nothing was read from it"
-                )
-        shown = [m for m in members if not _HIDDEN.search(m.filename)]
-        lines = (f"{m.filename} {m.file_size} {m.CRC}" for m in shown)
-        yield Tree([m.filename for m in shown], digest(*lines), archive.open)
+        yield _zip_tree(archive, path)
+
+
+def _zip_tree(archive: zipfile.ZipFile, path: Path) -> Tree:
+    members = sorted(archive.infolist(), key=lambda member: member.filename)
+    for member in members:
+        if _OUTSIDE.search(member.filename):
+            raise DatasetError(
+                f"{path} names a file outside of itself, {member.filename!r}; it is "
+                "broken or meant to do harm, so nothing was read from it"
+            )
+    shown = [member for member in members if not _HIDDEN.search(member.filename)]
+    lines = (f"{m.filename} {m.file_size} {m.CRC}" for m in shown)
+    lock = threading.Lock()
+
+    def read(name: str) -> IO[bytes]:
+        if archive.getinfo(name).file_size > _MAX_BYTES:
+            raise ValueError("it unpacks to more than 1 GB")
+        with lock:  # threads that open and close members lose count of each other
+            return io.BytesIO(archive.read(name))
+
+    return Tree([member.filename for member in shown], digest(*lines), read)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:

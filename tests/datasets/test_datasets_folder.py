@@ -303,6 +303,15 @@ def test_a_zip_that_points_outside_is_refused(tmp_path, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_file_that_unpacks_to_too_much_is_a_broken_picture(tmp_path, monkeypatch):
+    path = zip_folder(write_folder(tmp_path / "mine", each=60))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mine/train/cat/bomb.png", picture(0) + bytes(100_000))
+    monkeypatch.setattr("camri_jax.datasets.trees._MAX_BYTES", 50_000)
+    with pytest.warns(DatasetWarning, match=r"bomb.png \(it unpacks to more than"):
+        load_folder(path)
+
+
 def test_what_is_prepared_inside_the_folder_is_not_part_of_it(tmp_path, monkeypatch):
     monkeypatch.delenv("CAMRI_CACHE_DIR")
     root = write_folder(tmp_path / "mine")

@@ -152,7 +152,7 @@ def test_a_full_disk_is_named_and_can_be_mended(source, monkeypatch, tmp_path, r
     monkeypatch.setenv("CAMRI_CACHE_DIR", str(disk))
     with _mounted(disk, f"size={room}"):
         with pytest.raises(
-            DatasetError, match=r"could not prepare .* free there.*CAMR"
+            DatasetError, match=r"could not prepare .* are free there.*CAMRI"
         ):
             load("cifar10", data_dir=source)
         assert not _left_over(disk)
