@@ -68,7 +68,7 @@ def trials(rows: pd.DataFrame) -> pd.DataFrame:
       rows: from `camri_jax.results.read`.
 
     Returns:
-      One line a trial and choice of important classes: `dataset`, `method`,
+      One line a trial and choice of important classes: `trial_id`, `dataset`, `method`,
       `important` (names joined by +), hyperparameters, `seed`, `diverged`, `constant`,
       the `MEASURES` on the test images, and the same on the validation images as
       `validation_...`, NaN without any. Diverged trials have no measures.
@@ -76,13 +76,14 @@ def trials(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in rows.itertuples():
         lines.append(_line(row, row.method, constant=0.0))
-        if row.method == BASELINE and len(row.validation_curve):
+        if row.method == BASELINE and _curve(row, "validation") is not None:
             lines.append(_line(row, THRESHOLD, constant=_moved(row)))
     return pd.DataFrame(lines)
 
 
 def _line(row, method: str, constant: float) -> dict:
     line = {
+        "trial_id": row.trial_id,
         "dataset": row.dataset,
         "method": method,
         "important": "+".join(row.class_names[i] for i in row.important),
@@ -187,23 +188,49 @@ def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     return table.iloc[np.lexsort((order, table["important"]))].reset_index(drop=True)
 
 
+def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series:
+    """Returns the one trial to use, for one choice of important classes.
+
+    Of the selected settings that keep accuracy, the one of highest mean recall; of its
+    seeds, the one of highest recall and then accuracy; all on validation images, or on
+    test images where there are none.
+
+    Args:
+      trials: from `trials`.
+      selected: the lines of `select` for one choice of important classes.
+
+    Returns:
+      The trial's line, with its `trial_id` and the `constant` to add to the logits of
+      the important classes.
+    """
+    held_out = selected["validation_recall"].notna().any()
+    recall, accuracy = (
+        f"validation_{name}" if held_out else name for name in ("recall", "accuracy")
+    )
+    keeping = selected[selected["keeps_accuracy"]]
+    setting = keeping.loc[keeping[recall].idxmax()]
+    by = ["important", "method", *POINT]
+    same = (trials[by].fillna(-1.0) == setting[by].fillna(-1.0)).all(axis=1)
+    return trials[same].sort_values([recall, accuracy], ascending=False).iloc[0]
+
+
 _ORDER = [BASELINE, THRESHOLD, *(name for name in METHODS if name != BASELINE)]
 
 
 def describe(line: pd.Series) -> str:
-    """Returns a setting in words, margins as multiples of pi.
+    """Returns a setting in words, margins in 64ths of pi as in the paper.
 
     >>> describe(pd.Series({"margin": np.pi / 16, "scale": 16.0, "cost": np.nan}))
-    'm = 0.0625 pi, s = 16'
+    'm=4π/64 s=16'
     """
-    names = {"margin": "m", "scale": "s", "weight": "w", "cost": "c", "epsilon": "eps"}
+    symbols = {"margin": "m", "scale": "s", "weight": "w", "cost": "c", "epsilon": "ε"}
     parts = []
-    for name, symbol in names.items():
+    for name, symbol in symbols.items():
         value = line.get(name, np.nan)
         if not np.isnan(value):
-            shown = f"{value / np.pi:.4g} pi" if name == "margin" else f"{value:.4g}"
-            parts.append(f"{symbol} = {shown}")
-    return ", ".join(parts)
+            in_64ths = f"{value * 64 / np.pi:.3g}π/64"
+            parts.append(f"{symbol}={in_64ths if name == 'margin' else f'{value:.4g}'}")
+    return " ".join(parts)
 
 
 def baseline_recall(rows: pd.DataFrame, dataset: str) -> np.ndarray | None:

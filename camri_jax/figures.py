@@ -64,7 +64,7 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
                     color=colour,
                     elinewidth=0.8,
                     linestyle="none",
-                    label=", ".join(filter(None, (LABELS[name], describe(line)))),
+                    label=f"{LABELS[name]}  {describe(line)}",
                 )
             if name == "cross_entropy" and len(best):
                 panel.axvline(

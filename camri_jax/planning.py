@@ -43,6 +43,7 @@ class SweepConfig:
       preset: A small grid, or the paper's.
       num_seeds: Trials of each setting, with seeds 0, 1, ...
       trials_per_device: Trials that a device trains at once.
+      save_models: Keep the weights of every trial, for camri_jax.classifier.
       recipe: How trials are trained.
     """
 
@@ -60,6 +61,7 @@ class SweepConfig:
     preset: Literal["default", "paper"] = "default"
     num_seeds: int = 5
     trials_per_device: int = 8
+    save_models: bool = True
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ PRESETS = {
         methods=tuple(name for name in METHODS if name != "l2_softmax"),
         validation_fraction=0.0,
         num_seeds=10,
+        save_models=False,
         recipe=Recipe(model="paper", epochs=300),
     ),
 }

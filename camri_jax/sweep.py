@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from camri_jax import metrics, parallel, results, train
+from camri_jax import classifier, metrics, parallel, results, train
 from camri_jax.datasets import Dataset
 from camri_jax.methods import METHODS
 from camri_jax.planning import Chunk, Plan, train_config
@@ -84,6 +84,7 @@ def run(
     mesh: Mesh,
     *,
     provenance: Mapping[str, Any],
+    models: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Train the plan's chunks and write the rows of each as it ends.
@@ -94,6 +95,8 @@ def run(
         output: directory of the rows.
         mesh: the devices.
         provenance: JSON-able facts kept with each row: command, commit, versions.
+        models: directory for one file a trial, as
+            :func:`camri_jax.classifier.load` reads it; none by default.
         report: called after each epoch of a chunk.
 
     Raises:
@@ -131,6 +134,8 @@ def run(
             "num_devices": mesh.size,
             "seconds_per_trial": round(seconds / len(chunk.trials), 3),
         }
+        if models is not None:
+            _save_models(plan, dataset, chunk, trained.variables, models)
         rows = _rows(plan, dataset.class_names, chunk, trained, json.dumps(facts))
         results.write(rows, output / f"{chunk.name}.parquet")
         num_done += len(chunk.trials)
@@ -174,6 +179,7 @@ class _Trained(NamedTuple):
     confusion: np.ndarray
     test: Evaluation
     validation: Evaluation | None
+    variables: dict[str, Any]
 
 
 def _train_chunk(
@@ -207,12 +213,16 @@ def _train_chunk(
         for part in ("test", "validation")
         if part in data
     }
-    losses, confusions, evaluations = jax.device_get((losses, confusions, evaluations))
+    variables = train.evaluated_variables(states)
+    losses, confusions, evaluations, variables = jax.device_get(
+        (losses, confusions, evaluations, variables)
+    )
     return _Trained(
         np.stack(losses, 1),
         np.stack(confusions, 1),
         evaluations["test"],
         evaluations.get("validation"),
+        variables,
     )
 
 
@@ -258,6 +268,25 @@ def _rows(
                 "settings": json.dumps(plan.settings),
                 "provenance": provenance,
             }
+
+
+def _save_models(
+    plan: Plan, dataset: Dataset, chunk: Chunk, variables: Any, models: Path
+) -> None:
+    config = train_config(chunk.family, dataset, plan.config.recipe)
+    for t, trial in enumerate(chunk.trials):
+        about = {
+            "class_names": dataset.class_names,
+            "image_shape": dataset.train_images.shape[1:],
+            "scale": trial.point.get("scale", 1.0),
+            "dataset": plan.config.dataset,
+            "method": trial.method,
+            "point": trial.point,
+            "important": trial.choices,
+            "seed": trial.seed,
+        }
+        own = jax.tree.map(lambda x, t=t: x[t], variables)
+        classifier.save(models / f"{trial.trial_id}.npz", config, own, about)
 
 
 def _place(dataset: Dataset, mesh: Mesh) -> dict[str, tuple[jax.Array, jax.Array]]:

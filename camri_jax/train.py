@@ -289,23 +289,31 @@ def train_epoch(
     return state, loss.mean()
 
 
+def evaluated_variables(state: TrialState) -> dict[str, Tree]:
+    """Returns the weights and statistics that are evaluated: averaged, if any are."""
+    params, batch_stats = state.average or (state.params, state.batch_stats)
+    return {"params": params, "batch_stats": batch_stats}
+
+
 def predict(
-    config: TrainConfig, state: TrialState, images: jax.Array, *, batch_size: int = 256
+    config: TrainConfig,
+    variables: dict[str, Tree],
+    images: jax.Array,
+    *,
+    batch_size: int = 256,
 ) -> Outputs:
-    """Embed images with the evaluated weights, a batch at a time.
+    """Embed images, a batch at a time.
 
     Args:
         config: what the program's trials share.
-        state: the trial's state.
+        variables: from :func:`evaluated_variables`.
         images: ``[image, height, width, channel]`` uint8.
         batch_size: images embedded at once.
 
     Returns:
         :class:`Outputs` with features ``[image, feature]``.
     """
-    network = config.network
-    params, batch_stats = state.average or (state.params, state.batch_stats)
-    variables = {"params": params, "batch_stats": batch_stats}
+    images, network = jnp.asarray(images), config.network
     num_images = images.shape[0]
     num_batches = -(-num_images // batch_size)
     # The last batch is filled up with its own last image, and cut off below.
@@ -344,7 +352,7 @@ def evaluate(
         An :class:`Evaluation`.
     """
     num_classes = config.num_classes
-    outputs = predict(config, state, images)
+    outputs = predict(config, evaluated_variables(state), images)
     values = scores(outputs)
     logits = test_logits(values, hyperparameters)
     loss = FAMILIES[config.family].loss(values, labels, **hyperparameters).mean()

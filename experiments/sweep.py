@@ -24,6 +24,8 @@ from typing import Annotated, Any
 import jax
 import pandas as pd
 import tyro
+from jax.sharding import Mesh
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -93,8 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         memory = sweep.memory_bytes(plan, dataset, mesh)
         console.print(f"memory    {memory / 2**20:,.0f} MiB a device, by the compiler")
         return
-    train(plan, dataset, rows, mesh, argv)
-    report(plan, rows, output)
+    if plan.chunks:
+        train(plan, dataset, output, mesh, argv)
+    report(plan, output)
 
 
 def set_up_jax() -> None:
@@ -141,8 +144,9 @@ def print_plan(plan: Plan, dataset: Dataset, num_devices: int) -> None:
 
 
 def train(
-    plan: Plan, dataset: Dataset, rows: Path, mesh: Any, argv: Sequence[str]
+    plan: Plan, dataset: Dataset, output: Path, mesh: Mesh, argv: Sequence[str]
 ) -> None:
+    """Runs the plan under a bar of trials done and time left."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -163,7 +167,15 @@ def train(
                 description=progress.family,
             )
 
-        sweep.run(plan, dataset, rows, mesh, provenance=provenance(argv), report=show)
+        sweep.run(
+            plan,
+            dataset,
+            output / "rows",
+            mesh,
+            provenance=provenance(argv),
+            models=output / "models" if plan.config.save_models else None,
+            report=show,
+        )
 
 
 def provenance(argv: Sequence[str]) -> dict[str, Any]:
@@ -185,59 +197,96 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def report(plan: Plan, rows: Path, output: Path) -> None:
+def report(plan: Plan, output: Path) -> None:
     """Prints the table, and writes it and the picture beside the rows."""
+    frame = results.read(output / "rows")
     ids = {trial.trial_id for trial in plan.trials}
-    frame = results.read(rows)
-    frame = frame[frame["trial_id"].isin(ids)]
-    trials = analysis.trials(frame)
-    on = "validation" if plan.config.validation_fraction else "test"
+    trials = analysis.trials(frame[frame["trial_id"].isin(ids)])
     settings = analysis.settings(trials)
+    on = "validation" if plan.config.validation_fraction else "test"
     table = analysis.select(settings, on=on)
     for important, lines in table.groupby("important", sort=False):
         console.print(show_table(lines, str(important), on))
+        show_best(analysis.best_trial(trials, lines), output / "models")
     table.to_csv(output / "table.csv", index=False)
     figures.save(
         figures.recall_accuracy(settings, table), output / "recall_accuracy.png"
     )
+    for what, path in (
+        ("rows", output / "rows"),
+        ("table", output / "table.csv"),
+        ("picture", output / "recall_accuracy.png"),
+    ):
+        console.print(f"{what:10}{path}", highlight=False, soft_wrap=True)
+
+
+def show_best(trial: pd.Series, models: Path) -> None:
+    """Says which trained model to use, if it was kept."""
+    path = models / f"{trial['trial_id']}.npz"
+    if not path.exists():
+        return
+    moved = (
+        f", {trial['constant']:+.3g} on the logit of {trial['important']}"
+        if trial["constant"]
+        else ""
+    )
     console.print(
-        f"rows      {rows}\n"
-        f"table     {output / 'table.csv'}\n"
-        f"picture   {output / 'recall_accuracy.png'}",
+        f"model     {path}\n"
+        f"          {name_of(trial)}, seed {trial['seed']}{moved}: "
+        "the best on validation images",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def show_table(lines: pd.DataFrame, important: str, on: str) -> Table:
+    """Lays out the selected settings of one choice of important classes."""
     picked = {
-        "validation": "Settings picked on validation images, numbers from test images.",
-        "test": "Settings picked on these very test images, as in the paper: optimistic.",
+        "validation": "Settings and threshold picked on validation images.",
+        "test": "Settings picked on these very test images, as in the paper.",
     }[on]
     table = Table(
         title=f"Important class: {important}",
-        caption=f"Mean +- std over seeds. {picked} v: accuracy below cross-entropy's.",
+        caption=(
+            "Test images, mean ± std over seeds; false alarms per 1,000 images.\n"
+            f"{picked} ▼ accuracy below cross-entropy's."
+        ),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    table.add_column("method")
-    table.add_column("setting")
-    for name in ("recall", "accuracy", "precision", "other recall", "seeds"):
-        table.add_column(name, justify="right")
+    table.add_column("method, setting", no_wrap=True)
+    for name in (
+        "recall",
+        "accuracy ",
+        "preci-\nsion",
+        "others'\nrecall",
+        "false\nalarms",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
     baseline = lines.loc[lines["method"] == analysis.BASELINE, "accuracy"].iloc[0]
     for _, line in lines.iterrows():
         loses = line["accuracy"] < baseline - 1e-9
-        cells = [f"{line[n]:.3f} +- {line[n + '_std']:.3f}" for n in MEASURES_SHOWN]
-        cells[1] += " v" if loses else "  "
         table.add_row(
-            analysis.LABELS[line["method"]],
-            analysis.describe(line),
-            *cells,
+            name_of(line),
+            spread(line, "recall"),
+            spread(line, "accuracy") + ("▼" if loses else " "),
+            f"{line['precision']:.3f}",
+            f"{line['other_recall']:.3f}",
+            f"{line['false_alarms']:.1f}",
             f"{line['num_seeds']}",
             style="dim" if loses else None,
         )
     return table
 
 
-MEASURES_SHOWN = ("recall", "accuracy", "precision", "other_recall")
+def name_of(line: pd.Series) -> str:
+    return f"{analysis.LABELS[line['method']]} {analysis.describe(line)}".rstrip()
+
+
+def spread(line: pd.Series, name: str) -> str:
+    return f"{line[name]:.3f}±{line[name + '_std']:.3f}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Laws of rows: what is written is read, whole or not at all."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -26,6 +27,11 @@ def row(**changes):
         "provenance": "{}",
     }
     return {**plain, **changes}
+
+
+def frame(rows):
+    """Rows as `results.read` returns them, absent columns null."""
+    return pa.Table.from_pylist(rows, schema=results.SCHEMA).to_pandas()
 
 
 def test_rows_come_back_in_order_of_method_and_seed(tmp_path):

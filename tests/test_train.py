@@ -165,11 +165,11 @@ def test_the_average_forgets_exponentially_and_is_what_is_evaluated():
         state.average[0], jax.tree.map(np.float32, expected), rtol=1e-5, atol=1e-6
     )
     predict = compiled("predict", setup)
-    of_average = predict(state, IMAGES).features
+    of_average = predict(train.evaluated_variables(state), IMAGES).features
     params, batch_stats = state.average
-    swapped = state._replace(params=params, batch_stats=batch_stats, average=None)
-    chex.assert_trees_all_close(of_average, predict(swapped, IMAGES).features)
-    raw = state._replace(average=None)
+    averaged = {"params": params, "batch_stats": batch_stats}
+    chex.assert_trees_all_close(of_average, predict(averaged, IMAGES).features)
+    raw = {"params": state.params, "batch_stats": state.batch_stats}
     assert not np.allclose(of_average, predict(raw, IMAGES).features)
 
 
@@ -180,7 +180,7 @@ def test_predictions_do_not_depend_on_the_batches(num_images):
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     whole = setup.network.apply(variables, images, train=False)
     chex.assert_trees_all_close(
-        compiled("predict", setup)(state, images), whole, rtol=1e-4, atol=1e-5
+        compiled("predict", setup)(variables, images), whole, rtol=1e-4, atol=1e-5
     )
 
 
@@ -193,7 +193,9 @@ def test_an_evaluation_counts_what_loops_count(method):
     result = compiled("evaluate", setup)(
         state, hyperparameters(method), masks, constants, IMAGES, LABELS
     )
-    outputs = jax.tree.map(np.float64, train.predict(setup, state, IMAGES))
+    outputs = jax.tree.map(
+        np.float64, train.predict(setup, train.evaluated_variables(state), IMAGES)
+    )
     features, prototypes = outputs.features, outputs.prototypes
     logits = features @ prototypes
     lengths = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(

@@ -1,0 +1,117 @@
+"""A trained trial as a file, and as a function from images to logits."""
+
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from camri_jax import methods, train
+from camri_jax.train import Recipe, TrainConfig
+
+
+class Classifier(NamedTuple):
+    """A trained trial, ready to classify images.
+
+    Attributes:
+      config: how it was trained.
+      variables: `params` and `batch_stats` of its network.
+      about: `class_names`, `image_shape`, `scale`, and what else is known of it.
+    """
+
+    config: TrainConfig
+    variables: Any
+    about: dict[str, Any]
+
+    def logits(self, images: np.ndarray) -> jax.Array:
+        """Returns logits `[image, num_classes]`; their argmax is the class.
+
+        To move the threshold, add a constant to the logits of the important class.
+
+        Args:
+          images: `[image, height, width, channel]` uint8, as large as in training.
+
+        Raises:
+          ValueError: the images have another shape than in training.
+        """
+        shape = tuple(self.about["image_shape"])
+        if np.shape(images)[1:] != shape:
+            raise ValueError(
+                f"images must be [image, {', '.join(map(str, shape))}], got shape "
+                f"{np.shape(images)}"
+            )
+        return _logits(self.config, self.variables, self.about["scale"], images)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(config: TrainConfig, variables: Any, scale: Any, images: Any) -> jax.Array:
+    outputs = train.predict(config, variables, images)
+    return methods.test_logits(methods.scores(outputs), {"scale": scale})
+
+
+def save(
+    path: Path, config: TrainConfig, variables: Any, about: Mapping[str, Any]
+) -> None:
+    """Writes a trained trial to one `.npz` file, whole or not at all.
+
+    Args:
+      path: the file; its directory is made if need be.
+      config: how the trial was trained.
+      variables: `params` and `batch_stats` of its network.
+      about: JSON-able facts: at least `class_names`, `image_shape` and `scale`.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    arrays = {
+        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf)
+        for key, leaf in leaves
+    }
+    header = json.dumps({"config": asdict(config), "about": dict(about)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            np.savez(file, header=np.array(header), **arrays)
+            file.close()
+            os.replace(file.name, path)
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def load(path: Path) -> Classifier:
+    """Reads what `save` wrote.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The classifier.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not one that `save` wrote.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop("header")))
+    except (ValueError, KeyError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is not a saved classifier ({error})") from error
+    config = header["config"]
+    config = TrainConfig(**{**config, "recipe": Recipe(**config["recipe"])})
+    variables: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *parents, leaf = name.split("/")
+        functools.reduce(lambda d, key: d.setdefault(key, {}), parents, variables)[
+            leaf
+        ] = array
+    return Classifier(config, variables, header["about"])
