@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -99,12 +100,10 @@ def load(path: Path) -> Classifier:
       ValueError: the file is not one that `save` wrote.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as opened, np.load(opened) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
-    except (ValueError, KeyError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a saved classifier ({error})") from error
     config = header["config"]
     config = TrainConfig(**{**config, "recipe": Recipe(**config["recipe"])})

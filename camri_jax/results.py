@@ -112,7 +112,6 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
     return frame.sort_values(order, ignore_index=True) if order else frame
 
 
-def done(directory: Path) -> set[tuple[str, tuple[int, ...]]]:
-    """Return which trials have rows, each with the choice of important classes."""
-    rows = read(directory, columns=["trial_id", "important"])
+def pairs(rows: pd.DataFrame) -> set[tuple[str, tuple[int, ...]]]:
+    """Returns each row's trial id with its choice of important classes."""
     return set(zip(rows["trial_id"], map(tuple, rows["important"]), strict=True))

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import datetime
 import importlib.metadata
+import json
 import os
 import shlex
 import subprocess
@@ -82,12 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = arguments.output or Path("results") / name
     dataset = load(config)
     mesh = parallel.trial_mesh()
-    rows = output / "rows"
+    finished = results.read(output / "rows")
     plan = planning.plan(
         config,
         dataset,
-        done=results.done(rows),
-        baseline_recall=analysis.baseline_recall(results.read(rows), config.dataset),
+        done=results.pairs(finished),
+        baseline_recall=analysis.baseline_recall(finished, config.dataset),
         num_devices=mesh.size,
     )
     print_plan(plan, dataset, mesh.size)
@@ -95,9 +96,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         memory = sweep.memory_bytes(plan, dataset, mesh)
         console.print(f"memory    {memory / 2**20:,.0f} MiB a device, by the compiler")
         return
+    check_baseline(plan, finished)
     if plan.chunks:
+        (output / "rows").mkdir(parents=True, exist_ok=True)
         train(plan, dataset, output, mesh, argv)
     report(plan, output)
+
+
+def check_baseline(plan: Plan, finished: pd.DataFrame) -> None:
+    """Refuses to train what could not be compared with anything."""
+    known = set(same_settings(finished, plan)["method"])
+    if analysis.BASELINE not in known.union(plan.config.methods):
+        raise ValueError(
+            f"methods must hold {analysis.BASELINE}, which the others are compared "
+            "with, unless its rows with the same settings lie in --output already"
+        )
+
+
+def same_settings(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Rows that may stand in one table with the plan's, of this sweep or earlier."""
+    return rows[rows["settings"] == json.dumps(plan.settings)]
 
 
 def set_up_jax() -> None:
@@ -199,9 +217,7 @@ def provenance(argv: Sequence[str]) -> dict[str, Any]:
 
 def report(plan: Plan, output: Path) -> None:
     """Prints the table, and writes it and the picture beside the rows."""
-    frame = results.read(output / "rows")
-    ids = {trial.trial_id for trial in plan.trials}
-    trials = analysis.trials(frame[frame["trial_id"].isin(ids)])
+    trials = analysis.trials(same_settings(results.read(output / "rows"), plan))
     settings = analysis.settings(trials)
     on = "validation" if plan.config.validation_fraction else "test"
     table = analysis.select(settings, on=on)

@@ -53,8 +53,9 @@ def test_a_trial_written_twice_counts_once(tmp_path):
     results.write(
         [row(), row(important=(0,)), row(trial_id="b")], tmp_path / "b.parquet"
     )
-    assert len(results.read(tmp_path)) == 3
-    assert results.done(tmp_path) == {("a", (1,)), ("a", (0,)), ("b", (1,))}
+    rows = results.read(tmp_path)
+    assert len(rows) == 3
+    assert results.pairs(rows) == {("a", (1,)), ("a", (0,)), ("b", (1,))}
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -75,7 +76,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
 
 def test_no_rows_read_as_no_rows(tmp_path):
     assert results.read(tmp_path / "nowhere").empty
-    assert results.done(tmp_path) == set()
+    assert results.pairs(results.read(tmp_path)) == set()
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no more", b"<html>not found</html>"])

@@ -58,7 +58,7 @@ def start(data_file, output, *, run=True, **changes):
     )
     mesh = parallel.trial_mesh()
     plan = planning.plan(
-        config, dataset, done=results.done(output), num_devices=mesh.size
+        config, dataset, done=results.pairs(results.read(output)), num_devices=mesh.size
     )
     if run:
         seen = []
