@@ -198,20 +198,17 @@ def _cosine_drop(
     """Returns cos(theta) - cos(theta + m), without arccos and exactly 0 where m is."""
 
     def of_label(value: jax.Array) -> jax.Array:
-        # Sines by class, not by example: the fewer, the faster.
         return value[labels] if value.ndim else jnp.broadcast_to(value, labels.shape)
 
     # sin(theta) has an infinite slope at cos = +-1, where rounding also leads past it.
     square = (1 - cosine) * (1 + cosine)
     inside = square > 0
     sine = jnp.where(inside, jnp.sqrt(jnp.where(inside, square, 1)), 0)
-    one_less_cos_m, sin_m = (
-        of_label(2 * jnp.sin(margin / 2) ** 2),
-        of_label(jnp.sin(margin)),
-    )
-    drop = cosine * one_less_cos_m + sine * sin_m
+    # Sines by class, not by example: the fewer, the faster.
+    one_less_cosine = of_label(2 * jnp.sin(margin / 2) ** 2)
+    margin_sine = of_label(jnp.sin(margin))
+    drop = cosine * one_less_cosine + sine * margin_sine
     if monotone:
-        drop = jnp.where(
-            cosine < one_less_cos_m - 1, of_label(margin * jnp.sin(margin)), drop
-        )
+        past_pi = cosine < one_less_cosine - 1
+        drop = jnp.where(past_pi, of_label(margin) * margin_sine, drop)
     return drop

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 def floating(name: str, value: ArrayLike, *, ndim: int = 1) -> jax.Array:
     """Returns `value` as an array, or raises unless it is floating with enough axes."""
-    array = jnp.asarray(jax.device_get(value))
+    array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating, got {array.dtype}{array.shape}")
     if array.ndim < ndim or 0 in array.shape[array.ndim - ndim :]:
@@ -25,7 +25,7 @@ def floating(name: str, value: ArrayLike, *, ndim: int = 1) -> jax.Array:
 
 def integer(name: str, value: Any, shape: Sequence[int] | None) -> jax.Array:
     """Returns `value` as an array, or raises unless integer and of `shape`."""
-    array = jnp.asarray(jax.device_get(value))
+    array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {array.dtype}{array.shape}")
     if shape is not None:
@@ -46,7 +46,7 @@ def real(
     name: str, value: ArrayLike, dtype: jnp.dtype, shape: Sequence[int] = ()
 ) -> jax.Array:
     """Returns a hyperparameter in the dtype of the computation, or raises."""
-    array = jnp.asarray(jax.device_get(value))
+    array = jnp.asarray(value)
     if not (
         jnp.issubdtype(array.dtype, jnp.floating)
         or jnp.issubdtype(array.dtype, jnp.integer)
