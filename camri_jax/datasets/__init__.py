@@ -4,6 +4,7 @@ import difflib
 import importlib
 import os
 from pathlib import Path
+from typing import Literal
 
 from camri_jax.datasets.dataset import (
     Dataset,
@@ -28,27 +29,31 @@ def load(
     image_size: int | None = None,
     validation_fraction: float = 0.0,
     seed: int = 0,
-    fit: Fit = "pad",
+    fit: Literal["pad", "crop"] = "pad",
 ) -> Dataset:
     """Loads a data set by name.
 
     Args:
       name: `digits`, `mnist`, `cifar10`, `gtsrb`, `awa2`, `folder:PATH` or `npz:FILE`.
-      data_dir: where the official files lie, packed or unpacked, or are to be found
-        downloaded and prepared later; None: the environment's `CAMRI_DATA_DIR`, else
-        `~/.cache/camri_jax`.
-      image_size: height and width in pixels; None: the data set's own.
+      data_dir: where the official files lie, packed or unpacked; None: where the
+        environment's `CAMRI_DATA_DIR` says, else they are downloaded. What is
+        downloaded and prepared is kept in its folder `.camri_jax`, or without a
+        `data_dir` in `~/.cache/camri_jax`, or where `CAMRI_CACHE_DIR` says.
+      image_size: height and width in pixels; None: the data set's own, for `gtsrb` 48
+        and for `awa2` and `folder:PATH` 64.
       validation_fraction: the share of each class, in [0, 1), that is moved from train
-        to validation.
+        to validation. Examples that belong together, as the frames of one traffic
+        sign, stay together.
       seed: chooses the held out examples.
-      fit: `pad` or `crop`: how pictures of `folder:PATH` become square.
+      fit: how pictures of `folder:PATH` become square: `pad` with black, or `crop`.
 
     Returns:
-      The data set.
+      The data set; arrays of prepared data are memory-mapped and read-only.
 
     Raises:
       DatasetError: there is no such data set, a file is missing or damaged, or an
         argument is out of range.
+      ImportError: `digits` needs scikit-learn.
 
     Example:
       >>> dataset = load("digits", validation_fraction=0.1)

@@ -87,9 +87,9 @@ def _write(directory: Path, tree: Tree, size: int, fit: pictures.Fit) -> None:
         empty = [listing.class_names[i] for i in np.flatnonzero(counts == 0)]
         raise DatasetError(
             f"class(es) without a training picture: {_some(empty)}; add pictures or "
-            "remove the folders"
+            f"remove the folders{'; '.join(['', *_ignored(listing)])}"
         )
-    notes = _notes(parts, listing)
+    notes = _ignored(listing) + _notes(parts, listing.class_names)
     if broken:
         notes.append(
             f"{len(broken)} of {num_files} pictures cannot be read and were skipped: "
@@ -158,14 +158,18 @@ def _fingerprints(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(hashes), np.int64)
 
 
-def _notes(parts: Mapping[str, _Part], listing: Listing) -> list[str]:
+def _ignored(listing: Listing) -> list[str]:
+    if not listing.ignored:
+        return []
+    return [
+        f"{len(listing.ignored)} files were ignored, for Pillow reads no such format "
+        f"or they lie in no class folder: {_some(listing.ignored)}"
+    ]
+
+
+def _notes(parts: Mapping[str, _Part], class_names: tuple[str, ...]) -> list[str]:
     """Says what a user should know of the pictures that were read."""
     notes = []
-    if listing.ignored:
-        notes.append(
-            f"{len(listing.ignored)} files were ignored, for Pillow reads no such "
-            f"format or they lie in no class folder: {_some(listing.ignored)}"
-        )
     train, test = parts["train"], parts.get("test")
     if copies := [f"{a} = {b}" for a, b, same in _copies(train, train) if not same]:
         notes.append(
@@ -179,9 +183,9 @@ def _notes(parts: Mapping[str, _Part], listing: Listing) -> list[str]:
             f"{len(copies)} test pictures are also training pictures, so that test "
             f"results flatter: {_some(copies)}"
         )
-    counts = np.bincount(test.labels, minlength=len(listing.class_names))
+    counts = np.bincount(test.labels, minlength=len(class_names))
     if not counts.all():
-        untested = [listing.class_names[i] for i in np.flatnonzero(counts == 0)]
+        untested = [class_names[i] for i in np.flatnonzero(counts == 0)]
         notes.append(
             "class(es) without a test picture, whose recall will be unknown: "
             f"{_some(untested)}"

@@ -4,7 +4,7 @@ import io
 from typing import IO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -33,7 +33,11 @@ def decode(file: IO[bytes], image_size: int | None, fit: Fit = "stretch") -> np.
       >>> decode(file, 8, "pad")[:, 0, 0]
       array([  0,   0, 255, 255, 255, 255,   0,   0], dtype=uint8)
     """
-    with Image.open(file) as image:
+    try:
+        opened = Image.open(file)
+    except UnidentifiedImageError:  # Pillow's message is the file object's address
+        raise ValueError("it is no picture of a known format") from None
+    with opened as image:
         if image.width * image.height > _MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too many")
         if image_size is not None:

@@ -144,7 +144,7 @@ def test_a_broken_picture_is_named_and_skipped(tmp_path):
 def test_more_than_one_percent_broken_is_an_error(tmp_path):
     root = write_folder(tmp_path / "mine")
     write(root / "train" / "dog" / "0.png", b"<html>not found</html>")
-    with pytest.raises(DatasetError, match=r"1 of 24 .*train/dog/0.png"):
+    with pytest.raises(DatasetError, match=r"1 of 24 .*dog/0.png \(it is no picture"):
         load_folder(root)
 
 
@@ -168,6 +168,14 @@ def test_files_that_are_no_pictures_are_counted(tmp_path):
     write(root / "stray.png", picture(0))
     write(root / "README.md", b"of no class: not worth a word")
     with pytest.warns(DatasetWarning, match=r"2 files were ignored.*photo.heic"):
+        load_folder(root)
+
+
+def test_a_class_of_unknown_formats_only_is_explained(tmp_path):
+    root = write_folder(tmp_path / "mine")
+    write(root / "train" / "eel" / "photo.heic", b"unknown to Pillow")
+    message = r"without a training picture: eel; .*1 files were ignored.*photo.heic"
+    with pytest.raises(DatasetError, match=message):
         load_folder(root)
 
 
