@@ -26,10 +26,12 @@ ROOMS = {
     "augment": set(),
     "datasets": set(),
     "train": {"augment", "methods", "metrics", "models"},
+    "classifier": {"methods", "train"},
     "parallel": set(),
     "planning": {"datasets", "methods", "train"},
     "results": set(),
     "sweep": {
+        "classifier",
         "datasets",
         "methods",
         "metrics",
