@@ -110,7 +110,8 @@ def wasserstein_with_integer_labels(
     costs = _check.real("cost_matrix", cost_matrix, logits.dtype, logits.shape[-1:] * 2)
     _check.positive("epsilon", epsilon)
     epsilon = _check.real("epsilon", epsilon, logits.dtype)
-    log_shares = jax.nn.log_softmax(logits)
+    # 0 log 0 = 0, also where a logit of -inf rules a class out.
+    log_shares = jnp.maximum(jax.nn.log_softmax(logits), -1e5)
     terms = costs.T[labels] + epsilon * (log_shares - 1)
     return nan_unless(valid, jnp.sum(jnp.exp(log_shares) * terms, axis=-1))
 

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from loss_cases import BATCH, CLASSES, LOSSES, gradient, jitted, scores_for
+from loss_cases import (
+    BATCH,
+    CLASSES,
+    LOGIT_LOSSES,
+    LOSSES,
+    gradient,
+    jitted,
+    scores_for,
+)
 
 from camri_jax import losses
 
@@ -188,6 +196,26 @@ def test_without_rivals_there_is_nothing_to_lose(rivals):
     value, slope = jax.jit(jax.value_and_grad(total))(logits)
     assert value == 0
     np.testing.assert_array_equal(slope, np.zeros_like(logits))
+
+
+@pytest.mark.parametrize("name", LOGIT_LOSSES)
+def test_a_logit_of_minus_infinity_rules_its_class_out(name):
+    scores, labels = scores_for(name)
+    labels = np.minimum(labels, CLASSES - 2)
+    without = {
+        key: value[tuple(slice(size - 1) for size in np.shape(value))]
+        if np.ndim(value)
+        else value
+        for key, value in LOSSES[name].items()
+    }
+    scores[:, -1] = -np.inf
+    got = jitted(name)(scores, labels, **LOSSES[name])
+    expected = jitted(name)(scores[:, :-1], labels, **without)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    slopes = gradient(name)(scores, labels, LOSSES[name])[0]
+    expected = gradient(name)(scores[:, :-1], labels, without)[0]
+    np.testing.assert_allclose(slopes[:, :-1], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(slopes[:, -1], 0)
 
 
 # Transformations.
