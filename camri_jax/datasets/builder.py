@@ -16,6 +16,13 @@ from camri_jax.datasets import pictures, store
 _BLOCK = 1024  # records read at a time
 
 
+class _Info(tfds.core.DatasetInfo):
+    """What TFDS knows of a data set, without asking its bucket on the network."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing; TFDS would also leave an empty temporary directory behind."""
+
+
 class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Labelled pictures in official order; needs no TensorFlow.
 
@@ -48,7 +55,7 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         image = tfds.features.Image(shape=shape, encoding_format="png")
         label = tfds.features.ClassLabel(names=list(class_names))
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=tfds.features.FeaturesDict(
                 {"image": image, "label": label, **features}
