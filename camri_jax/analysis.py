@@ -75,9 +75,10 @@ def trials(rows: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     for row in rows.itertuples():
-        lines.append(_line(row, row.method, constant=0.0))
-        if row.method == BASELINE and _curve(row, "validation") is not None:
-            lines.append(_line(row, THRESHOLD, constant=_moved(row)))
+        lines.append(_line(row, str(row.method), constant=0.0))
+        held_out = _curve(row, "validation")
+        if row.method == BASELINE and held_out is not None:
+            lines.append(_line(row, THRESHOLD, constant=_moved(row, held_out)))
     return pd.DataFrame(lines)
 
 
@@ -112,9 +113,9 @@ def _curve(row, part: str) -> np.ndarray | None:
     return np.reshape(flat, (-1, num_classes, num_classes))
 
 
-def _moved(row) -> float:
+def _moved(row, curve: np.ndarray) -> float:
     """The constant of highest validation recall that keeps validation accuracy."""
-    numbers = measures(_curve(row, "validation"), row.important)
+    numbers = measures(curve, row.important)
     keeps = numbers["accuracy"] >= numbers["accuracy"][row.constants == 0]
     recall = np.where(keeps, numbers["recall"], -1.0)
     # Of equals, the smallest move.
@@ -208,10 +209,10 @@ def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series:
         f"validation_{name}" if held_out else name for name in ("recall", "accuracy")
     )
     keeping = selected[selected["keeps_accuracy"]]
-    setting = keeping.loc[keeping[recall].idxmax()]
-    by = ["important", "method", *POINT]
-    same = (trials[by].fillna(-1.0) == setting[by].fillna(-1.0)).all(axis=1)
-    return trials[same].sort_values([recall, accuracy], ascending=False).iloc[0]
+    setting = keeping.iloc[[keeping[recall].argmax()]]
+    by = ["dataset", "important", "method", *POINT]
+    seeds = trials.merge(setting[by], on=by)
+    return seeds.sort_values([recall, accuracy], ascending=False).iloc[0]
 
 
 _ORDER = [BASELINE, THRESHOLD, *(name for name in METHODS if name != BASELINE)]

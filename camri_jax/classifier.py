@@ -79,7 +79,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:
-            np.savez(file, header=np.array(header), **arrays)
+            np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
             file.close()
             os.replace(file.name, path)
         finally:

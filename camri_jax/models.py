@@ -19,9 +19,9 @@ class Outputs(NamedTuple):
     """What the network says about a batch of images.
 
     Attributes:
-        features: ``[batch, feature]`` float32, the paper's z.
-        prototypes: ``[feature, class]`` float32, the paper's W.
-        bias: ``[class]`` float32, the paper's b; ``None`` for the cosine head.
+      features: `[batch, feature]` float32, the paper's z.
+      prototypes: `[feature, class]` float32, the paper's W.
+      bias: `[class]` float32, the paper's b; `None` for the cosine head.
     """
 
     features: jax.Array
@@ -41,36 +41,36 @@ def patches_conv(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> jax.Array:
-    r"""Convolve by one product of image patches with the kernel as a matrix.
+    r"""Convolves by one product of image patches with the kernel as a matrix.
 
     .. math::
         y_{n,i,j,o} = \sum_{u,v,c} x_{n,\,s_1 i + u,\,s_2 j + v,\,c}\; w_{u,v,c,o}
 
-    The same numbers as :func:`jax.lax.conv_general_dilated` on NHWC images and HWIO
-    kernels, in a form that XLA:CPU keeps fast inside a loop and that ``vmap`` over
+    The same numbers as `jax.lax.conv_general_dilated` on NHWC images and HWIO
+    kernels, in a form that XLA:CPU keeps fast inside a loop and that `vmap` over
     kernels turns into a batched matrix product instead of a grouped convolution.
 
     Args:
-        lhs: images ``[batch, height, width, channel]``.
-        rhs: kernel ``[height, width, channel, output channel]``.
-        window_strides: steps of the window along height and width.
-        padding: ``"SAME"``, ``"VALID"`` or ``((top, bottom), (left, right))``.
-        lhs_dilation: not supported beyond 1, as the three below.
-        rhs_dilation: see ``lhs_dilation``.
-        dimension_numbers: taken for granted to mean NHWC, HWIO, NHWC.
-        feature_group_count: see ``lhs_dilation``.
-        precision: precision of the matrix product.
+      lhs: images `[batch, height, width, channel]`.
+      rhs: kernel `[height, width, channel, output channel]`.
+      window_strides: steps of the window along height and width.
+      padding: `"SAME"`, `"VALID"` or `((top, bottom), (left, right))`.
+      lhs_dilation: not supported beyond 1, as the three below.
+      rhs_dilation: see `lhs_dilation`.
+      dimension_numbers: taken for granted to mean NHWC, HWIO, NHWC.
+      feature_group_count: see `lhs_dilation`.
+      precision: precision of the matrix product.
 
     Returns:
-        ``[batch, height', width', output channel]``.
+      `[batch, height', width', output channel]`.
 
     Raises:
-        NotImplementedError: for a dilated or grouped convolution.
+      NotImplementedError: for a dilated or grouped convolution.
 
     Example:
-        >>> images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5))
-        >>> patches_conv(images, kernel, (2, 2), "SAME").shape
-        (1, 2, 2, 5)
+      >>> images, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 5))
+      >>> patches_conv(images, kernel, (2, 2), "SAME").shape
+      (1, 2, 2, 5)
     """
     del dimension_numbers
     dilation = (*(lhs_dilation or ()), *(rhs_dilation or ()))
@@ -107,20 +107,20 @@ _CONVOLUTIONS = {"patches": patches_conv, "lax": jax.lax.conv_general_dilated}
 
 
 def max_pool(images: jax.Array) -> jax.Array:
-    """Take the maximum of each 2x2 window, dropping an odd last row or column.
+    """Takes the maximum of each 2x2 window, dropping an odd last row or column.
 
     Written as a maximum over reshaped axes: the gradient is then an elementwise
-    mask, where that of ``nn.max_pool`` is a slow select-and-scatter.
+    mask, where that of `nn.max_pool` is a slow select-and-scatter.
 
     Args:
-        images: ``[batch, height, width, channel]``, height and width at least 2.
+      images: `[batch, height, width, channel]`, height and width at least 2.
 
     Returns:
-        ``[batch, height // 2, width // 2, channel]``.
+      `[batch, height // 2, width // 2, channel]`.
 
     Example:
-        >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, ..., 0].tolist()
-        [[5.0, 7.0], [13.0, 15.0]]
+      >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, ..., 0].tolist()
+      [[5.0, 7.0], [13.0, 15.0]]
     """
     batch, height, width, channels = images.shape
     rows, columns = height // 2, width // 2
@@ -129,7 +129,7 @@ def max_pool(images: jax.Array) -> jax.Array:
 
 
 class Head(nn.Module):
-    """Own the prototypes of the classes and, with ``use_bias``, their biases.
+    """Owns the prototypes of the classes and, with `use_bias`, their biases.
 
     With biases it is the linear head of the logit losses, without it is the cosine
     head of the angular ones; the score itself belongs to the loss.
@@ -140,7 +140,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """Return prototypes ``[feature, class]`` and biases ``[class]`` or None."""
+        """Returns prototypes `[feature, class]` and biases `[class]` or None."""
         shape = (features.shape[-1], self.num_classes)
         prototypes = self.param("prototypes", nn.initializers.glorot_uniform(), shape)
         if not self.use_bias:
@@ -156,26 +156,26 @@ class CNN(nn.Module):
     block come global average pooling, a dense layer and batch normalization.
 
     Attributes:
-        num_classes: number of classes.
-        use_bias: linear head with bias (logit losses) or cosine head without.
-        blocks: output channels of each convolution, in groups, in blocks.
-        feature_dim: dimension of the features.
-        dropout_rate: fraction of units dropped after each pooling.
-        relu_features: ReLU between the dense layer and the last normalization, as in
-            the paper's text; its authors' code, and the default, have none.
-        batch_norm_momentum: weight of the past in the running statistics.
-        convolution: ``"patches"`` (:func:`patches_conv`, made for ``scan`` and
-            ``vmap``) or ``"lax"`` (:func:`jax.lax.conv_general_dilated`).
+      num_classes: number of classes.
+      use_bias: linear head with bias (logit losses) or cosine head without.
+      blocks: output channels of each convolution, in groups, in blocks.
+      feature_dim: dimension of the features.
+      dropout_rate: fraction of units dropped after each pooling.
+      relu_features: ReLU between the dense layer and the last normalization, as in
+        the paper's text; its authors' code, and the default, have none.
+      batch_norm_momentum: weight of the past in the running statistics.
+      convolution: `"patches"` (`patches_conv`, made for `scan` and
+        `vmap`) or `"lax"` (`jax.lax.conv_general_dilated`).
 
     Reference:
-        Section IV-A2; widths and initializers from the authors' code.
+      Section IV-A2; widths and initializers from the authors' code.
 
     Example:
-        >>> model = small(num_classes=10, use_bias=False)
-        >>> images = jnp.zeros((2, 8, 8, 1), jnp.uint8)
-        >>> variables = model.init(jax.random.key(0), images, train=False)
-        >>> model.apply(variables, images, train=False).features.shape
-        (2, 128)
+      >>> model = small(num_classes=10, use_bias=False)
+      >>> images = jnp.zeros((2, 8, 8, 1), jnp.uint8)
+      >>> variables = model.init(jax.random.key(0), images, train=False)
+      >>> model.apply(variables, images, train=False).features.shape
+      (2, 128)
     """
 
     num_classes: int
@@ -189,7 +189,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Embed ``images`` ``[batch, height, width, channel]``, uint8 in 0..255."""
+        """Embeds `images` `[batch, height, width, channel]`, uint8 in 0..255."""
         self._check(images)
         norm = functools.partial(
             nn.BatchNorm,

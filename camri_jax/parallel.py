@@ -1,4 +1,4 @@
-"""Lift a function of one trial over many trials and over all devices.
+"""Lifts a function of one trial over many trials and over all devices.
 
 Knows nothing of training. The compiled program holds no communication: trials are
 independent, so each device works through its own share.
@@ -14,18 +14,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 TRIAL = "trial"
 
 
-def trial_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a one-dimensional mesh of devices along the ``trial`` axis.
+def trial_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns a one-dimensional mesh of devices along the `trial` axis.
 
     Args:
-        devices: devices to use; default all of this process.
+      devices: the `jax.Device`s to use; default all of this process.
 
     Returns:
-        The mesh.
+      The mesh.
 
     Example:
-        >>> trial_mesh(jax.devices()[:1]).shape
-        OrderedDict({'trial': 1})
+      >>> trial_mesh(jax.devices()[:1]).shape
+      OrderedDict({'trial': 1})
     """
     devices = jax.local_devices() if devices is None else devices
     return Mesh(np.asarray(devices), (TRIAL,))
@@ -38,29 +38,29 @@ def lift(
     *,
     donate_argnums: Sequence[int] = (),
     compiler_options: dict[str, Any] | None = None,
-) -> Callable[..., Any]:
-    """Turn a function of one trial into a compiled one of many trials.
+) -> jax.stages.Wrapped:
+    """Turns a function of one trial into a compiled one of many trials.
 
-    ``jit(shard_map(vmap(function)))``: ``shard_map`` gives every device its own
-    trials, which keeps communication out of the program (``jit(vmap)`` on sharded
-    arguments inserts all-gathers), and ``vmap`` batches the trials of a device.
+    `jit(shard_map(vmap(function)))`: `shard_map` gives every device its own
+    trials, which keeps communication out of the program (`jit(vmap)` on sharded
+    arguments inserts all-gathers), and `vmap` batches the trials of a device.
 
     Args:
-        function: takes and returns trees of arrays of one trial.
-        mesh: from :func:`trial_mesh`.
-        in_axes: for each argument 0 if it has a leading trial axis, or ``None`` if
-            all trials share it.
-        donate_argnums: arguments whose memory the result may take.
-        compiler_options: passed to :func:`jax.jit`.
+      function: takes and returns trees of arrays of one trial.
+      mesh: from `trial_mesh`.
+      in_axes: for each argument 0 if it has a leading trial axis, or `None` if
+        all trials share it.
+      donate_argnums: arguments whose memory the result may take.
+      compiler_options: passed to `jax.jit`.
 
     Returns:
-        A compiled function; every output has a leading trial axis.
+      A compiled function; every output has a leading trial axis.
 
     Example:
-        >>> mesh = trial_mesh(jax.devices()[:1])
-        >>> add = lift(lambda x, y: x + y, mesh, (0, None))
-        >>> add(np.arange(3), np.int64(10)).tolist()
-        [10, 11, 12]
+      >>> mesh = trial_mesh(jax.devices()[:1])
+      >>> add = lift(lambda x, y: x + y, mesh, (0, None))
+      >>> add(np.arange(3), np.int64(10)).tolist()
+      [10, 11, 12]
     """
     specs = tuple(
         PartitionSpec() if axis is None else PartitionSpec(TRIAL) for axis in in_axes
@@ -82,10 +82,10 @@ def lift(
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """Place a tree whose leaves lead with a trial axis, a share on each device."""
+    """Places a tree whose leaves lead with a trial axis, a share on each device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(TRIAL)))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Place a tree that all trials share, whole on every device."""
+    """Places a tree that all trials share, whole on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

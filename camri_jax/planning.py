@@ -25,17 +25,17 @@ class SweepConfig:
     Attributes:
       dataset: digits, mnist, cifar10, gtsrb, awa2, folder:PATH or npz:FILE.
       important: Choices of important classes, by name or index: "cat dog" are two
-        choices, "cat+dog" is one choice of two classes; worst1, worst2 and median are
-        the classes of that recall in finished cross-entropy trials. Empty: the paper's
-        classes, for its data sets.
+      choices, "cat+dog" is one choice of two classes; worst1, worst2 and median are
+      the classes of that recall in finished cross-entropy trials. Empty: the paper's
+      classes, for its data sets.
       data_dir: Directory of the data set's official files.
       image_size: Height and width that images are resized to, in pixels; None keeps
-        the data set's own.
+      the data set's own.
       validation_fraction: Share of the training images held out to pick settings and
-        thresholds on.
+      thresholds on.
       methods: Methods to train.
       margins: Margins of ArcFace and CAMRI, in radians; empty: those of the preset, as
-        for the next four.
+      for the next four.
       scales: Scales of L2-softmax, ArcFace and CAMRI.
       weights: Weights of the important class, in WCE and CRWWCE.
       costs: Costs of confusing it, in CRWWCE and Wasserstein.
@@ -107,12 +107,12 @@ class Trial(NamedTuple):
     """One training: a method at one point of its grid, from one seed.
 
     Attributes:
-        method: its name.
-        point: value of each hyperparameter, by name.
-        choices: choices of important class indices that it is evaluated for; a method
-            that is sensitive to the class is trained for its only one.
-        seed: fixes initialization, shuffling, dropout and augmentation.
-        trial_id: hash of all that its numbers depend on.
+      method: its name.
+      point: value of each hyperparameter, by name.
+      choices: choices of important class indices that it is evaluated for; a method
+        that is sensitive to the class is trained for its only one.
+      seed: fixes initialization, shuffling, dropout and augmentation.
+      trial_id: hash of all that its numbers depend on.
     """
 
     method: str
@@ -123,7 +123,7 @@ class Trial(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Trials of one family that are trained at once, ``width`` with the padding."""
+    """Trials of one family that are trained at once, `width` with the padding."""
 
     family: str
     trials: tuple[Trial, ...]
@@ -139,10 +139,10 @@ class Plan(NamedTuple):
     """What a sweep is going to do.
 
     Attributes:
-        config: the sweep's.
-        settings: what all its trials depend on, besides their own.
-        trials: all trials of the grid.
-        chunks: those without rows, grouped.
+      config: the sweep's.
+      settings: what all its trials depend on, besides their own.
+      trials: all trials of the grid.
+      chunks: those without rows, grouped.
     """
 
     config: SweepConfig
@@ -174,7 +174,7 @@ def plan(
       dataset: its images.
       done: pairs of a trial's id and a choice of important classes with rows.
       baseline_recall: `[num_classes]`, recall under cross-entropy, for `worst1`,
-        `worst2` and `median`.
+      `worst2` and `median`.
       num_devices: devices that share a chunk.
 
     Returns:
@@ -182,7 +182,7 @@ def plan(
 
     Raises:
       ValueError: for an unknown class, a batch larger than the training set, or a
-        hyperparameter outside its range.
+      hyperparameter outside its range.
 
     >>> from camri_jax import datasets
     >>> config = SweepConfig(methods=("camri",), num_seeds=2)
@@ -216,7 +216,7 @@ def plan(
 
 
 def train_config(family: str, dataset: Dataset, recipe: Recipe) -> TrainConfig:
-    """Return what the trials of a family share on a data set."""
+    """Returns what the trials of a family share on a data set."""
     return TrainConfig(
         family, len(dataset.class_names), len(dataset.train_labels), recipe
     )

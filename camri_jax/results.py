@@ -44,26 +44,26 @@ SCHEMA = pa.schema(
 )
 """One row: a trial as seen by one choice of important classes.
 
-``important`` holds class indices; a hyperparameter that the method lacks is null.
-Matrices are flattened: confusions ``[true, predicted]``, curves ``[constant, true,
-predicted]`` as ``constants`` are added to the logits of the important classes, empty
-without validation images. ``angle_mean`` and ``angle_std`` (radians, test images) have
-one number a class. The history has one entry an epoch, ``history_recall`` ``[epoch,
-class]``, on the validation images or, without any, on the test images. ``settings``
-(what the trial's numbers depend on) and ``provenance`` (when and where it ran) are
+`important` holds class indices; a hyperparameter that the method lacks is null.
+Matrices are flattened: confusions `[true, predicted]`, curves ``[constant, true,
+predicted]` as `constants`` are added to the logits of the important classes, empty
+without validation images. `angle_mean` and `angle_std` (radians, test images) have
+one number a class. The history has one entry an epoch, `history_recall` ``[epoch,
+class]`, on the validation images or, without any, on the test images. `settings``
+(what the trial's numbers depend on) and `provenance` (when and where it ran) are
 JSON.
 """
 
 
 def write(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as one Parquet file that appears whole or not at all.
+    """Writes rows as one Parquet file that appears whole or not at all.
 
     Args:
-        rows: mappings with the names of :data:`SCHEMA`.
-        path: the file; its directory is made if need be.
+      rows: mappings with the names of `SCHEMA`.
+      path: the file; its directory is made if need be.
 
     Raises:
-        OSError: if the directory cannot be written.
+      OSError: if the directory cannot be written.
     """
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,18 +77,18 @@ def write(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read all rows below a directory.
+    """Reads all rows below a directory.
 
     Args:
-        directory: where :func:`write` put files, at any depth.
-        columns: names to read; default all.
+      directory: where `write` put files, at any depth.
+      columns: names to read; default all.
 
     Returns:
-        One row for each trial and choice of important classes, ordered by method,
-        hyperparameters and seed; no rows if there are no files.
+      One row for each trial and choice of important classes, ordered by method,
+      hyperparameters and seed; no rows if there are no files.
 
     Raises:
-        ValueError: for a file that is not Parquet of this schema, which it names.
+      ValueError: for a file that is not Parquet of this schema, which it names.
     """
     tables = []
     for path in sorted(Path(directory).rglob("*.parquet")):

@@ -1,4 +1,4 @@
-"""Train the chunks of a plan on all devices, and write the rows of each as it ends.
+"""Trains the chunks of a plan on all devices, and write the rows of each as it ends.
 
 A chunk is as many trials of one method as the devices train at once, and ends in one
 file: several sweeps may write to one directory, and none loses more than its chunk.
@@ -38,32 +38,32 @@ class Programs(NamedTuple):
     """The functions of one method, lifted over trials and devices.
 
     Attributes:
-        init: ``(seeds, )`` to states.
-        train_epoch: ``(states, hyperparameters, images, labels)`` to states, losses.
-        evaluate: ``(states, hyperparameters, important, constants, images, labels)``
-            to an :class:`Evaluation`.
+      init: `(seeds, )` to states.
+      train_epoch: `(states, hyperparameters, images, labels)` to states, losses.
+      evaluate: `(states, hyperparameters, important, constants, images, labels)`
+        to an `Evaluation`.
     """
 
-    init: Callable[..., TrialState]
-    train_epoch: Callable[..., tuple[TrialState, jax.Array]]
-    evaluate: Callable[..., Evaluation]
+    init: jax.stages.Wrapped
+    train_epoch: jax.stages.Wrapped
+    evaluate: jax.stages.Wrapped
 
 
 def lift_programs(
-    config: TrainConfig, image_shape: Sequence[int], mesh: Mesh
+    config: TrainConfig, image_shape: tuple[int, ...], mesh: Mesh
 ) -> Programs:
-    """Lift initialization, training and evaluation of one method over trials.
+    """Lifts initialization, training and evaluation of one method over trials.
 
     Args:
-        config: what the method's trials share.
-        image_shape: ``(height, width, channels)``.
-        mesh: from :func:`camri_jax.parallel.trial_mesh`.
+      config: what the method's trials share.
+      image_shape: `(height, width, channels)`.
+      mesh: from `camri_jax.parallel.trial_mesh`.
 
     Returns:
-        The :class:`Programs`; images, labels and constants are shared by the trials,
-        all other arguments lead with a trial axis.
+      The `Programs`; images, labels and constants are shared by the trials,
+      all other arguments lead with a trial axis.
     """
-    init = functools.partial(train.init, config, tuple(image_shape))
+    init = functools.partial(train.init, config, image_shape)
     train_epoch = functools.partial(train.train_epoch, config)
     evaluate = functools.partial(train.evaluate, config)
     return Programs(
@@ -87,20 +87,20 @@ def run(
     models: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Train the plan's chunks and write the rows of each as it ends.
+    """Trains the plan's chunks and write the rows of each as it ends.
 
     Args:
-        plan: from :func:`camri_jax.planning.plan`, for as many devices as the mesh has.
-        dataset: the images it was made for.
-        output: directory of the rows.
-        mesh: the devices.
-        provenance: JSON-able facts kept with each row: command, commit, versions.
-        models: directory for one file a trial, as
-            :func:`camri_jax.classifier.load` reads it; none by default.
-        report: called after each epoch of a chunk.
+      plan: from `camri_jax.planning.plan`, for as many devices as the mesh has.
+      dataset: the images it was made for.
+      output: directory of the rows.
+      mesh: the devices.
+      provenance: JSON-able facts kept with each row: command, commit, versions.
+      models: directory for one file a trial, as
+        `camri_jax.classifier.load` reads it; none by default.
+      report: called after each epoch of a chunk.
 
     Raises:
-        OSError: if the rows of a chunk cannot be written.
+      OSError: if the rows of a chunk cannot be written.
     """
     data = _place(dataset, mesh)
     config, num_done = plan.config, 0
@@ -142,18 +142,18 @@ def run(
 
 
 def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
-    """Return the memory that a device needs to train the plan's widest chunk.
+    """Returns the memory that a device needs to train the plan's widest chunk.
 
     Compiles that chunk's epoch and asks the compiler, so it holds for this backend;
     the program itself and what the allocator loses come on top.
 
     Args:
-        plan: from :func:`camri_jax.planning.plan`.
-        dataset: the images it was made for.
-        mesh: the devices.
+      plan: from `camri_jax.planning.plan`.
+      dataset: the images it was made for.
+      mesh: the devices.
 
     Returns:
-        Bytes; 0 if there is nothing to train.
+      Bytes; 0 if there is nothing to train.
     """
     if not plan.chunks:
         return 0
@@ -168,6 +168,7 @@ def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
     )
     lowered = programs.train_epoch.lower(states, hyperparameters, images, labels)
     need = lowered.compile().memory_analysis()
+    assert need is not None, "CPU, GPU and TPU all have this analysis"
     arguments = need.argument_size_in_bytes - need.alias_size_in_bytes
     return arguments + need.output_size_in_bytes + need.temp_size_in_bytes
 
@@ -290,7 +291,7 @@ def _save_models(
 
 
 def _place(dataset: Dataset, mesh: Mesh) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Put the parts that have images on every device, once."""
+    """Puts the parts that have images on every device, once."""
     parts = {
         "train": (dataset.train_images, dataset.train_labels),
         "validation": (dataset.validation_images, dataset.validation_labels),

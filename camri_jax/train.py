@@ -1,12 +1,12 @@
 """Training and evaluation of ONE trial, as pure functions of arrays.
 
 A trial's seed and hyperparameters are arrays, its configuration is static. Nothing
-here knows of other trials or of devices: :mod:`camri_jax.parallel` lifts these
+here knows of other trials or of devices: `camri_jax.parallel` lifts these
 functions over both.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,13 @@ class TrialState(NamedTuple):
     """Everything that changes while a trial trains.
 
     Attributes:
-        params: weights of the network and its head.
-        batch_stats: running statistics of batch normalization.
-        opt_state: state of the optimizer.
-        average: exponential moving average of ``(params, batch_stats)``; ``None``
-            without one.
-        key: the trial's key, constant; each use folds in its purpose and the step.
-        step: number of steps taken, int32.
+      params: weights of the network and its head.
+      batch_stats: running statistics of batch normalization.
+      opt_state: state of the optimizer.
+      average: exponential moving average of `(params, batch_stats)`; `None`
+        without one.
+      key: the trial's key, constant; each use folds in its purpose and the step.
+      step: number of steps taken, int32.
     """
 
     params: Tree
@@ -46,13 +46,13 @@ class Evaluation(NamedTuple):
     """What a trial does on a set of images; rows of a matrix are true classes.
 
     Attributes:
-        loss: mean of the method's loss, margin included.
-        confusion: ``[class, class]`` int32.
-        curves: ``[choice, constant, class, class]`` int32, the confusion matrix as a
-            constant is added to the logits of each choice of important classes.
-        angle_mean: ``[class]`` mean radian angle to the true prototype.
-        angle_std: ``[class]`` its standard deviation (Table II).
-        diverged: whether any weight is NaN or infinite.
+      loss: mean of the method's loss, margin included.
+      confusion: `[class, class]` int32.
+      curves: `[choice, constant, class, class]` int32, the confusion matrix as a
+        constant is added to the logits of each choice of important classes.
+      angle_mean: `[class]` mean radian angle to the true prototype.
+      angle_std: `[class]` its standard deviation (Table II).
+      diverged: whether any weight is NaN or infinite.
     """
 
     loss: jax.Array
@@ -65,20 +65,22 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How trials are trained, whatever their method; the defaults are the paper's.
+    """How trials are trained, whatever their method.
+
+    Batch size, optimizer, learning rate and schedule are the paper's (section IV-A2).
 
     Attributes:
-        model: a name in :data:`camri_jax.models.PRESETS`.
-        feature_dim: dimension of the features; ``None`` keeps the model's own.
-        epochs: passes over the training images.
-        batch_size: images a step.
-        optimizer: Adam and AdamW with epsilon 1e-7, or SGD with Nesterov momentum 0.9.
-        learning_rate: its value at the first step.
-        schedule: constant, or a cosine from the learning rate down to zero.
-        ema_decay: weight of the past in the moving average of the weights, which is
-            then what is evaluated; 0 for none.
-        augment_pad: pixels of zero padding before a random crop; 0 for none.
-        augment_flip: mirror half of the images left to right.
+      model: a name in `camri_jax.models.PRESETS`.
+      feature_dim: dimension of the features; `None` keeps the model's own.
+      epochs: passes over the training images.
+      batch_size: images a step.
+      optimizer: Adam and AdamW with epsilon 1e-7, or SGD with Nesterov momentum 0.9.
+      learning_rate: its value at the first step.
+      schedule: constant, or a cosine from the learning rate down to zero.
+      ema_decay: weight of the past in the moving average of the weights, which is
+        then what is evaluated; 0 for none.
+      augment_pad: pixels of zero padding before a random crop; 0 for none.
+      augment_flip: mirror half of the images left to right.
     """
 
     model: Literal["small", "paper"] = "small"
@@ -121,10 +123,10 @@ class TrainConfig:
     """What the trials of one compiled program share.
 
     Attributes:
-        family: a name in :data:`camri_jax.methods.FAMILIES`.
-        num_classes: number of classes.
-        num_images: number of training images.
-        recipe: how they are trained.
+      family: a name in `camri_jax.methods.FAMILIES`.
+      num_classes: number of classes.
+      num_images: number of training images.
+      recipe: how they are trained.
     """
 
     family: str
@@ -147,12 +149,12 @@ class TrainConfig:
     @property
     def network(self) -> CNN:
         """The network that the trials train."""
-        dim = self.recipe.feature_dim
-        return PRESETS[self.recipe.model](
-            num_classes=self.num_classes,
-            use_bias=FAMILIES[self.family].use_bias,
-            **({} if dim is None else {"feature_dim": dim}),
+        network = PRESETS[self.recipe.model](
+            num_classes=self.num_classes, use_bias=FAMILIES[self.family].use_bias
         )
+        if self.recipe.feature_dim is None:
+            return network
+        return network.copy(feature_dim=self.recipe.feature_dim)
 
 
 def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -166,25 +168,25 @@ def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def init(
-    config: TrainConfig, image_shape: tuple[int, int, int], seed: jax.Array
+    config: TrainConfig, image_shape: tuple[int, ...], seed: jax.Array
 ) -> TrialState:
-    """Return the state of a trial before its first step.
+    """Returns the state of a trial before its first step.
 
     A seed fixes the weights, the order of the images, the dropout and the
     augmentation, for every method alike: methods can be compared in pairs.
 
     Args:
-        config: what the program's trials share.
-        image_shape: ``(height, width, channels)``.
-        seed: integer scalar.
+      config: what the program's trials share.
+      image_shape: `(height, width, channels)`.
+      seed: integer scalar.
 
     Returns:
-        The initial :class:`TrialState`.
+      The initial `TrialState`.
 
     Example:
-        >>> config = TrainConfig("angular", num_classes=10, num_images=640)
-        >>> int(init(config, (8, 8, 1), jnp.int32(0)).step)
-        0
+      >>> config = TrainConfig("angular", num_classes=10, num_images=640)
+      >>> int(init(config, (8, 8, 1), jnp.int32(0)).step)
+      0
     """
     key = jax.random.key(seed)
     images = jnp.zeros((1, *image_shape), jnp.uint8)
@@ -207,17 +209,17 @@ def train_step(
     images: jax.Array,
     labels: jax.Array,
 ) -> tuple[TrialState, jax.Array]:
-    """Take one optimizer step on one batch.
+    """Takes one optimizer step on one batch.
 
     Args:
-        config: what the program's trials share.
-        state: the trial's state.
-        hyperparameters: arrays of the trial's method.
-        images: ``[batch, height, width, channel]`` uint8.
-        labels: ``[batch]`` integers.
+      config: what the program's trials share.
+      state: the trial's state.
+      hyperparameters: arrays of the trial's method.
+      images: `[batch, height, width, channel]` uint8.
+      labels: `[batch]` integers.
 
     Returns:
-        The next state and the mean loss of the batch before the step.
+      The next state and the mean loss of the batch before the step.
     """
     loss_function = FAMILIES[config.family].loss
     dropout_key = _key(state, _DROPOUT)
@@ -256,21 +258,21 @@ def train_epoch(
     images: jax.Array,
     labels: jax.Array,
 ) -> tuple[TrialState, jax.Array]:
-    """Take one step on each batch of the shuffled images, in one ``scan``.
+    """Takes one step on each batch of the shuffled images, in one `scan`.
 
     The last, incomplete batch of a shuffle is left out, as all batches of a compiled
     loop have one shape; the next epoch shuffles anew.
 
     Args:
-        config: what the program's trials share.
-        state: the trial's state.
-        hyperparameters: arrays of the trial's method.
-        images: all ``config.num_images`` training images
-            ``[image, height, width, channel]``, uint8.
-        labels: ``[image]`` integers.
+      config: what the program's trials share.
+      state: the trial's state.
+      hyperparameters: arrays of the trial's method.
+      images: all `config.num_images` training images
+        `[image, height, width, channel]`, uint8.
+      labels: `[image]` integers.
 
     Returns:
-        The state after the epoch and the mean loss over its steps.
+      The state after the epoch and the mean loss over its steps.
     """
     recipe, shape = config.recipe, (config.num_batches, config.recipe.batch_size)
     order = jax.random.permutation(_key(state, _SHUFFLE), config.num_images)
@@ -302,16 +304,16 @@ def predict(
     *,
     batch_size: int = 256,
 ) -> Outputs:
-    """Embed images, a batch at a time.
+    """Embeds images, a batch at a time.
 
     Args:
-        config: what the program's trials share.
-        variables: from :func:`evaluated_variables`.
-        images: ``[image, height, width, channel]`` uint8.
-        batch_size: images embedded at once.
+      config: what the program's trials share.
+      variables: from `evaluated_variables`.
+      images: `[image, height, width, channel]` uint8.
+      batch_size: images embedded at once.
 
     Returns:
-        :class:`Outputs` with features ``[image, feature]``.
+      `Outputs` with features `[image, feature]`.
     """
     images, network = jnp.asarray(images), config.network
     num_images = images.shape[0]
@@ -320,11 +322,15 @@ def predict(
     index = jnp.minimum(jnp.arange(num_batches * batch_size), num_images - 1)
 
     def embed(_, index):
-        return None, network.apply(variables, images[index], train=False).features
+        return None, _embed(network, variables, images[index]).features
 
     _, features = jax.lax.scan(embed, None, index.reshape(num_batches, batch_size))
-    head = network.apply(variables, images[:1], train=False)
+    head = _embed(network, variables, images[:1])
     return head._replace(features=features.reshape(-1, features.shape[-1])[:num_images])
+
+
+def _embed(network: CNN, variables: dict[str, Tree], images: jax.Array) -> Outputs:
+    return cast(Outputs, network.apply(variables, images, train=False))
 
 
 def evaluate(
@@ -336,20 +342,20 @@ def evaluate(
     images: jax.Array,
     labels: jax.Array,
 ) -> Evaluation:
-    """Measure a trial on a set of images, without margin and without dropout.
+    """Measures a trial on a set of images, without margin and without dropout.
 
     Args:
-        config: what the program's trials share.
-        state: the trial's state.
-        hyperparameters: arrays of the trial's method.
-        important: ``[choice, class]`` bool, the choices of important classes for
-            which the threshold is moved.
-        constants: ``[constant]`` ascending, what is added to their logits.
-        images: ``[image, height, width, channel]`` uint8.
-        labels: ``[image]`` integers.
+      config: what the program's trials share.
+      state: the trial's state.
+      hyperparameters: arrays of the trial's method.
+      important: `[choice, class]` bool, the choices of important classes for
+        which the threshold is moved.
+      constants: `[constant]` ascending, what is added to their logits.
+      images: `[image, height, width, channel]` uint8.
+      labels: `[image]` integers.
 
     Returns:
-        An :class:`Evaluation`.
+      An `Evaluation`.
     """
     num_classes = config.num_classes
     outputs = predict(config, evaluated_variables(state), images)
