@@ -84,7 +84,7 @@ def write_mnist(folder):
     return {"FILES": files, "ARCHIVES": archives}
 
 
-def gtsrb_pictures(tracks=3, frames=4):
+def gtsrb_pictures(tracks=2, frames=2):
     """Names, classes and contents of training and of test pictures."""
     train = [
         (label, f"{track:05d}_{frame:05d}", label * 100 + track * 10 + frame)
@@ -92,7 +92,7 @@ def gtsrb_pictures(tracks=3, frames=4):
         for track in range(tracks)
         for frame in range(frames)
     ]
-    test = [(i % 43, f"{i:05d}", 10_000 + i) for i in range(86)]
+    test = [(42 - i, f"{i:05d}", 10_000 + i) for i in range(43)]
     return train, test
 
 
