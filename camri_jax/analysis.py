@@ -209,7 +209,7 @@ def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series:
         f"validation_{name}" if held_out else name for name in ("recall", "accuracy")
     )
     keeping = selected[selected["keeps_accuracy"]]
-    setting = keeping.iloc[[keeping[recall].argmax()]]
+    setting = keeping.nlargest(1, recall)
     by = ["dataset", "important", "method", *POINT]
     seeds = trials.merge(setting[by], on=by)
     return seeds.sort_values([recall, accuracy], ascending=False).iloc[0]

@@ -24,8 +24,8 @@ def trial_mesh(devices: Sequence[Any] | None = None) -> Mesh:
       The mesh.
 
     Example:
-      >>> trial_mesh(jax.devices()[:1]).shape
-      OrderedDict({'trial': 1})
+      >>> trial_mesh(jax.devices()[:1]).size
+      1
     """
     devices = jax.local_devices() if devices is None else devices
     return Mesh(np.asarray(devices), (TRIAL,))

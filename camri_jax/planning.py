@@ -196,6 +196,8 @@ def plan(
         "validation_fraction": config.validation_fraction,
         **asdict(config.recipe),
     }
+    if not len(dataset.test_labels):
+        raise ValueError(f"dataset {config.dataset} has no test images to report on")
     texts = config.important or IMPORTANT.get(config.dataset, ())
     if not texts:
         raise ValueError(

@@ -206,9 +206,10 @@ def _train_chunk(
                     states, hyperparameters, masks, constants, *watched
                 ).confusion
             )
-            # The device works on this epoch while the host waits for the last.
-            jax.block_until_ready(losses[max(epoch - 1, 0)])
-            on_epoch(epoch + 1)
+            if epoch:
+                # The device works on this epoch while the host waits for the last.
+                jax.block_until_ready(losses[epoch - 1])
+                on_epoch(epoch)
     evaluations = {
         part: programs.evaluate(states, hyperparameters, masks, constants, *data[part])
         for part in ("test", "validation")
@@ -218,6 +219,7 @@ def _train_chunk(
     losses, confusions, evaluations, variables = jax.device_get(
         (losses, confusions, evaluations, variables)
     )
+    on_epoch(epochs)
     return _Trained(
         np.stack(losses, 1),
         np.stack(confusions, 1),

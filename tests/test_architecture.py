@@ -68,10 +68,16 @@ DOCUMENTED = [
     "_angular",
     "_vectors",
     "_wasserstein",
+    "analysis",
     "losses",
+    "methods",
     "metrics",
+    "models",
+    "parallel",
     "penalties",
+    "planning",
     "sinkhorn",
+    "train",
 ]
 
 

@@ -183,6 +183,16 @@ def test_a_wrong_plan_is_named(changes, message):
         plan(**changes)
 
 
+def test_a_data_set_without_test_images_is_refused():
+    bare = dataclasses.replace(
+        DATASET,
+        test_images=DATASET.test_images[:0],
+        test_labels=DATASET.test_labels[:0],
+    )
+    with pytest.raises(ValueError, match="digits has no test images"):
+        planning.plan(SweepConfig(), bare)
+
+
 def test_a_data_set_without_default_needs_an_important_class():
     with pytest.raises(ValueError, match="important must name the class"):
         plan(dataset="npz:mine.npz")
