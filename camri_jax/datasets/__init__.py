@@ -42,8 +42,8 @@ def load(
       image_size: height and width in pixels; None: the data set's own, for `gtsrb` 48
         and for `awa2` and `folder:PATH` 64.
       validation_fraction: the share of each class, in [0, 1), that is moved from train
-        to validation. Examples that belong together, as the frames of one traffic
-        sign, stay together.
+        to validation, unless an .npz has a validation part of its own. Examples that
+        belong together, as the frames of one traffic sign, stay together.
       seed: chooses the held out examples.
       fit: how pictures of `folder:PATH` become square: `pad` with black, or `crop`.
 

@@ -67,8 +67,7 @@ def verify(path: Path, file: OfficialFile) -> None:
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing (md5 {file.md5}){_fetch_again(file)}")
-    with path.open("rb") as stream:
-        md5 = hashlib.file_digest(stream, "md5").hexdigest()
+    md5 = _md5(path)
     if md5 != file.md5:
         raise DatasetError(
             f"{path} is not the official {file.name}: {_what_it_is(path)}; its md5 is "
@@ -130,6 +129,25 @@ def _download(
         for left_over in folder.glob("*.tmp.*"):
             shutil.rmtree(left_over, ignore_errors=True)
     return [Path(downloaded[file.name]) for file in files]
+
+
+def _md5(path: Path) -> str:
+    from tqdm import tqdm
+
+    state, size = hashlib.md5(), path.stat().st_size
+    bar = tqdm(
+        total=size,
+        desc=f"checking {path.name}",
+        unit="B",
+        unit_scale=True,
+        delay=2,
+        disable=None,
+    )
+    with path.open("rb") as stream, bar:
+        while block := stream.read(2**20):
+            state.update(block)
+            bar.update(len(block))
+    return state.hexdigest()
 
 
 def _what_it_is(path: Path) -> str:

@@ -43,16 +43,9 @@ def resize_all(
             for start, target in zip(starts, targets, strict=True)
             if not target.exists()
         ]
+        done = concurrent.futures.as_completed(jobs)
         try:
-            done = concurrent.futures.as_completed(jobs)
-            for job in tqdm(
-                done,
-                "resizing",
-                len(jobs),
-                unit="chunk",
-                unit_scale=False,
-                disable=None,
-            ):
+            for job in tqdm(done, "resizing", len(jobs), unit="chunk", disable=None):
                 job.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
