@@ -7,6 +7,8 @@ import numpy as np
 
 from camri_jax.datasets.dataset import Dataset, DatasetError, digest
 
+_BLOCK = 4096  # images
+
 
 def hold_out(
     dataset: Dataset, fraction: float, *, seed: int, part: Literal["validation", "test"]
@@ -34,14 +36,14 @@ def hold_out(
         groups=groups,
     )
     moved: dict[str, np.ndarray | None] = {
-        f"{part}_images": dataset.train_images[held],
+        f"{part}_images": take(dataset.train_images, held),
         f"{part}_labels": dataset.train_labels[held],
     }
     if part == "validation":
         moved["validation_groups"] = None if groups is None else groups[held]
     return dataclasses.replace(
         dataset,
-        train_images=dataset.train_images[~held],
+        train_images=take(dataset.train_images, ~held),
         train_labels=dataset.train_labels[~held],
         train_groups=None if groups is None else groups[~held],
         fingerprint=digest(dataset.fingerprint, part, np.packbits(held)),
@@ -95,6 +97,35 @@ def held_out(
         order = np.random.default_rng((seed, label)).permutation(members)
         chosen |= np.isin(groups, order[:count])
     return chosen
+
+
+def take(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Copies some images; of a memory map, only a block at a time comes into memory.
+
+    Args:
+      images: uint8 `[n, height, width, channels]`.
+      chosen: bool `[n]`.
+
+    Returns:
+      `images[chosen]`.
+    """
+    if not isinstance(images, np.memmap):
+        return images[chosen]
+    taken = np.empty((np.count_nonzero(chosen), *images.shape[1:]), images.dtype)
+    filled = 0
+    for start in range(0, len(images), _BLOCK):
+        mask = chosen[start : start + _BLOCK]
+        # A map of its own, for pages stay in memory as long as their map is open.
+        block = np.memmap(
+            images.filename or "",
+            images.dtype,
+            "r",
+            images.offset + start * images.strides[0],
+            (len(mask), *images.shape[1:]),
+        )[mask]
+        taken[filled : filled + len(block)] = block
+        filled += len(block)
+    return taken
 
 
 def _refuse_groups_across_classes(groups: np.ndarray, labels: np.ndarray) -> None:

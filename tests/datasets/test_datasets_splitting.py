@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from camri_jax.datasets import DatasetError
 from camri_jax.datasets.dataset import make_dataset
-from camri_jax.datasets.splitting import held_out, hold_out
+from camri_jax.datasets.splitting import held_out, hold_out, take
 
 _FRACTIONS = st.floats(0.01, 0.99)
 
@@ -109,3 +109,17 @@ def test_held_out_examples_move_with_their_labels_and_groups():
     everything = np.concatenate([split.train_images, split.validation_images])
     assert sorted(everything.ravel()) == list(range(20))
     assert split.fingerprint != whole.fingerprint
+
+
+def test_images_of_a_memory_map_are_taken_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("camri_jax.datasets.splitting._BLOCK", 7)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 3, 5, 2), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    for share in (0.0, 0.5, 1.0):
+        chosen = rng.random(30) < share
+        taken = take(mapped, chosen)
+        assert type(taken) is np.ndarray
+        assert (taken == images[chosen]).all()
+        assert (take(images, chosen) == images[chosen]).all()
