@@ -31,6 +31,7 @@ class SweepConfig:
       data_dir: Directory of the data set's official files.
       image_size: Height and width that images are resized to, in pixels; None keeps
       the data set's own.
+      fit: How pictures of folder:PATH become square: padded with black, or cropped.
       validation_fraction: Share of the training images held out to pick settings and
       thresholds on.
       methods: Methods to train.
@@ -51,6 +52,7 @@ class SweepConfig:
     important: tuple[str, ...] = ()
     data_dir: str | None = None
     image_size: int | None = None
+    fit: Literal["pad", "crop"] = "pad"
     validation_fraction: float = 0.2
     methods: tuple[str, ...] = tuple(METHODS)
     margins: tuple[float, ...] = ()

@@ -19,7 +19,7 @@ from camri_jax import classifier, metrics, parallel, results, train
 from camri_jax.datasets import Dataset
 from camri_jax.methods import METHODS
 from camri_jax.planning import Chunk, Plan, train_config
-from camri_jax.train import Evaluation, TrainConfig, TrialState
+from camri_jax.train import Evaluation, TrainConfig
 
 _STEPS = 2.0 ** np.arange(-5, 6.25, 0.25)
 CONSTANTS = np.concatenate([-_STEPS[::-1], [0.0], _STEPS]).astype(np.float32)

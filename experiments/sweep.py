@@ -133,6 +133,7 @@ def load(config: SweepConfig) -> Dataset:
         data_dir=config.data_dir,
         image_size=config.image_size,
         validation_fraction=config.validation_fraction,
+        fit=config.fit,
     )
 
 
