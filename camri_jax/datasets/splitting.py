@@ -83,7 +83,8 @@ def held_out(
     """
     if groups is None:
         groups = np.arange(len(labels))
-    _refuse_groups_across_classes(groups, labels)
+    else:
+        _refuse_groups_across_classes(groups, labels)
     chosen = np.zeros(len(labels), bool)
     for label, name in enumerate(class_names):
         members = np.unique(groups[labels == label])
@@ -129,10 +130,11 @@ def take(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _refuse_groups_across_classes(groups: np.ndarray, labels: np.ndarray) -> None:
-    pairs = np.unique(np.stack([groups, labels.astype(groups.dtype)]), axis=1)[0]
-    repeated = pairs[:-1][pairs[:-1] == pairs[1:]]
-    if len(repeated):
+    order = np.lexsort((labels, groups))
+    same_group = groups[order][1:] == groups[order][:-1]
+    across = order[1:][same_group & (labels[order][1:] != labels[order][:-1])]
+    if len(across):
         raise DatasetError(
-            f"group {repeated[0]} has examples of several classes: it cannot be held "
-            "out by class; number the groups so that each lies in one class"
+            f"group {groups[across[0]]} has examples of several classes: it cannot be "
+            "held out by class; number the groups so that each lies in one class"
         )
