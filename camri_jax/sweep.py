@@ -66,12 +66,12 @@ def lift_programs(
     init = functools.partial(train.init, config, image_shape)
     train_epoch = functools.partial(train.train_epoch, config)
     evaluate = functools.partial(train.evaluate, config)
+    # Initialization runs once and holds a random generator for each weight: for a CPU,
+    # compiling it well takes longer than training an epoch.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    quickly = {"xla_backend_optimization_level": 1} if on_cpu else None
     return Programs(
-        # It runs once and holds a random generator for each weight: compiling it well
-        # takes longer than training an epoch.
-        parallel.lift(
-            init, mesh, (0,), compiler_options={"xla_backend_optimization_level": 1}
-        ),
+        parallel.lift(init, mesh, (0,), compiler_options=quickly),
         parallel.lift(train_epoch, mesh, (0, 0, None, None), donate_argnums=(0,)),
         parallel.lift(evaluate, mesh, (0, 0, 0, None, None, None)),
     )

@@ -309,7 +309,7 @@ def spread(line: pd.Series, name: str) -> str:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         console.print(f"[bold red]error[/]: {error}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
