@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from camri_jax import methods, train
-from camri_jax.train import Recipe, TrainConfig
+from camri_jax.config import Recipe, TrainConfig
 
 
 class Classifier(NamedTuple):

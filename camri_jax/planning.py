@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from camri_jax.config import Recipe, TrainConfig
 from camri_jax.datasets import Dataset, class_index
 from camri_jax.methods import FAMILIES, METHODS, points
-from camri_jax.train import Recipe, TrainConfig
 
 
 @dataclass(frozen=True)

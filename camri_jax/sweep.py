@@ -16,10 +16,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from camri_jax import classifier, metrics, parallel, results, train
+from camri_jax.config import TrainConfig
 from camri_jax.datasets import Dataset
 from camri_jax.methods import METHODS
 from camri_jax.planning import Chunk, Plan, train_config
-from camri_jax.train import Evaluation, TrainConfig
+from camri_jax.train import Evaluation
 
 _STEPS = 2.0 ** np.arange(-5, 6.25, 0.25)
 CONSTANTS = np.concatenate([-_STEPS[::-1], [0.0], _STEPS]).astype(np.float32)

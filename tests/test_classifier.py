@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from camri_jax import classifier, losses, train
-from camri_jax.train import Recipe, TrainConfig
+from camri_jax.config import Recipe, TrainConfig
 
 CONFIG = TrainConfig("angular", 3, 40, Recipe(feature_dim=4, batch_size=8))
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)

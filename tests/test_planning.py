@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camri_jax import datasets, planning
+from camri_jax.config import Recipe
 from camri_jax.methods import FAMILIES, METHODS
 from camri_jax.planning import SweepConfig
-from camri_jax.train import Recipe
 
 DATASET = datasets.load("digits", validation_fraction=0.2)
 

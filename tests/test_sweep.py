@@ -9,8 +9,8 @@ import pytest
 from test_parallel import COLLECTIVES
 
 from camri_jax import datasets, parallel, planning, results, sweep, train
+from camri_jax.config import Recipe
 from camri_jax.planning import SweepConfig
-from camri_jax.train import Recipe
 
 RECIPE = Recipe(feature_dim=4, epochs=2, batch_size=8)
 

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from camri_jax import train
+from camri_jax.config import Recipe, TrainConfig
 from camri_jax.methods import METHODS
-from camri_jax.train import Recipe, TrainConfig
 
 IMAGES = jax.random.randint(jax.random.key(0), (40, 8, 8, 1), 0, 256).astype(jnp.uint8)
 LABELS = jax.random.randint(jax.random.key(1), (40,), 0, 3)
