@@ -10,13 +10,12 @@ CPU cores.
 
 import argparse
 import functools
-import statistics
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pandas as pd
+from timing import median_seconds
 
 from camri_jax import models
 
@@ -68,13 +67,7 @@ def main() -> None:
             float(jnp.abs(a - b).max())
             for a, b in zip(*map(jax.tree.leaves, results), strict=True)
         )
-        seconds = {name: [] for name in LOWERINGS}
-        for _ in range(2 if arguments.quick else 7):
-            for name, run in sides.items():
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        medians = median_seconds(sides, 2 if arguments.quick else 7)
         for name in sides:
             lines.append(
                 {

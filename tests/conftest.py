@@ -8,7 +8,13 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 )
 
+import hypothesis
 import jax
+
+# In CI a failure must come from the commit, not from the day's examples.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+if "CI" in os.environ:
+    hypothesis.settings.load_profile("ci")
 
 # Programs that several tests compile are compiled once, and anew in every session.
 _CACHE = tempfile.TemporaryDirectory(prefix="camri_jax_tests_")
