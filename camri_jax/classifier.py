@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +12,7 @@ import jax
 import numpy as np
 
 from camri_jax import methods, train
+from camri_jax._files import written_whole
 from camri_jax.config import Recipe, TrainConfig
 
 
@@ -76,14 +75,8 @@ def save(
         for key, leaf in leaves
     }
     header = json.dumps({"config": asdict(config), "about": dict(about)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
-            file.close()
-            os.replace(file.name, path)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
 
 
 def load(path: Path) -> Classifier:

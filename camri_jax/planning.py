@@ -262,8 +262,7 @@ def _choice(
         if recall is None:
             raise ValueError(
                 f"important {text!r} needs the recall of finished cross-entropy trials "
-                "with the same settings; run --methods cross_entropy first, with any "
-                "class as important"
+                "on this data set; train those first, with any class as important"
             )
         order = np.argsort(recall, kind="stable")
         return (int(order[{"worst1": 0, "worst2": 1}.get(text, len(order) // 2)]),)

@@ -1,7 +1,5 @@
 """Rows of trained trials: one Parquet file a chunk, written whole or not at all."""
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from camri_jax._files import written_whole
 
 _NUMBERS = pa.list_(pa.float32())
 _COUNTS = pa.list_(pa.int32())
@@ -66,14 +66,8 @@ def write(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
       OSError: if the directory cannot be written.
     """
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, suffix=".unfinished")
-    os.close(descriptor)
-    try:
+    with written_whole(path) as unfinished:
         pq.write_table(table, unfinished, compression="zstd")
-        os.replace(unfinished, path)
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
 
 
 def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:

@@ -53,7 +53,7 @@ PRIVATE = {
     "_wasserstein": "losses",
 }
 # Free for all: they know nothing of the rooms.
-TOOLS = {"_check": set(), "_vectors": {"_check"}}
+TOOLS = {"_check": set(), "_files": set(), "_vectors": {"_check"}}
 # The only rooms that know these.
 OWNERS = {
     "flax": {"models"},
