@@ -11,20 +11,20 @@ larger sheet for each class in classes/; and counts.csv.
 import csv
 import dataclasses
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
+from loading import folder_name, load
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
 from camri_jax import datasets
-from camri_jax.datasets import Dataset, DatasetWarning
+from camri_jax.datasets import Dataset
 
 _GAP = 4  # pixels between pictures
 _LEAST = 48  # pixels of a picture's side on a sheet, small ones being enlarged
@@ -63,10 +63,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, args=argv, description=__doc__)
     if arguments.examples < 1:
         sys.exit(f"--examples is {arguments.examples}; it must be 1 or more")
-    name = arguments.dataset.replace(":", "_").replace("/", "_")
-    output = arguments.output or Path("results", "data", name)
+    output = arguments.output or Path("results", "data", folder_name(arguments.dataset))
     try:
-        dataset, notes = load(arguments)
+        dataset = load(
+            console,
+            arguments.dataset,
+            data_dir=arguments.data_dir,
+            image_size=arguments.image_size,
+            validation_fraction=arguments.validation_fraction,
+            seed=arguments.seed,
+            fit=arguments.fit,
+        )
         counts = count(dataset)
         (output / "classes").mkdir(parents=True, exist_ok=True)
         write_counts(output / "counts.csv", dataset.class_names, counts)
@@ -78,25 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (datasets.DatasetError, ImportError, OSError) as error:
         sys.exit(f"{arguments.dataset} cannot be shown: {error}")
     console.print(table(arguments.dataset, dataset, counts))
-    for note in notes:
-        console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
     for name in ("all_classes.png", "classes", "counts.csv"):
         console.print(str(output / name), highlight=False, soft_wrap=True)
-
-
-def load(arguments: Arguments) -> tuple[Dataset, list[str]]:
-    """Returns the data set and what its loader remarked."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DatasetWarning)
-        dataset = datasets.load(
-            arguments.dataset,
-            data_dir=arguments.data_dir,
-            image_size=arguments.image_size,
-            validation_fraction=arguments.validation_fraction,
-            seed=arguments.seed,
-            fit=arguments.fit,
-        )
-    return dataset, [str(warning.message) for warning in caught]
 
 
 def count(dataset: Dataset) -> dict[str, np.ndarray]:

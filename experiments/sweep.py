@@ -26,6 +26,7 @@ import jax
 import pandas as pd
 import tyro
 from jax.sharding import Mesh
+from loading import folder_name, load
 from rich import box
 from rich.console import Console
 from rich.progress import (
@@ -37,8 +38,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from camri_jax import analysis, datasets, figures, parallel, planning, results, sweep
+from camri_jax import analysis, figures, parallel, planning, results, sweep
 from camri_jax.datasets import Dataset
 from camri_jax.planning import Plan, SweepConfig
 
@@ -79,9 +81,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_jax()
     arguments = parse(argv)
     config = arguments.config
-    name = config.dataset.replace(":", "_").replace(os.sep, "_")
-    output = arguments.output or Path("results") / name
-    dataset = load(config)
+    output = arguments.output or Path("results", folder_name(config.dataset))
+    dataset = load(
+        console,
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        validation_fraction=config.validation_fraction,
+        fit=config.fit,
+    )
     mesh = parallel.trial_mesh()
     finished = results.read(output / "rows")
     plan = planning.plan(
@@ -125,16 +133,6 @@ def set_up_jax() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "camri_jax" / "xla"))
-
-
-def load(config: SweepConfig) -> Dataset:
-    return datasets.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        image_size=config.image_size,
-        validation_fraction=config.validation_fraction,
-        fit=config.fit,
-    )
 
 
 def print_plan(plan: Plan, dataset: Dataset, num_devices: int) -> None:
@@ -263,7 +261,7 @@ def show_table(lines: pd.DataFrame, important: str, on: str) -> Table:
         "test": "Settings picked on these very test images, as in the paper.",
     }[on]
     table = Table(
-        title=f"Important class: {important}",
+        title=Text(f"Important class: {important}"),
         caption=(
             "Test images, mean ± std over seeds; false alarms per 1,000 images.\n"
             f"{picked} ▼ accuracy below cross-entropy's."
@@ -310,7 +308,7 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError, ImportError) as error:
-        console.print(f"[bold red]error[/]: {error}", soft_wrap=True)
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("stopped; start the same command again to go on")
