@@ -14,8 +14,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import pandas as pd
-from timing import median_seconds
+from timing import median_seconds, report
 
 from camri_jax import models
 
@@ -79,11 +78,7 @@ def main() -> None:
                     "largest difference": difference,
                 }
             )
-    table = pd.DataFrame(lines)
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH}")
-    print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
-    if arguments.output:
-        table.to_csv(arguments.output, index=False)
+    report(lines, arguments.output)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
-from timing import median_seconds
+from timing import median_seconds, report
 
 from camri_jax import losses
 
@@ -84,11 +83,7 @@ def main() -> None:
         most = 20 if arguments.quick else 300
         repetitions = max(5, min(most, 30_000_000 // (BATCH * num_classes)))
         lines += measure(num_classes, repetitions)
-    table = pd.DataFrame(lines)
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH}")
-    print(table.to_string(index=False, float_format=lambda x: f"{x:.3g}"))
-    if arguments.output:
-        table.to_csv(arguments.output, index=False)
+    report(lines, arguments.output)
 
 
 if __name__ == "__main__":
