@@ -171,7 +171,7 @@ METHODS: dict[str, Method] = {
             family="weighted",
             class_sensitive=True,
             hyperparameters=_weighted,
-            grid={"weight": (4.0,), "cost": (1.0, 2.0)},
+            grid={"weight": (4.0,), "cost": (2.0,)},
             paper_grid={"weight": (1.0, *_PAPER_WEIGHTS), "cost": _PAPER_COSTS},
         ),
         Method(

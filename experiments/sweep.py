@@ -4,7 +4,7 @@
     python experiments/sweep.py --dataset cifar10 --data-dir DIR --important cat
     python experiments/sweep.py --preset paper --dataset gtsrb --dry-run
 
-Without arguments: 50 trials on the digits inside scikit-learn, in one to two minutes
+Without arguments: 45 trials on the digits inside scikit-learn, in one to two minutes
 on two CPU cores. What is written lies in --output: rows/*.parquet, table.csv,
 recall_accuracy.png. A sweep that was stopped goes on when it is started again.
 """
