@@ -125,11 +125,20 @@ class Trial(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Trials of one family that are trained at once, `width` with the padding."""
+    """Trials of one family that are trained at once.
+
+    Attributes:
+      family: its name.
+      trials: at most `width`.
+      width: trials with the padding; as `num_choices`, equal in a family's chunks, so
+        that one program serves them.
+      num_choices: the most choices of important classes that a trial has.
+    """
 
     family: str
     trials: tuple[Trial, ...]
     width: int
+    num_choices: int
 
     @property
     def name(self) -> str:
@@ -287,8 +296,10 @@ def _chunks(
             left = tuple(c for c in trial.choices if (trial.trial_id, c) not in done)
             if left:
                 missing.append(trial._replace(choices=left))
+        num_choices = max(len(trial.choices) for trial in planned)
         for start in range(0, len(missing), width):
-            chunks.append(Chunk(family, tuple(missing[start : start + width]), width))
+            some = tuple(missing[start : start + width])
+            chunks.append(Chunk(family, some, width, num_choices))
     return chunks
 
 

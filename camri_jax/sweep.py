@@ -325,8 +325,7 @@ def stack(chunk: Chunk, num_classes: int) -> tuple[Any, Any, Any]:
         )
         for trial in trials
     ]
-    num_choices = max(len(trial.choices) for trial in trials)
-    masks = np.zeros((len(trials), num_choices, num_classes), bool)
+    masks = np.zeros((chunk.width, chunk.num_choices, num_classes), bool)
     for trial, mask in zip(trials, masks, strict=True):
         for choice, row in zip(trial.choices, mask, strict=False):
             row[list(choice)] = True
