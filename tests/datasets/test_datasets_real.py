@@ -82,12 +82,13 @@ def start(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "gtsrb"])
-def test_first_and_second_start(name, start):
+def test_memory_of_first_and_second_start(name, start):
     first, second = start(name, "first"), start(name, "second")
     print(name, first, second)
-    assert first["peak"] < 2 * first["size"]
-    assert second["peak"] < first["size"]
-    assert second["seconds"] < 1
+    # What imports and the allocator take does not grow with the data.
+    fixed = 20e6
+    assert first["peak"] < 2 * first["size"] + fixed
+    assert second["peak"] < first["size"] + fixed
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "gtsrb"])
