@@ -189,7 +189,7 @@ def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     return table.iloc[np.lexsort((order, table["important"]))].reset_index(drop=True)
 
 
-def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series:
+def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series | None:
     """Returns the one trial to use, for one choice of important classes.
 
     Of the selected settings that keep accuracy, the one of highest mean recall; of its
@@ -202,13 +202,15 @@ def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series:
 
     Returns:
       The trial's line, with its `trial_id` and the `constant` to add to the logits of
-      the important classes.
+      the important classes; None if no setting keeps accuracy, as where all diverged.
     """
     held_out = selected["validation_recall"].notna().any()
     recall, accuracy = (
         f"validation_{name}" if held_out else name for name in ("recall", "accuracy")
     )
     keeping = selected[selected["keeps_accuracy"]]
+    if keeping.empty:
+        return None
     setting = keeping.nlargest(1, recall)
     by = ["dataset", "important", "method", *POINT]
     seeds = trials.merge(setting[by], on=by)

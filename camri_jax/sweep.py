@@ -88,7 +88,7 @@ def run(
     models: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Trains the plan's chunks and write the rows of each as it ends.
+    """Trains the plan's chunks and writes the rows of each as it ends.
 
     Args:
       plan: from `camri_jax.planning.plan`, for as many devices as the mesh has.

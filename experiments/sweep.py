@@ -113,11 +113,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check_baseline(plan: Plan, finished: pd.DataFrame) -> None:
     """Refuses to train what could not be compared with anything."""
-    known = set(same_settings(finished, plan)["method"])
-    if analysis.BASELINE not in known.union(plan.config.methods):
+    rows = same_settings(finished, plan)
+    rows = rows[rows["method"] == analysis.BASELINE]
+    known = set(map(tuple, rows["important"]))
+    wanted = {choice for trial in plan.trials for choice in trial.choices}
+    if analysis.BASELINE not in plan.config.methods and not wanted <= known:
         raise ValueError(
             f"methods must hold {analysis.BASELINE}, which the others are compared "
-            "with, unless its rows with the same settings lie in --output already"
+            "with, unless its rows with the same settings and important classes lie in "
+            "--output already"
         )
 
 
@@ -235,8 +239,10 @@ def report(plan: Plan, output: Path) -> None:
         console.print(f"{what:10}{path}", highlight=False, soft_wrap=True)
 
 
-def show_best(trial: pd.Series, models: Path) -> None:
-    """Says which trained model to use, if it was kept."""
+def show_best(trial: pd.Series | None, models: Path) -> None:
+    """Says which trained model to use, if there is one and it was kept."""
+    if trial is None:
+        return
     path = models / f"{trial['trial_id']}.npz"
     if not path.exists():
         return

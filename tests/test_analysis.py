@@ -170,6 +170,23 @@ def test_spread_is_over_seeds_and_leaves_out_the_diverged():
     assert line["recall_std"] == pytest.approx(0.1)
 
 
+def test_the_best_trial_is_of_the_best_setting_and_none_where_all_diverged():
+    rows = rows_of(
+        ("cross_entropy", None, (50, 90), (50, 90)),
+        ("camri", 0.1, (55, 86), (52, 90)),
+        ("camri", 0.2, (60, 80), (51, 80)),
+        ("camri", 0.3, (90, 40), (99, 99)),
+    )
+    lines = analysis.trials(rows)
+    best = analysis.best_trial(lines, analysis.select(analysis.settings(lines)))
+    assert best is not None
+    assert (best["method"], best["margin"]) == ("camri", 0.2)
+    lines = analysis.trials(rows.assign(diverged=True))
+    picked = analysis.select(analysis.settings(lines))
+    assert not picked["keeps_accuracy"].any()
+    assert analysis.best_trial(lines, picked) is None
+
+
 def test_selection_without_cross_entropy_is_refused():
     rows = rows_of(("camri", 0.1, (50, 90), (50, 90)))
     with pytest.raises(ValueError, match="must hold cross_entropy"):

@@ -138,6 +138,23 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_baseline_of_another_class_is_told_before_training(finished):
+    _, cwd = finished
+    other = ("--methods", "camri", "--important", "3", "--num-seeds", "1")
+    failed = command(*other, "--epochs", "1", cwd=cwd)
+    assert failed.returncode == 2
+    assert "methods must hold cross_entropy" in failed.stdout
+    assert "of 2 trials" not in failed.stdout
+
+
+def test_a_sweep_of_which_all_diverges_ends_with_its_table(tmp_path):
+    arguments = ("--methods", "cross_entropy", "--num-seeds", "1", "--epochs", "1")
+    done = command(*arguments, "--learning-rate", "1e38", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Important class" in done.stdout
+    assert (tmp_path / "results" / "digits" / "recall_accuracy.png").exists()
+
+
 def test_an_output_that_cannot_be_written_is_told_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     failed = command(*SMALL, "--output", "file", cwd=tmp_path)
