@@ -133,10 +133,17 @@ def same_settings(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def set_up_jax() -> None:
     """Gives a CPU one device a core, and keeps compiled programs between runs."""
     # Trials on devices of one core each run faster than one trial on all cores.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", num_cores())
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "camri_jax" / "xla"))
+
+
+def num_cores() -> int:
+    """Cores that this process may use: all, unless it is bound to some."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def print_plan(plan: Plan, dataset: Dataset, num_devices: int) -> None:

@@ -43,7 +43,10 @@ ROOMS = {
         "train",
     },
     "analysis": {"methods", "metrics", "results"},
-    "figures": {"analysis"},
+    "statistics": {"analysis"},
+    "figures": {"analysis", "statistics"},
+    "geometry": {"losses", "metrics", "penalties", "figures"},
+    "report": {"analysis", "figures", "results", "statistics"},
 }
 PRIVATE = {
     "_angles": "metrics",
@@ -57,11 +60,15 @@ TOOLS = {"_check": set(), "_files": set(), "_vectors": {"_check"}}
 # The only rooms that know these.
 OWNERS = {
     "flax": {"models"},
-    "matplotlib": {"figures"},
+    "itables": {"report"},
+    "jinja2": {"report"},
+    "matplotlib": {"figures", "geometry"},
     "optax": {"train"},
-    "pandas": {"analysis", "figures", "results"},
+    "pandas": {"analysis", "figures", "report", "results", "statistics"},
     "pyarrow": {"results"},
+    "scipy": {"statistics"},
     "sklearn": {"datasets"},
+    "statsmodels": {"statistics"},
     "tensorflow_datasets": {"datasets"},
     "tyro": set(),
 }
