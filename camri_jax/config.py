@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import jax.numpy as jnp
+
 from camri_jax.methods import FAMILIES
 from camri_jax.models import CNN, PRESETS
 
@@ -25,6 +27,8 @@ class Recipe:
         then what is evaluated; 0 for none.
       augment_pad: pixels of zero padding before a random crop; 0 for none.
       augment_flip: mirror half of the images left to right.
+      precision: type of the network's activations and matrix products. Weights,
+        optimizer, features and losses are float32 either way.
     """
 
     model: Literal["small", "paper"] = "small"
@@ -37,12 +41,14 @@ class Recipe:
     ema_decay: float = 0.0
     augment_pad: int = 0
     augment_flip: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("model", tuple(PRESETS)),
             ("optimizer", ("adam", "adamw", "sgd")),
             ("schedule", ("constant", "cosine")),
+            ("precision", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -94,7 +100,9 @@ class TrainConfig:
     def network(self) -> CNN:
         """The network that the trials train."""
         network = PRESETS[self.recipe.model](
-            num_classes=self.num_classes, use_bias=FAMILIES[self.family].use_bias
+            num_classes=self.num_classes,
+            use_bias=FAMILIES[self.family].use_bias,
+            dtype=jnp.dtype(self.recipe.precision),
         )
         if self.recipe.feature_dim is None:
             return network

@@ -164,6 +164,9 @@ class CNN(nn.Module):
       relu_features: ReLU between the dense layer and the last normalization, as in
         the paper's text; its authors' code, and the default, have none.
       batch_norm_momentum: weight of the past in the running statistics.
+      dtype: type of the activations and of the operands of matrix products; the
+        weights, the statistics of batch normalization, the global average and what
+        comes out are float32.
       convolution: `"patches"` (`patches_conv`, made for `scan` and
         `vmap`) or `"lax"` (`jax.lax.conv_general_dilated`).
 
@@ -185,6 +188,7 @@ class CNN(nn.Module):
     dropout_rate: float
     batch_norm_momentum: float
     relu_features: bool = False
+    dtype: Any = jnp.float32
     convolution: Convolution = "patches"
 
     @nn.compact
@@ -196,9 +200,10 @@ class CNN(nn.Module):
             use_running_average=not train,
             momentum=self.batch_norm_momentum,
             epsilon=1e-3,
+            dtype=self.dtype,
         )
         lowering = _CONVOLUTIONS[self.convolution]
-        x = images.astype(jnp.float32) / 255.0
+        x = (images.astype(jnp.float32) / 255.0).astype(self.dtype)
         for i, block in enumerate(self.blocks):
             if i > 0:
                 x = nn.Dropout(self.dropout_rate, deterministic=not train)(max_pool(x))
@@ -210,12 +215,18 @@ class CNN(nn.Module):
                         channels,
                         (3, 3),
                         kernel_init=nn.initializers.glorot_uniform(),
+                        dtype=self.dtype,
                         conv_general_dilated=lowering,
                     )(x)
                     x = nn.relu(x)
-        x = x.mean((1, 2))
-        x = nn.Dense(self.feature_dim, kernel_init=nn.initializers.he_normal())(x)
-        features = norm()(nn.relu(x) if self.relu_features else x)
+        x = x.mean((1, 2), dtype=jnp.float32)
+        x = nn.Dense(
+            self.feature_dim,
+            kernel_init=nn.initializers.he_normal(),
+            dtype=self.dtype,
+        )(x)
+        x = nn.relu(x) if self.relu_features else x
+        features = norm(dtype=jnp.float32)(x)
         return Outputs(features, *Head(self.num_classes, self.use_bias)(features))
 
     def _check(self, images: jax.Array) -> None:

@@ -207,6 +207,9 @@ def plan(
         "validation_fraction": config.validation_fraction,
         **asdict(config.recipe),
     }
+    if config.recipe.precision == "float32":
+        # Rows are older than this choice; those without it were trained in float32.
+        del settings["precision"]
     if not len(dataset.test_labels):
         raise ValueError(f"dataset {config.dataset} has no test images to report on")
     texts = config.important or IMPORTANT.get(config.dataset, ())

@@ -176,6 +176,45 @@ def test_dropout_acts_in_training_only():
     assert not np.allclose(*(features(True, key) for key in keys))
 
 
+# flax normalizes bfloat16 by float32 statistics.
+@jax.numpy_dtype_promotion("standard")
+@pytest.mark.parametrize("convolution", ["patches", "lax"])
+def test_bfloat16_is_in_the_products_alone(convolution):
+    images = jax.random.randint(jax.random.key(0), (16, 8, 8, 3), 0, 256)
+    images = images.astype(jnp.uint8)
+    results = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        network = _tiny(
+            num_classes=5, use_bias=True, dtype=dtype, convolution=convolution
+        )
+        variables = network.init(jax.random.key(1), images, train=False)
+        features = network.apply(
+            variables,
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(2)},
+        )
+        chex.assert_type(jax.tree.leaves((variables, features)), jnp.float32)
+        results[dtype] = variables, features
+        text = jax.jit(
+            lambda v, i, network=network: network.apply(v, i, train=False)
+        ).lower(variables, images)
+        in_bfloat16 = [
+            "bf16" in line
+            for line in text.as_text().splitlines()
+            if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
+        ]
+        assert len(in_bfloat16) == 6
+        assert set(in_bfloat16) == {dtype == jnp.bfloat16}
+    exact, rounded = results.values()
+    # The same weights from the same key; what comes out differs by rounding.
+    chex.assert_trees_all_equal(exact[0], rounded[0])
+    chex.assert_trees_all_close(exact[1], rounded[1], atol=0.3)
+    difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), exact[1], rounded[1])
+    assert max(jax.tree.leaves(difference)) > 0
+
+
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
