@@ -43,7 +43,8 @@ class SweepConfig:
       epsilons: Entropic regularization of Wasserstein.
       preset: A small grid, or the paper's.
       num_seeds: Trials of each setting, with seeds 0, 1, ...
-      trials_per_device: Trials that a device trains at once.
+      trials_per_device: Trials that a device trains at once; auto: the number that
+      takes the least time a trial, which is measured first.
       save_models: Keep the weights of every trial, for camri_jax.classifier.
       recipe: How trials are trained.
     """
@@ -62,7 +63,7 @@ class SweepConfig:
     epsilons: tuple[float, ...] = ()
     preset: Literal["default", "paper"] = "default"
     num_seeds: int = 5
-    trials_per_device: int = 8
+    trials_per_device: int | Literal["auto"] = 8
     save_models: bool = True
     recipe: Recipe = field(default_factory=Recipe)
 
@@ -72,10 +73,9 @@ class SweepConfig:
                 f"methods must be among {', '.join(METHODS)}, got {', '.join(unknown)}"
             )
         for name in ("num_seeds", "trials_per_device"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+            number = getattr(self, name)
+            if number != "auto" and number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
 
 
 PRESETS = {
@@ -220,7 +220,9 @@ def plan(
         )
     choices = [_choice(text, dataset.class_names, baseline_recall) for text in texts]
     trials = _trials(config, tuple(dict.fromkeys(choices)), settings)
-    chunks = _chunks(trials, done, config.trials_per_device, num_devices)
+    # "auto" is measured on a plan, of one trial a device.
+    width = 1 if config.trials_per_device == "auto" else config.trials_per_device
+    chunks = _chunks(trials, done, width, num_devices)
     num_classes = len(dataset.class_names)
     for chunk in chunks:
         train_config(chunk.family, dataset, config.recipe)
@@ -304,6 +306,25 @@ def _chunks(
             some = tuple(missing[start : start + width])
             chunks.append(Chunk(family, some, width, num_choices))
     return chunks
+
+
+def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
+    """Groups the trials of a family's chunks anew, at half the width.
+
+    Args:
+      chunks: of one family, wider than `num_devices`.
+      num_devices: devices that share a chunk.
+
+    Returns:
+      Chunks of the same trials in the same order.
+    """
+    family, _, width, num_choices = chunks[0]
+    width = num_devices * _ceil_div(width, 2 * num_devices)
+    trials = [trial for chunk in chunks for trial in chunk.trials]
+    return [
+        Chunk(family, tuple(trials[start : start + width]), width, num_choices)
+        for start in range(0, len(trials), width)
+    ]
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -4,9 +4,9 @@ A chunk is as many trials of one method as the devices train at once, and ends i
 file: several sweeps may write to one directory, and none loses more than its chunk.
 """
 
-import functools
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from camri_jax import classifier, metrics, parallel, results, train
-from camri_jax.config import TrainConfig
 from camri_jax.datasets import Dataset
-from camri_jax.methods import METHODS
-from camri_jax.planning import Chunk, Plan, train_config
+from camri_jax.planning import Chunk, Plan, halve, train_config
+from camri_jax.programs import Programs, lift_programs, out_of_memory, stack
 from camri_jax.train import Evaluation
 
 _STEPS = 2.0 ** np.arange(-5, 6.25, 0.25)
@@ -33,49 +32,6 @@ class Progress(NamedTuple):
     num_done: float
     num_trials: int
     family: str
-
-
-class Programs(NamedTuple):
-    """The functions of one method, lifted over trials and devices.
-
-    Attributes:
-      init: `(seeds, )` to states.
-      train_epoch: `(states, hyperparameters, images, labels)` to states, losses.
-      evaluate: `(states, hyperparameters, important, constants, images, labels)`
-        to an `Evaluation`.
-    """
-
-    init: jax.stages.Wrapped
-    train_epoch: jax.stages.Wrapped
-    evaluate: jax.stages.Wrapped
-
-
-def lift_programs(
-    config: TrainConfig, image_shape: tuple[int, ...], mesh: Mesh
-) -> Programs:
-    """Lifts initialization, training and evaluation of one method over trials.
-
-    Args:
-      config: what the method's trials share.
-      image_shape: `(height, width, channels)`.
-      mesh: from `camri_jax.parallel.trial_mesh`.
-
-    Returns:
-      The `Programs`; images, labels and constants are shared by the trials,
-      all other arguments lead with a trial axis.
-    """
-    init = functools.partial(train.init, config, image_shape)
-    train_epoch = functools.partial(train.train_epoch, config)
-    evaluate = functools.partial(train.evaluate, config)
-    # Initialization runs once and holds a random generator for each weight: for a CPU,
-    # compiling it well takes longer than training an epoch.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    quickly = {"xla_backend_optimization_level": 1} if on_cpu else None
-    return Programs(
-        parallel.lift(init, mesh, (0,), compiler_options=quickly),
-        parallel.lift(train_epoch, mesh, (0, 0, None, None), donate_argnums=(0,)),
-        parallel.lift(evaluate, mesh, (0, 0, 0, None, None, None)),
-    )
 
 
 def run(
@@ -102,11 +58,17 @@ def run(
 
     Raises:
       OSError: if the rows of a chunk cannot be written.
+      MemoryError: if a device cannot train even one trial.
+
+    Where a device's memory does not do, it warns, and goes on with half as many
+    trials at once.
     """
     data = _place(dataset, mesh)
     config, num_done = plan.config, 0
     programs: dict[str, Programs] = {}
-    for chunk in plan.chunks:
+    waiting = list(plan.chunks)
+    while waiting:
+        chunk = waiting[0]
         if chunk.family not in programs:
             programs[chunk.family] = lift_programs(
                 train_config(chunk.family, dataset, config.recipe),
@@ -119,15 +81,24 @@ def run(
             report(Progress(done, plan.num_missing, chunk.family))
 
         start = time.perf_counter()
-        trained = _train_chunk(
-            programs[chunk.family],
-            chunk,
-            len(dataset.class_names),
-            config.recipe.epochs,
-            data,
-            mesh,
-            on_epoch,
-        )
+        try:
+            trained = _train_chunk(
+                programs[chunk.family],
+                chunk,
+                len(dataset.class_names),
+                config.recipe.epochs,
+                data,
+                mesh,
+                on_epoch,
+            )
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            trained = None
+        if trained is None:
+            # Not within `except`, where the error keeps the failed arrays alive.
+            waiting = _narrow(waiting, mesh.size)
+            continue
         seconds = time.perf_counter() - start
         facts = {
             **provenance,
@@ -140,38 +111,26 @@ def run(
         rows = _rows(plan, dataset.class_names, chunk, trained, json.dumps(facts))
         results.write(rows, output / f"{chunk.name}.parquet")
         num_done += len(chunk.trials)
+        waiting.pop(0)
 
 
-def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
-    """Returns the memory that a device needs to train the plan's widest chunk.
-
-    Compiles that chunk's epoch and asks the compiler, so it holds for this backend;
-    the program itself and what the allocator loses come on top.
-
-    Args:
-      plan: from `camri_jax.planning.plan`.
-      dataset: the images it was made for.
-      mesh: the devices.
-
-    Returns:
-      Bytes; 0 if there is nothing to train.
-    """
-    if not plan.chunks:
-        return 0
-    chunk = max(plan.chunks, key=lambda chunk: chunk.width)
-    config = train_config(chunk.family, dataset, plan.config.recipe)
-    programs = lift_programs(config, dataset.train_images.shape[1:], mesh)
-    seeds, hyperparameters, _ = stack(chunk, config.num_classes)
-    states = jax.eval_shape(programs.init, seeds)
-    images, labels = (
-        jax.ShapeDtypeStruct(array.shape, array.dtype)
-        for array in (dataset.train_images, dataset.train_labels)
+def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:
+    """Halves the width of the first chunk's family, for which memory did not do."""
+    family, width = waiting[0].family, waiting[0].width
+    if width <= num_devices:
+        raise MemoryError(
+            "one trial at once is more than a device's memory holds; choose a smaller "
+            "batch_size, model or image_size, or precision bfloat16"
+        )
+    of_family = [chunk for chunk in waiting if chunk.family == family]
+    narrow = halve(of_family, num_devices)
+    warnings.warn(
+        f"out of memory with {width // num_devices} trials a device: going on with "
+        f"{narrow[0].width // num_devices}",
+        RuntimeWarning,
+        stacklevel=3,
     )
-    lowered = programs.train_epoch.lower(states, hyperparameters, images, labels)
-    need = lowered.compile().memory_analysis()
-    assert need is not None, "CPU, GPU and TPU all have this analysis"
-    arguments = need.argument_size_in_bytes - need.alias_size_in_bytes
-    return arguments + need.output_size_in_bytes + need.temp_size_in_bytes
+    return [*narrow, *(chunk for chunk in waiting if chunk.family != family)]
 
 
 class _Trained(NamedTuple):
@@ -305,29 +264,3 @@ def _place(dataset: Dataset, mesh: Mesh) -> dict[str, tuple[jax.Array, jax.Array
         for name, (images, labels) in parts.items()
         if len(labels)
     }
-
-
-def stack(chunk: Chunk, num_classes: int) -> tuple[Any, Any, Any]:
-    """Stacks a chunk's trials, padded to its width with the last of them.
-
-    Args:
-      chunk: of a plan.
-      num_classes: number of classes.
-
-    Returns:
-      Seeds `[trial]`, hyperparameters with a leading trial axis, and masks of the
-      choices of important classes `[trial, choice, num_classes]`.
-    """
-    trials = chunk.trials + chunk.trials[-1:] * (chunk.width - len(chunk.trials))
-    hyperparameters = [
-        METHODS[trial.method].hyperparameters(
-            num_classes, trial.choices[0], **trial.point
-        )
-        for trial in trials
-    ]
-    masks = np.zeros((chunk.width, chunk.num_choices, num_classes), bool)
-    for trial, mask in zip(trials, masks, strict=True):
-        for choice, row in zip(trial.choices, mask, strict=False):
-            row[list(choice)] = True
-    seeds = np.array([trial.seed for trial in trials], np.int32)
-    return seeds, jax.tree.map(lambda *x: np.stack(x), *hyperparameters), masks

@@ -12,6 +12,7 @@ recall_accuracy.png. A sweep that was stopped goes on when it is started again.
 import argparse
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -40,7 +41,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from camri_jax import analysis, figures, parallel, planning, results, sweep
+from camri_jax import (
+    analysis,
+    figures,
+    parallel,
+    planning,
+    programs,
+    results,
+    sweep,
+)
 from camri_jax.datasets import Dataset
 from camri_jax.planning import Plan, SweepConfig
 
@@ -92,19 +101,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     mesh = parallel.trial_mesh()
     finished = results.read(output / "rows")
-    plan = planning.plan(
-        config,
-        dataset,
+    make_plan = functools.partial(
+        planning.plan,
+        dataset=dataset,
         done=results.pairs(finished),
         baseline_recall=analysis.baseline_recall(finished, config.dataset),
         num_devices=mesh.size,
     )
+    plan = make_plan(config)
+    if not arguments.dry_run:
+        check_baseline(plan, finished)
+    if config.trials_per_device == "auto":
+        width = choose_width(plan, dataset, finished, mesh)
+        plan = make_plan(dataclasses.replace(config, trials_per_device=width))
     print_plan(plan, dataset, mesh.size)
     if arguments.dry_run:
-        memory = sweep.memory_bytes(plan, dataset, mesh)
+        memory = programs.memory_bytes(plan, dataset, mesh)
         console.print(f"memory    {memory / 2**20:,.0f} MiB a device, by the compiler")
         return
-    check_baseline(plan, finished)
     if plan.chunks:
         (output / "rows").mkdir(parents=True, exist_ok=True)
         train(plan, dataset, output, mesh, argv)
@@ -123,6 +137,23 @@ def check_baseline(plan: Plan, finished: pd.DataFrame) -> None:
             "with, unless its rows with the same settings and important classes lie in "
             "--output already"
         )
+
+
+def choose_width(
+    plan: Plan, dataset: Dataset, finished: pd.DataFrame, mesh: Mesh
+) -> int:
+    """Trials a device: as in finished rows of these devices, or else by measurement."""
+    device = mesh.devices.flat[0].device_kind
+    facts = map(json.loads, same_settings(finished, plan)["provenance"].unique())
+    widths = [
+        fact["width"] // mesh.size
+        for fact in facts
+        if (fact["device"], fact["num_devices"]) == (device, mesh.size)
+    ]
+    if widths:
+        return max(widths)
+    with console.status("measuring how many trials to train at once"):
+        return programs.best_width(plan, dataset, mesh)
 
 
 def same_settings(rows: pd.DataFrame, plan: Plan) -> pd.DataFrame:
@@ -320,7 +351,7 @@ def spread(line: pd.Series, name: str) -> str:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -6,7 +6,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from test_parallel import COLLECTIVES
 
 from camri_jax import datasets, parallel, planning, results, sweep, train
 from camri_jax.config import Recipe
@@ -211,36 +210,45 @@ def test_one_program_serves_a_family_and_does_not_communicate(
     assert len(plan.chunks) > 2
 
 
-@pytest.mark.parametrize("family", ["weighted", "wasserstein", "angular"])
-def test_compiled_programs_hold_no_collectives(data_file, family):
-    dataset = datasets.load(f"npz:{data_file}")
-    mesh = parallel.trial_mesh()
-    method = {"weighted": "cross_entropy", "angular": "camri"}.get(family, family)
-    plan = planning.plan(
-        SweepConfig(f"npz:{data_file}", ("1",), methods=(method,), recipe=RECIPE),
-        dataset,
-        num_devices=mesh.size,
-    )
-    config = planning.train_config(family, dataset, RECIPE)
-    programs = sweep.lift_programs(config, (8, 8, 1), mesh)
-    seeds, values, masks = sweep.stack(plan.chunks[0], 3)
-    states = jax.eval_shape(programs.init, seeds)
-    train_data = dataset.train_images, dataset.train_labels
-    lowered = [programs.train_epoch.lower(states, values, *train_data)]
-    if family == "angular":
-        constants = sweep.CONSTANTS
-        lowered += [
-            programs.init.lower(seeds),
-            programs.evaluate.lower(states, values, masks, constants, *train_data),
-        ]
-    for program in lowered:
-        assert not COLLECTIVES.search(program.compile().as_text())
+def scarce(lift, largest):
+    """`lift_programs` for a device with memory for so many trials in all."""
+
+    def limited(*arguments):
+        lifted = lift(*arguments)
+
+        def train_epoch(states, *rest):
+            if states.step.size > largest:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            return lifted.train_epoch(states, *rest)
+
+        return lifted._replace(train_epoch=train_epoch)
+
+    return limited
 
 
-def test_memory_grows_with_the_width(data_file, tmp_path):
-    dataset = datasets.load(f"npz:{data_file}", validation_fraction=0.3)
-    needs = []
-    for per_device in (1, 2):
-        plan = start(data_file, tmp_path, run=False, trials_per_device=per_device)
-        needs.append(sweep.memory_bytes(plan, dataset, parallel.trial_mesh()))
-    assert 0 < needs[0] < needs[1] < 3 * needs[0]
+def test_out_of_memory_halves_the_width_and_goes_on(
+    data_file, finished, tmp_path, monkeypatch
+):
+    _, whole = finished
+    monkeypatch.setattr(sweep, "lift_programs", scarce(sweep.lift_programs, 4))
+    with pytest.warns(RuntimeWarning, match="with 4 trials a device: going on with 2"):
+        start(data_file, tmp_path, num_seeds=4, trials_per_device=4)
+    rows = results.read(tmp_path)
+    assert len(rows) == len(set(rows["trial_id"])) == 8
+    widths = {json.loads(provenance)["width"] for provenance in rows["provenance"]}
+    assert widths == {4}
+    shared = rows.merge(results.read(whole), on="trial_id")
+    assert len(shared) == 4
+    # Trained in the very width of the sweep that had memory enough.
+    for a, b in zip(shared["test_curve_x"], shared["test_curve_y"], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_memory_for_not_one_trial_is_told(data_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "lift_programs", scarce(sweep.lift_programs, 0))
+    with (
+        pytest.warns(RuntimeWarning, match="going on with 1"),
+        pytest.raises(MemoryError, match="smaller batch_size"),
+    ):
+        start(data_file, tmp_path)
+    assert len(results.read(tmp_path)) == 0
