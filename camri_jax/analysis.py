@@ -1,88 +1,96 @@
 """From rows of trials to the numbers of the tables: measures, selection, spread."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from camri_jax import metrics
+from camri_jax.curves import BASELINE, MEASURES, POINT, confusions, each, measures
 from camri_jax.methods import METHODS
 
-POINT = ["margin", "scale", "weight", "cost", "epsilon"]
-"""Columns of the hyperparameters."""
+_MOVED = "+threshold"
 
-BASELINE = "cross_entropy"
-THRESHOLD = "threshold"
-"""The method that moves the threshold of a trained cross-entropy."""
+
+def moved(method: str) -> str:
+    """Returns the name of a method whose threshold is moved after training.
+
+    >>> moved("camri")
+    'camri+threshold'
+    """
+    return method + _MOVED
+
+
+def trained(method: str) -> str:
+    """Returns the method that was trained, without what was moved afterwards.
+
+    >>> trained("camri+threshold"), trained("camri")
+    ('camri', 'camri')
+    """
+    return method.removesuffix(_MOVED)
+
 
 LABELS = {name: method.label for name, method in METHODS.items()} | {
-    THRESHOLD: "threshold moving"
+    moved(name): f"{method.label}, threshold moved" for name, method in METHODS.items()
 }
 """What tables and figures call each method."""
 
-MEASURES = ["recall", "accuracy", "precision", "other_recall", "false_alarms"]
-
-
-def measures(confusion: np.ndarray, important: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns what counts about confusion matrices when some classes are important.
-
-    Args:
-      confusion: counts `[..., true, predicted]`.
-      important: indices of the important classes.
-
-    Returns:
-      Arrays `[...]`: `recall`, the mean recall of the important classes; `accuracy`;
-      `precision`, the share of examples predicted as important that are so predicted
-      rightly; `other_recall`, the mean recall of the other classes; `false_alarms`,
-      examples of other classes predicted as important, per 1,000 examples. NaN where
-      there is nothing to count.
-
-    >>> numbers = measures(np.array([[9, 1], [2, 8]]), [1])
-    >>> {name: round(float(value), 3) for name, value in numbers.items()}
-    {'recall': 0.8, 'accuracy': 0.85, 'precision': 0.889, 'other_recall': 0.9, \
-'false_alarms': 50.0}
-    """
-    important = list(important)
-    others = np.setdiff1d(np.arange(confusion.shape[-1]), important)
-    recall = np.asarray(metrics.recall(confusion))
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)[..., important].sum(-1)
-    alarms = confusion[..., important].sum((-2, -1))
-    false_alarms = confusion[..., others, :][..., important].sum((-2, -1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "recall": np.nanmean(recall[..., important], -1),
-            "accuracy": np.asarray(metrics.accuracy(confusion)),
-            "precision": right / alarms,
-            "other_recall": np.nanmean(recall[..., others], -1),
-            "false_alarms": 1000 * false_alarms / confusion.sum((-2, -1)),
-        }
-
 
 def trials(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the measures of trials, and of cross-entropy with its threshold moved.
+    """Returns the measures of trials, as trained and with their thresholds moved.
 
-    The constant of threshold moving is picked on the trial's own validation images:
-    the one of highest recall among those that keep the accuracy of constant 0.
+    Moving the threshold adds a constant to the logits of the important classes. It is
+    picked on the trial's own validation images, and for every method by the same rule:
+    of the constants that keep the validation accuracy of cross-entropy of the same
+    seed, as trained, the one of highest validation recall. So a method that is more
+    accurate than cross-entropy may spend that on recall, and one that is less accurate
+    must first make it good. Where no constant keeps it, the most accurate one counts;
+    where that seed has no cross-entropy, the trial's own accuracy is the one to keep.
 
     Args:
       rows: from `camri_jax.results.read`.
 
     Returns:
-      One line a trial and choice of important classes: `trial_id`, `dataset`, `method`,
-      `important` (names joined by +), hyperparameters, `seed`, `diverged`, `constant`,
-      the `MEASURES` on the test images, and the same on the validation images as
-      `validation_...`, NaN without any. Diverged trials have no measures.
+      A line for each trial and choice of important classes as trained, and, if it has
+      validation images, one under the name `moved(method)`: `trial_id`, `dataset`,
+      `method`, `important` (names joined by +), hyperparameters, `seed`, `diverged`,
+      `constant`, the `MEASURES` on the test images, and the same on the validation
+      images as `validation_...`, NaN without any. Diverged trials have no measures.
     """
+    accuracies = {
+        (row.dataset, row.seed): _accuracy_to_keep(row)
+        for row in each(rows[rows["method"] == BASELINE])
+        if not row.diverged and confusions(row, "validation") is not None
+    }
     lines = []
-    for row in rows.itertuples():
+    for row in each(rows):
         lines.append(_line(row, str(row.method), constant=0.0))
-        held_out = _curve(row, "validation")
-        if row.method == BASELINE and held_out is not None:
-            lines.append(_line(row, THRESHOLD, constant=_moved(row, held_out)))
+        if confusions(row, "validation") is not None:
+            to_keep = accuracies.get((row.dataset, row.seed))
+            constant = 0.0 if row.diverged else _picked(row, to_keep)
+            lines.append(_line(row, moved(str(row.method)), constant=constant))
     return pd.DataFrame(lines)
 
 
-def _line(row, method: str, constant: float) -> dict:
+def _accuracy_to_keep(row: Any) -> float:
+    """Validation accuracy as trained."""
+    confusion = confusions(row, "validation")[row.constants == 0]
+    return float(metrics.accuracy(confusion)[0])
+
+
+def _picked(row: Any, accuracy: float | None) -> float:
+    """The constant of highest validation recall that keeps a validation accuracy."""
+    numbers = measures(confusions(row, "validation"), row.important)
+    if accuracy is None:
+        accuracy = _accuracy_to_keep(row)
+    keeps = numbers["accuracy"] >= min(accuracy, numbers["accuracy"].max())
+    recall = np.where(keeps, numbers["recall"], -1.0)
+    # Of equals, the smallest move.
+    best = np.flatnonzero(recall == recall.max())
+    return float(row.constants[best[np.argmin(np.abs(row.constants[best]))]])
+
+
+def _line(row: Any, method: str, constant: float) -> dict:
     line = {
         "trial_id": row.trial_id,
         "dataset": row.dataset,
@@ -94,7 +102,7 @@ def _line(row, method: str, constant: float) -> dict:
         "constant": constant,
     }
     for prefix, part in (("", "test"), ("validation_", "validation")):
-        curve = _curve(row, part)
+        curve = confusions(row, part)
         if curve is None or row.diverged:
             numbers = dict.fromkeys(MEASURES, np.nan)
         else:
@@ -102,25 +110,6 @@ def _line(row, method: str, constant: float) -> dict:
             numbers = measures(curve[at], row.important)
         line |= {prefix + name: float(value) for name, value in numbers.items()}
     return line
-
-
-def _curve(row, part: str) -> np.ndarray | None:
-    """Confusion matrices `[constant, true, predicted]` of one part, if it has any."""
-    num_classes = len(row.class_names)
-    flat = getattr(row, f"{part}_curve")
-    if flat is None or len(flat) == 0:
-        return None
-    return np.reshape(flat, (-1, num_classes, num_classes))
-
-
-def _moved(row, curve: np.ndarray) -> float:
-    """The constant of highest validation recall that keeps validation accuracy."""
-    numbers = measures(curve, row.important)
-    keeps = numbers["accuracy"] >= numbers["accuracy"][row.constants == 0]
-    recall = np.where(keeps, numbers["recall"], -1.0)
-    # Of equals, the smallest move.
-    best = np.flatnonzero(recall == recall.max())
-    return float(row.constants[best[np.argmin(np.abs(row.constants[best]))]])
 
 
 def settings(trials: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +206,11 @@ def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series | None
     return seeds.sort_values([recall, accuracy], ascending=False).iloc[0]
 
 
-_ORDER = [BASELINE, THRESHOLD, *(name for name in METHODS if name != BASELINE)]
+_ORDER = [
+    variant
+    for name in (BASELINE, *(name for name in METHODS if name != BASELINE))
+    for variant in (name, moved(name))
+]
 
 
 def describe(line: pd.Series) -> str:

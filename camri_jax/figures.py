@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from camri_jax.analysis import LABELS, describe
+from camri_jax.analysis import LABELS, describe, moved, trained
 
 # Okabe and Ito's colours, told apart by colour-blind readers, each with a marker.
 STYLES = {
     "cross_entropy": ("#000000", "o"),
-    "threshold": ("#7f7f7f", "X"),
     "weighted_cross_entropy": ("#e69f00", "^"),
     "real_world_weight_cross_entropy": ("#56b4e9", "v"),
     "wasserstein": ("#009e73", "D"),
@@ -21,6 +20,18 @@ STYLES = {
     "camri": ("#d55e00", "*"),
 }
 """Colour and marker of each method."""
+
+
+def style(method: str) -> dict[str, str]:
+    """Returns a method's look as matplotlib takes it; hollow if its threshold moved.
+
+    >>> style("cross_entropy")["markerfacecolor"], style("camri+threshold")["marker"]
+    ('#000000', '*')
+    """
+    colour, marker = STYLES[trained(method)]
+    filled = method == trained(method)
+    face = colour if filled else "white"
+    return {"color": colour, "marker": marker, "markerfacecolor": face}
 
 
 def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
@@ -40,17 +51,17 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(1.5 + 4.6 * len(choices), 4.8), layout="constrained")
     panels = figure.subplots(1, len(choices), squeeze=False)[0]
     for panel, important in zip(panels, choices, strict=True):
-        for name, (colour, marker) in STYLES.items():
-            size = 13 if marker == "*" else 8
+        for name in [name for base in STYLES for name in (base, moved(base))]:
+            look = style(name)
+            size = 13 if look["marker"] == "*" else 8
             some = settings.query("important == @important and method == @name")
             panel.plot(
                 some["accuracy"],
                 some["recall"],
                 linestyle="none",
-                marker=marker,
                 markersize=0.6 * size,
-                color=colour,
                 alpha=0.3,
+                **look,
             )
             best = selected.query("important == @important and method == @name")
             for _, line in best.iterrows():
@@ -59,16 +70,15 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
                     line["recall"],
                     xerr=np.nan_to_num(line["accuracy_std"]),
                     yerr=np.nan_to_num(line["recall_std"]),
-                    marker=marker,
                     markersize=size,
-                    color=colour,
                     elinewidth=0.8,
                     linestyle="none",
                     label=f"{LABELS[name]}  {describe(line)}",
+                    **look,
                 )
             if name == "cross_entropy" and len(best):
                 panel.axvline(
-                    best["accuracy"].iloc[0], color=colour, lw=0.8, ls=":", zorder=0
+                    best["accuracy"].iloc[0], color="black", lw=0.8, ls=":", zorder=0
                 )
         panel.set_title(f"important: {important}")
         panel.set_xlabel("accuracy, mean and std over seeds")

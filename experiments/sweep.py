@@ -311,8 +311,8 @@ def show_table(lines: pd.DataFrame, important: str, on: str) -> Table:
             f"{picked} ▼ accuracy below cross-entropy's."
         ),
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+        padding=0,
+        show_edge=False,
     )
     table.add_column("method, setting", no_wrap=True)
     for name in (
@@ -328,7 +328,7 @@ def show_table(lines: pd.DataFrame, important: str, on: str) -> Table:
     for _, line in lines.iterrows():
         loses = line["accuracy"] < baseline - 1e-9
         table.add_row(
-            name_of(line),
+            title(line),
             spread(line, "recall"),
             spread(line, "accuracy") + ("▼" if loses else " "),
             f"{line['precision']:.3f}",
@@ -338,6 +338,13 @@ def show_table(lines: pd.DataFrame, important: str, on: str) -> Table:
             style="dim" if loses else None,
         )
     return table
+
+
+def title(line: pd.Series) -> str:
+    """A method that is moved stands under itself, and need not be named again."""
+    if line["method"] == analysis.trained(line["method"]):
+        return name_of(line)
+    return f"  + threshold {analysis.describe(line)}".rstrip()
 
 
 def name_of(line: pd.Series) -> str:

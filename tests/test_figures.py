@@ -37,8 +37,9 @@ def test_every_setting_is_a_marker_and_every_method_in_the_legend(drawn):
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert [text.split("  ")[0] for text in texts] == [
         "cross-entropy",
-        "threshold moving",
+        "cross-entropy, threshold moved",
         "CAMRI",
+        "CAMRI, threshold moved",
     ]
 
 
@@ -48,6 +49,13 @@ def test_a_picture_is_written(drawn, tmp_path):
 
 
 def test_every_method_has_a_look_of_its_own():
-    assert set(figures.STYLES) == {*METHODS, analysis.THRESHOLD}
+    assert set(figures.STYLES) == set(METHODS)
     colours, markers = zip(*figures.STYLES.values(), strict=True)
     assert len(set(colours)) == len(set(markers)) == len(figures.STYLES)
+
+
+def test_a_moved_threshold_has_its_methods_look_but_hollow():
+    for name in METHODS:
+        plain, hollow = figures.style(name), figures.style(analysis.moved(name))
+        assert hollow.pop("markerfacecolor") != plain.pop("markerfacecolor")
+        assert hollow == plain

@@ -57,7 +57,7 @@ def test_the_table_says_what_the_rows_say(finished):
         (line,) = [x for x in rows_of_table if x.startswith(label)]
         for values in (recall, accuracy):
             assert f"{np.mean(values):.3f}±{np.std(values, ddof=1):.3f}" in line
-    assert "threshold moving" in stdout
+    assert stdout.count("  + threshold") == 2
     assert "…" not in stdout.split("Important class")[1], "a clipped cell"
 
 
@@ -67,7 +67,9 @@ def test_the_files_are_where_it_says(finished):
     for name in ("rows", "table.csv", "recall_accuracy.png"):
         assert str(Path("results") / "digits" / name) in stdout
     table = pd.read_csv(output / "table.csv")
-    assert set(table["method"]) == {"cross_entropy", "threshold", "camri"}
+    assert set(table["method"]) == {
+        *("cross_entropy", "cross_entropy+threshold", "camri", "camri+threshold")
+    }
     picture = (output / "recall_accuracy.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
