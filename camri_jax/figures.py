@@ -48,7 +48,7 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
       The figure.
     """
     choices = list(dict.fromkeys(settings["important"]))
-    figure = Figure(figsize=(1.5 + 4.6 * len(choices), 4.8), layout="constrained")
+    figure = Figure(figsize=(3.2 + 4.6 * len(choices), 4.8), layout="constrained")
     panels = figure.subplots(1, len(choices), squeeze=False)[0]
     for panel, important in zip(panels, choices, strict=True):
         for name in [name for base in STYLES for name in (base, moved(base))]:
