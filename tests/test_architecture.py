@@ -51,10 +51,11 @@ ROOMS = {
     },
     "curves": {"metrics"},
     "analysis": {"curves", "methods", "metrics", "results"},
-    "statistics": {"analysis", "curves"},
-    "figures": {"analysis", "curves", "statistics"},
+    "statistics": set(),
+    "verdicts": {"curves", "statistics"},
+    "figures": {"analysis", "curves", "statistics", "verdicts"},
     "geometry": {"losses", "metrics", "penalties", "figures"},
-    "report": {"analysis", "figures", "results", "statistics"},
+    "report": {"analysis", "curves", "figures", "results", "statistics", "verdicts"},
 }
 PRIVATE = {
     "_angles": "metrics",
@@ -72,7 +73,7 @@ OWNERS = {
     "jinja2": {"report"},
     "matplotlib": {"figures", "geometry"},
     "optax": {"train"},
-    "pandas": {"analysis", "curves", "figures", "report", "results", "statistics"},
+    "pandas": {"analysis", "curves", "figures", "report", "results", "verdicts"},
     "pyarrow": {"results"},
     "scipy": {"statistics"},
     "sklearn": {"datasets"},
@@ -95,7 +96,9 @@ DOCUMENTED = [
     "penalties",
     "planning",
     "sinkhorn",
+    "statistics",
     "train",
+    "verdicts",
 ]
 
 
