@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("angle_mean", _NUMBERS),
         ("angle_std", _NUMBERS),
         ("history_loss", _NUMBERS),
+        ("history_epoch", _COUNTS),
         ("history_accuracy", _NUMBERS),
         ("history_recall", _NUMBERS),
         ("settings", pa.string()),
@@ -45,13 +46,13 @@ SCHEMA = pa.schema(
 """One row: a trial as seen by one choice of important classes.
 
 `important` holds class indices; a hyperparameter that the method lacks is null.
-Matrices are flattened: confusions `[true, predicted]`, curves ``[constant, true,
-predicted]` as `constants`` are added to the logits of the important classes, empty
+Matrices are flattened: confusions `[true, predicted]`, curves `[constant, true,
+predicted]` as `constants` are added to the logits of the important classes, empty
 without validation images. `angle_mean` and `angle_std` (radians, test images) have
-one number a class. The history has one entry an epoch, `history_recall` ``[epoch,
-class]`, on the validation images or, without any, on the test images. `settings``
-(what the trial's numbers depend on) and `provenance` (when and where it ran) are
-JSON.
+one number a class. `history_loss` has one entry an epoch; `history_accuracy` and
+`history_recall`, `[epoch, class]`, were measured after the epochs `history_epoch`, on
+the validation images or, without any, on the test images. `settings` (what the trial's
+numbers depend on) and `provenance` (when and where it ran) are JSON.
 """
 
 

@@ -25,6 +25,9 @@ _STEPS = 2.0 ** np.arange(-5, 6.25, 0.25)
 CONSTANTS = np.concatenate([-_STEPS[::-1], [0.0], _STEPS]).astype(np.float32)
 """Constants added to the logits of important classes: 0 and +-2^(i/4) in 1/32..64."""
 
+HISTORY = 50
+"""The most epochs after which trials are evaluated, so that it costs little time."""
+
 
 class Progress(NamedTuple):
     """How far a sweep has come: trials done, in fractions, of how many; and where."""
@@ -137,6 +140,7 @@ class _Trained(NamedTuple):
     """Numbers of a chunk on the host; all lead with a trial axis."""
 
     loss: np.ndarray
+    epoch: np.ndarray
     confusion: np.ndarray
     test: Evaluation
     validation: Evaluation | None
@@ -155,17 +159,18 @@ def _train_chunk(
     seeds, hyperparameters, masks = parallel.shard(stack(chunk, num_classes), mesh)
     constants = parallel.replicate(CONSTANTS, mesh)
     watched = data.get("validation", data["test"])
-    losses, confusions = [], []
+    losses, confusions, evaluated = [], [], history_epochs(epochs)
     states = programs.init(seeds)
     with jax.transfer_guard("disallow"):
         for epoch in range(epochs):
             states, loss = programs.train_epoch(states, hyperparameters, *data["train"])
             losses.append(loss)
-            confusions.append(
-                programs.evaluate(
-                    states, hyperparameters, masks, constants, *watched
-                ).confusion
-            )
+            if epoch + 1 in evaluated:
+                confusions.append(
+                    programs.evaluate(
+                        states, hyperparameters, masks, constants, *watched
+                    ).confusion
+                )
             if epoch:
                 # The device works on this epoch while the host waits for the last.
                 jax.block_until_ready(losses[epoch - 1])
@@ -182,11 +187,22 @@ def _train_chunk(
     on_epoch(epochs)
     return _Trained(
         np.stack(losses, 1),
+        np.array(evaluated),
         np.stack(confusions, 1),
         evaluations["test"],
         evaluations.get("validation"),
         variables,
     )
+
+
+def history_epochs(epochs: int) -> list[int]:
+    """Returns after which epochs trials are evaluated: the last, and even steps to it.
+
+    >>> history_epochs(5), history_epochs(300)[-2:]
+    ([1, 2, 3, 4, 5], [294, 300])
+    """
+    step = -(-epochs // HISTORY)
+    return list(range(epochs, 0, -step))[::-1]
 
 
 def _rows(
@@ -226,6 +242,7 @@ def _rows(
                 "angle_mean": test.angle_mean,
                 "angle_std": test.angle_std,
                 "history_loss": trained.loss[t],
+                "history_epoch": trained.epoch,
                 "history_accuracy": np.asarray(metrics.accuracy(history)),
                 "history_recall": np.asarray(metrics.recall(history)).ravel(),
                 "settings": json.dumps(plan.settings),

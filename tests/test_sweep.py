@@ -1,5 +1,6 @@
 """Laws of a sweep: rows once and whole, a rerun bit for bit, one program a family."""
 
+import dataclasses
 import json
 
 import chex
@@ -102,6 +103,7 @@ def test_each_trial_has_one_row_with_its_numbers(finished):
         recall = np.reshape(row.history_recall, (2, 3))[-1]
         np.testing.assert_allclose(recall, np.diagonal(validation) / 4)
         assert len(row.history_loss) == 2
+        assert list(row.history_epoch) == [1, 2]
         assert not row.diverged
         assert json.loads(row.settings)["epochs"] == 2
         assert json.loads(row.provenance)["by"] == "test"
@@ -180,6 +182,36 @@ def test_without_validation_images_the_history_is_of_the_test_images(
         assert row.validation_curve is None
         accuracy = np.trace(np.reshape(row.test_confusion, (3, 3))) / 18
         assert row.history_accuracy[-1] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 49, 50, 51, 99, 100, 101, 300])
+def test_the_history_has_few_epochs_in_even_steps_to_the_last(epochs):
+    history = sweep.history_epochs(epochs)
+    assert len(history) <= sweep.HISTORY
+    assert history[-1] == epochs
+    assert min(history) >= 1
+    steps = set(np.diff(history))
+    assert len(steps) <= 1
+    # No fewer than half of what is allowed.
+    assert 2 * len(history) >= min(epochs, sweep.HISTORY)
+
+
+def test_the_history_of_a_long_training_belongs_to_its_epochs(
+    data_file, finished, tmp_path, monkeypatch
+):
+    """Evaluated after every second epoch, the same trials have every second entry."""
+    longer = {"recipe": dataclasses.replace(RECIPE, epochs=4)}
+    start(data_file, tmp_path / "all", **longer)
+    monkeypatch.setattr(sweep, "HISTORY", 2)
+    start(data_file, tmp_path / "half", **longer)
+    whole, half = results.read(tmp_path / "all"), results.read(tmp_path / "half")
+    for a, b in zip(whole.itertuples(), half.itertuples(), strict=True):
+        assert list(b.history_epoch) == [2, 4]
+        np.testing.assert_array_equal(a.history_loss, b.history_loss)
+        np.testing.assert_array_equal(a.history_accuracy[1::2], b.history_accuracy)
+        np.testing.assert_array_equal(
+            np.reshape(a.history_recall, (4, 3))[1::2].ravel(), b.history_recall
+        )
 
 
 def test_a_diverged_trial_is_marked_and_alone(data_file, tmp_path):
