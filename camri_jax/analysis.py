@@ -41,11 +41,13 @@ def trials(rows: pd.DataFrame) -> pd.DataFrame:
 
     Moving the threshold adds a constant to the logits of the important classes. It is
     picked on the trial's own validation images, and for every method by the same rule:
-    of the constants that keep the validation accuracy of cross-entropy of the same
-    seed, as trained, the one of highest validation recall. So a method that is more
-    accurate than cross-entropy may spend that on recall, and one that is less accurate
-    must first make it good. Where no constant keeps it, the most accurate one counts;
-    where that seed has no cross-entropy, the trial's own accuracy is the one to keep.
+    the largest one that keeps the validation accuracy of cross-entropy of the same
+    seed, as trained. None that keeps it has a higher recall; and where few validation
+    images make many constants look alike, it is the largest that buys what it can. So a
+    method that is more accurate than cross-entropy may spend that on recall, and one
+    that is less accurate must first make it good. Where no constant keeps it, the most
+    accurate ones count; where that seed has no cross-entropy, the trial's own accuracy
+    is the one to keep.
 
     Args:
       rows: from `camri_jax.results.read`.
@@ -79,15 +81,11 @@ def _accuracy_to_keep(row: Any) -> float:
 
 
 def _picked(row: Any, accuracy: float | None) -> float:
-    """The constant of highest validation recall that keeps a validation accuracy."""
-    numbers = measures(confusions(row, "validation"), row.important)
+    """The largest constant that keeps a validation accuracy."""
+    reached = np.asarray(metrics.accuracy(confusions(row, "validation")))
     if accuracy is None:
         accuracy = _accuracy_to_keep(row)
-    keeps = numbers["accuracy"] >= min(accuracy, numbers["accuracy"].max())
-    recall = np.where(keeps, numbers["recall"], -1.0)
-    # Of equals, the smallest move.
-    best = np.flatnonzero(recall == recall.max())
-    return float(row.constants[best[np.argmin(np.abs(row.constants[best]))]])
+    return float(row.constants[reached >= min(accuracy, reached.max())].max())
 
 
 def _line(row: Any, method: str, constant: float) -> dict:

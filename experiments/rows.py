@@ -1,8 +1,4 @@
-"""Read the rows of a sweep for a table or a picture, and say what is wrong with them.
-
-What the scripts that start from RESULTS share: their first arguments, the rows with
-notes on what is missing among them, and errors of one sentence.
-"""
+"""What the scripts that start from RESULTS share: arguments, rows, notes and errors."""
 
 import dataclasses
 import json
@@ -17,6 +13,8 @@ import tyro
 from rich.console import Console
 
 from camri_jax import analysis, results
+
+NEEDED = ("trial_id", "method", "important", "seed", "settings", "test_curve")
 
 console = Console()
 
@@ -98,7 +96,7 @@ def read(
             f"{directory} holds no rows of trials; experiments/sweep.py --output "
             f"{directory} makes some"
         )
-    if missing := sorted(set(results.SCHEMA.names) - set(rows)):
+    if missing := [name for name in NEEDED if name not in rows]:
         raise ValueError(
             f"{directory} holds Parquet files that are not rows of trials: they have "
             f"no {', '.join(missing)}"

@@ -111,10 +111,42 @@ def test_the_threshold_is_picked_on_validation_and_reported_on_test():
     assert lines.loc[MOVED, "validation_recall"] == pytest.approx(0.60)
 
 
-def test_of_equal_thresholds_the_smallest_move_counts():
+def test_of_equal_thresholds_the_largest_counts():
     same = trial("cross_entropy", 0, validation=FLAT, test=FLAT)
     lines = analysis.trials(frame([same])).set_index("method")
-    assert lines.loc[MOVED, "constant"] == 0.0
+    assert lines.loc[MOVED, "constant"] == 2.0
+
+
+def constant_of(method, accuracies, *others):
+    """The constant that a method's validation accuracies, as its moves go, give it."""
+    one = trial(method, 0, validation=curve(*[(a, a) for a in accuracies]), test=FLAT)
+    lines = analysis.trials(frame([one, *others])).set_index("method")
+    return lines.loc[analysis.moved(method), "constant"]
+
+
+def test_the_accuracy_to_keep_is_cross_entropys_of_the_same_seed():
+    accuracies = (70, 80, 75, 60)
+    baseline = trial("cross_entropy", 0, validation=curve(*[(74, 74)] * 4), test=FLAT)
+    assert constant_of("camri", accuracies, baseline) == 1.0
+    # Of another seed, or diverged, it gives no accuracy to keep: the trial's own does.
+    for change in ({"seed": 1}, {"diverged": True}):
+        assert constant_of("camri", accuracies, baseline | change) == 0.0
+    # What none keeps, the most accurate constant comes nearest to.
+    assert constant_of("camri", (60, 61, 70, 62), baseline) == 1.0
+
+
+@given(st.lists(st.integers(0, 100), min_size=4, max_size=4), st.integers(0, 100))
+def test_no_constant_that_keeps_the_accuracy_is_larger(accuracies, other):
+    baseline = trial(
+        "cross_entropy", 0, validation=curve(*[(other, other)] * 4), test=FLAT
+    )
+    constant = constant_of("camri", accuracies, baseline)
+    (index,) = np.flatnonzero(constant == CONSTANTS)
+    if max(accuracies) >= other:
+        assert accuracies[index] >= other
+        assert all(accuracy < other for accuracy in accuracies[index + 1 :])
+    else:
+        assert accuracies[index] == max(accuracies)
 
 
 def test_without_validation_images_no_threshold_is_moved():
