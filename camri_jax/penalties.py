@@ -1,5 +1,6 @@
 """The penalties of the paper's experiments, laid on one important class or several."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -107,9 +108,7 @@ def cost_matrix(num_classes: int, important: Important, cost: ArrayLike) -> jax.
     _check.not_negative("cost", cost)
     cost = _check.real("cost", cost, jnp.dtype(jnp.float32))
     classes = _checked_important(num_classes, important)
-    is_important = jnp.zeros(num_classes, bool).at[classes].set(True)
-    either = is_important[:, None] | is_important[None, :]
-    return jnp.where(either, cost, 1) * (1 - jnp.eye(num_classes))
+    return _costs(num_classes, classes, cost)
 
 
 def _spread(
@@ -119,7 +118,23 @@ def _spread(
     value = jnp.asarray(value)
     shape = classes.shape if value.ndim else ()
     value = _check.real(name, value, jnp.dtype(jnp.float32), shape)
+    return _filled(num_classes, rest, classes, value)
+
+
+# Compiled whole: op by op, each operation is compiled at its first use, which takes
+# longer than all the rest of planning a sweep.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _filled(
+    num_classes: int, rest: float, classes: jax.Array, value: jax.Array
+) -> jax.Array:
     return jnp.full(num_classes, rest, jnp.float32).at[classes].set(value)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _costs(num_classes: int, classes: jax.Array, cost: jax.Array) -> jax.Array:
+    is_important = jnp.zeros(num_classes, bool).at[classes].set(True)
+    either = is_important[:, None] | is_important[None, :]
+    return jnp.where(either, cost, 1) * (1 - jnp.eye(num_classes))
 
 
 def _checked_important(num_classes: int, important: Important) -> jax.Array:

@@ -1,5 +1,6 @@
 """The main job as a user starts it: its table, its files, its going on, its errors."""
 
+import json
 import os
 import subprocess
 import sys
@@ -104,6 +105,22 @@ def test_a_dry_run_tells_the_plan_and_trains_nothing(tmp_path):
     for part in ("14, of which 0 are done", "2 to compile", "MiB a device"):
         assert part in dry.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_measured_width_is_kept_when_started_again(tmp_path):
+    """More seeds train in the programs that the first ones were trained in."""
+    arguments = ("--methods", "cross_entropy", "--epochs", "1")
+    arguments += ("--trials-per-device", "auto", "--num-seeds")
+    widths = []
+    for num_seeds in ("2", "6"):
+        done = command(*arguments, num_seeds, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = results.read(tmp_path / "results" / "digits" / "rows")
+        assert len(rows) == int(num_seeds)
+        facts = rows["provenance"].map(json.loads)
+        widths += [{(fact["width"], fact["num_devices"]) for fact in facts}]
+    assert widths[0] == widths[1]
+    assert len(widths[0]) == 1
 
 
 def test_help_tells_every_flag(tmp_path):
