@@ -134,9 +134,10 @@ def along_curve(compared: pd.DataFrame) -> pd.DataFrame:
     Returns:
       One line a choice of important classes, method but cross-entropy, setting and
       recall: `num_pairs`, the seeds in which both curves reach that recall; of each of
-      `camri_jax.curves.ALONG` the mean difference as `..._difference`, with its
-      interval `..._low` and `..._high`; `above`, whether the difference of accuracy is
-      positive at 1 - `LEVEL`, by the one-sided t-test of that recall alone.
+      `camri_jax.curves.ALONG` the mean difference as `..._difference`; the ends of the
+      interval of that of accuracy, `accuracy_low` and `accuracy_high`; and `above`,
+      whether it is positive at 1 - `LEVEL`, by the one-sided t-test of that recall
+      alone.
 
     Raises:
       ValueError: without any method but cross-entropy.
@@ -152,15 +153,10 @@ def along_curve(compared: pd.DataFrame) -> pd.DataFrame:
                 "num_pairs": int(seeds["accuracy_difference"].notna().sum()),
             }
             for name in ALONG:
-                values = seeds[f"{name}_difference"].to_numpy()
-                low, high = interval(values)
-                line |= {
-                    f"{name}_difference": _mean(values),
-                    f"{name}_low": low,
-                    f"{name}_high": high,
-                }
-            p_value = p_above(seeds["accuracy_difference"].to_numpy())
-            lines.append(line | {"above": p_value < 1 - LEVEL})
+                line[f"{name}_difference"] = seeds[f"{name}_difference"].mean()
+            values = seeds["accuracy_difference"].to_numpy()
+            line["accuracy_low"], line["accuracy_high"] = interval(values)
+            lines.append(line | {"above": p_above(values) < 1 - LEVEL})
     return pd.DataFrame(lines)
 
 

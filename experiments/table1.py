@@ -228,7 +228,8 @@ def above(lines: pd.DataFrame, important: str, picked: str) -> Sheet:
             f"{line['recall']:.3f}",
             difference(line, "above"),
             p_text(line["above_p_holm"]),
-            line["above_at"] or "nowhere",
+            (line["above_at"] or "nowhere").replace(", ", "\n"),
+            str(int(line["num_pairs"])),
         ]
         for _, line in lines[lines["above_difference"].notna()].iterrows()
     ]
@@ -237,7 +238,7 @@ def above(lines: pd.DataFrame, important: str, picked: str) -> Sheet:
         f"Settings picked on {picked} images. Accuracy above that of cross-entropy "
         "whose threshold is moved until it has the same recall; p corrected by Holm; "
         "and the recalls at which it is above, each tested alone at 95 %.",
-        ["method, setting", "recall", "accuracy above", "p", "above at"],
+        ["method, setting", "recall", "accuracy above", "p", "above at", "n"],
         cells,
     )
 

@@ -139,8 +139,8 @@ def lay_out(lines: pd.DataFrame, important: str) -> Sheet:
     least = lines[STATISTICS].idxmin(axis=1)
     names = {
         "important": "important",
-        "least": "min of others",
-        "median": "median of others",
+        "least": "others' min",
+        "median": "others' median",
     }
     cells = []
     for name, title in names.items():
