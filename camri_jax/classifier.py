@@ -14,6 +14,7 @@ import numpy as np
 from camri_jax import methods, train
 from camri_jax._files import written_whole
 from camri_jax.config import Recipe, TrainConfig
+from camri_jax.models import Outputs
 
 
 class Classifier(NamedTuple):
@@ -40,19 +41,28 @@ class Classifier(NamedTuple):
         Raises:
           ValueError: the images have another shape than in training.
         """
+        values = methods.scores(self.outputs(images))
+        return methods.test_logits(values, {"scale": self.about["scale"]})
+
+    def outputs(self, images: np.ndarray) -> Outputs:
+        """Returns the features of images, with the prototypes and the bias.
+
+        Args:
+          images: `[image, height, width, channel]` uint8, as large as in training.
+
+        Raises:
+          ValueError: the images have another shape than in training.
+        """
         shape = tuple(self.about["image_shape"])
         if np.shape(images)[1:] != shape:
             raise ValueError(
                 f"images must be [image, {', '.join(map(str, shape))}], got shape "
                 f"{np.shape(images)}"
             )
-        return _logits(self.config, self.variables, self.about["scale"], images)
+        return _predict(self.config, self.variables, images)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(config: TrainConfig, variables: Any, scale: Any, images: Any) -> jax.Array:
-    outputs = train.predict(config, variables, images)
-    return methods.test_logits(methods.scores(outputs), {"scale": scale})
+_predict = jax.jit(train.predict, static_argnums=0)
 
 
 def save(

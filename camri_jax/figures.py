@@ -1,37 +1,29 @@
-"""The pictures, from the numbers of `camri_jax.analysis`."""
+"""The pictures, from the numbers of `camri_jax.analysis` and `camri_jax.curves`.
 
-from pathlib import Path
+Each function returns a matplotlib figure whose label is a text in its place, for those
+who do not see it.
+"""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from camri_jax.analysis import LABELS, describe, moved, trained
+from camri_jax._confusions import confusion_matrices
+from camri_jax._lines import penalties, training
+from camri_jax._looks import STYLES, foreground, save, style
+from camri_jax._tradeoff import tradeoff
+from camri_jax.analysis import LABELS, describe, moved
 
-# Okabe and Ito's colours, told apart by colour-blind readers, each with a marker.
-STYLES = {
-    "cross_entropy": ("#000000", "o"),
-    "weighted_cross_entropy": ("#e69f00", "^"),
-    "real_world_weight_cross_entropy": ("#56b4e9", "v"),
-    "wasserstein": ("#009e73", "D"),
-    "l2_softmax": ("#0072b2", "P"),
-    "arcface": ("#cc79a7", "s"),
-    "camri": ("#d55e00", "*"),
-}
-"""Colour and marker of each method."""
-
-
-def style(method: str) -> dict[str, str]:
-    """Returns a method's look as matplotlib takes it; hollow if its threshold moved.
-
-    >>> style("cross_entropy")["markerfacecolor"], style("camri+threshold")["marker"]
-    ('#000000', '*')
-    """
-    colour, marker = STYLES[trained(method)]
-    filled = method == trained(method)
-    face = colour if filled else "white"
-    return {"color": colour, "marker": marker, "markerfacecolor": face}
+__all__ = [
+    "STYLES",
+    "confusion_matrices",
+    "penalties",
+    "recall_accuracy",
+    "save",
+    "style",
+    "tradeoff",
+    "training",
+]
 
 
 def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
@@ -45,7 +37,7 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
       selected: from `camri_jax.analysis.select`.
 
     Returns:
-      The figure.
+      The figure; its label says in words what it shows.
     """
     choices = list(dict.fromkeys(settings["important"]))
     figure = Figure(figsize=(3.2 + 4.6 * len(choices), 4.8), layout="constrained")
@@ -78,7 +70,11 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
                 )
             if name == "cross_entropy" and len(best):
                 panel.axvline(
-                    best["accuracy"].iloc[0], color="black", lw=0.8, ls=":", zorder=0
+                    best["accuracy"].iloc[0],
+                    color=foreground(),
+                    lw=0.8,
+                    ls=":",
+                    zorder=0,
                 )
         panel.set_title(f"important: {important}")
         panel.set_xlabel("accuracy, mean and std over seeds")
@@ -86,10 +82,12 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    figure.set_label(
+        "Recall of the important class against accuracy on test images. "
+        + " ".join(
+            f"{LABELS[line['method']]}, {line['important']}: recall "
+            f"{line['recall']:.3f}, accuracy {line['accuracy']:.3f}."
+            for _, line in selected.iterrows()
+        )
+    )
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure to a file, with text that stays text in vector formats."""
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(path, dpi=150)

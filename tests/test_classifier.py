@@ -31,6 +31,9 @@ def test_a_loaded_classifier_is_the_saved_one(saved):
     outputs = CONFIG.network.apply(variables, IMAGES, train=False)
     cosines = losses.cosine_similarity(outputs.features, outputs.prototypes)
     np.testing.assert_allclose(model.logits(IMAGES), 16.0 * cosines, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.outputs(IMAGES).features, outputs.features, atol=1e-5
+    )
     assert [p.name for p in path.parent.iterdir()] == ["model.npz"]
 
 

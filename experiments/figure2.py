@@ -1,0 +1,147 @@
+"""Draw Fig. 2: features of two dimensions on the unit circle, really trained.
+
+    python experiments/figure2.py --data-dir DIR
+    python experiments/figure2.py --dataset digits --epochs 60
+
+Trains L2-softmax, ArcFace and CAMRI with two features, keeps the models, and draws the
+test images; drawn again, nothing is trained twice. Of the seeds of each method the one
+of highest validation accuracy is drawn. Writes figure2.png.
+"""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tyro
+from loading import folder_name, load
+from pictures import Format, write
+from rows import console, name_of, run
+from sweep import set_up_jax
+
+from camri_jax import analysis, classifier, geometry, parallel, planning, results, sweep
+from camri_jax.config import Recipe
+from camri_jax.datasets import Dataset, class_index
+from camri_jax.geometry import Embedding
+
+VALIDATION = 1 / 12
+METHODS = ("l2_softmax", "arcface", "camri")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Draw Fig. 2.
+
+    Attributes:
+      dataset: mnist, digits, or any other that experiments/sweep.py takes.
+      data_dir: Directory of the data set's official files.
+      important: The important class.
+      margin: Margin of ArcFace and CAMRI, in radians.
+      scale: Scale of all three methods.
+      epochs: Passes over the training images.
+      learning_rate: At the first step; it falls to zero along a cosine.
+      num_seeds: Trials of each method.
+      output: Directory to write to; default results/figure2/DATASET.
+      format: How the picture is written.
+    """
+
+    dataset: str = "mnist"
+    data_dir: str | None = None
+    important: str = "3"
+    margin: float = np.pi / 16
+    scale: float = 8.0
+    epochs: int = 5
+    learning_rate: float = 0.003
+    num_seeds: int = 2
+    output: Path | None = None
+    format: Format = "png"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    set_up_jax()
+    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+    output = arguments.output or Path(
+        "results", "figure2", folder_name(arguments.dataset)
+    )
+    dataset = load(
+        console,
+        arguments.dataset,
+        data_dir=arguments.data_dir,
+        validation_fraction=VALIDATION,
+    )
+    important = class_index(dataset.class_names, arguments.important)
+    plan = train(arguments, dataset, output)
+    rows = results.read(output / "rows")
+    rows = rows[rows["trial_id"].isin([trial.trial_id for trial in plan.trials])]
+    embeddings = [
+        embed(rows[rows["method"] == method], dataset, output / "models")
+        for method in METHODS
+    ]
+    figure = geometry.circles(embeddings, dataset.class_names, important)
+    write(figure, output, "figure2", arguments.format)
+
+
+def train(arguments: Arguments, dataset: Dataset, output: Path) -> planning.Plan:
+    """Trains what `output` does not hold yet."""
+    config = planning.SweepConfig(
+        dataset=arguments.dataset,
+        important=(arguments.important,),
+        methods=METHODS,
+        margins=(arguments.margin,),
+        scales=(arguments.scale,),
+        num_seeds=arguments.num_seeds,
+        validation_fraction=VALIDATION,
+        recipe=Recipe(
+            feature_dim=2,
+            epochs=arguments.epochs,
+            learning_rate=arguments.learning_rate,
+            schedule="cosine",
+        ),
+    )
+    mesh = parallel.trial_mesh()
+    done = results.pairs(results.read(output / "rows"))
+    plan = planning.plan(config, dataset, done=done, num_devices=mesh.size)
+    with console.status("compiling") as status:
+        sweep.run(
+            plan,
+            dataset,
+            output / "rows",
+            mesh,
+            provenance={"command": shlex.join(["python", *sys.argv])},
+            models=output / "models",
+            report=lambda progress: status.update(
+                f"{progress.num_done:.1f} of {progress.num_trials} trials"
+            ),
+        )
+    return plan
+
+
+def embed(rows: pd.DataFrame, dataset: Dataset, models: Path) -> Embedding:
+    """Returns the test images as seen by the best of a method's trials."""
+    trials = analysis.trials(rows[~rows["diverged"].astype(bool)])
+    if trials.empty:
+        name = analysis.LABELS[rows["method"].iloc[0]]
+        raise ValueError(
+            f"every trial of {name} diverged: choose a lower learning rate"
+        )
+    trials = trials[trials["method"] == rows["method"].iloc[0]]
+    best = trials.loc[trials["validation_accuracy"].idxmax()]
+    outputs = classifier.load(models / f"{best['trial_id']}.npz").outputs(
+        dataset.test_images
+    )
+    spread = ", ".join(f"{value:.3f}" for value in trials["accuracy"])
+    title = f"{name_of(best)}, seed {best['seed']}"
+    console.print(f"{title}: accuracy of the seeds {spread}", highlight=False)
+    return Embedding(
+        title,
+        np.asarray(outputs.features),
+        np.asarray(outputs.prototypes),
+        np.asarray(dataset.test_labels),
+    )
+
+
+if __name__ == "__main__":
+    run(main)
