@@ -93,8 +93,9 @@ def section(
 
 def findings(chosen: pd.DataFrame, margin: float) -> list[report.Finding]:
     """Returns a verdict on each method, CAMRI first."""
-    # The verdict on cross-entropy's own curve is of methods as trained, if of any.
-    chosen = chosen.reindex(columns=chosen.columns.union(["above_difference"]))
+    # What is above cross-entropy's own curve is known only of methods as trained.
+    above = ["above_difference", "above_p_holm"]
+    chosen = chosen.reindex(columns=chosen.columns.union(above, sort=False))
     after = chosen["method"].map(trained) != "camri"
     ordered = pd.concat([chosen[~after], chosen[after]])
     return [report.finding(line, margin) for _, line in ordered.iterrows()]

@@ -80,7 +80,7 @@ def table1(rows: pd.DataFrame, margin: float) -> pd.DataFrame:
     if set(trials["method"]) == {BASELINE}:
         return table
     table = table.merge(verdicts.paired(trials, margin=margin), on=BY, how="left")
-    if set(rows["method"]) == {BASELINE}:
+    if set(rows.loc[~rows["diverged"], "method"]) <= {BASELINE}:
         return table
     own = verdicts.at_own_recall(curves.compare(rows)).drop(columns="recall")
     return table.merge(own.drop(columns="num_pairs"), on=BY, how="left").merge(
