@@ -77,6 +77,7 @@ def recall_accuracy(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
                     zorder=0,
                 )
         panel.set_title(f"important: {important}")
+        panel.locator_params(axis="x", nbins=5)
         panel.set_xlabel("accuracy, mean and std over seeds")
         panel.set_ylabel("recall of the important class")
         panel.spines[["top", "right"]].set_visible(False)
