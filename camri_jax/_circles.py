@@ -24,7 +24,8 @@ _COLOURS = [
     "#009e73",
 ]
 _EMPHASIS = "#d55e00"
-_HEIGHT = 1.5  # of the histograms on a circle of radius 1, a share
+_HEIGHT = 0.5  # of the highest bin, on a circle of radius 1
+_EDGES = np.linspace(-np.pi, np.pi, 181)
 
 
 class Embedding(NamedTuple):
@@ -63,9 +64,11 @@ def circles(
     number = len(embeddings)
     figure = Figure(figsize=(4.4 * number, 5.2), layout="constrained")
     places = figure.subplots(1, number, squeeze=False, sharex=True, sharey=True)[0]
+    shares = [_histograms(embedding) for embedding in embeddings]
+    unit = _HEIGHT / max(np.nanmax(share) for share in shares)
     told = []
-    for embedding, place in zip(embeddings, places, strict=True):
-        _draw_circle(place, embedding, class_names, important)
+    for embedding, share, place in zip(embeddings, shares, places, strict=True):
+        _draw_circle(place, embedding, unit * share, class_names, important)
         numbers = _describe(embedding, class_names[important], important)
         place.set_title(f"{embedding.title}\n{numbers}", fontsize="medium")
         place.set_xlabel("$z'_1$")
@@ -93,15 +96,31 @@ def _describe(embedding: Embedding, name: str, important: int) -> str:
     )
 
 
+def _histograms(embedding: Embedding) -> np.ndarray:
+    """Shares `[class, bin]` of each class's images in bins of their direction."""
+    angles, labels = _angles(embedding.features), embedding.labels
+    number = embedding.prototypes.shape[1]
+    counts = np.stack(
+        [np.histogram(angles[labels == k], _EDGES)[0] for k in range(number)]
+    )
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+
+def _angles(vectors: np.ndarray) -> np.ndarray:
+    return np.arctan2(vectors[:, 1], vectors[:, 0])
+
+
 def _draw_circle(
-    place: Axes, embedding: Embedding, class_names: Sequence[str], important: int
+    place: Axes,
+    embedding: Embedding,
+    heights: np.ndarray,
+    class_names: Sequence[str],
+    important: int,
 ) -> None:
-    angles = np.arctan2(embedding.features[:, 1], embedding.features[:, 0])
-    spokes = np.arctan2(embedding.prototypes[1], embedding.prototypes[0])
+    angles, spokes = _angles(embedding.features), _angles(embedding.prototypes.T)
     radii = np.random.default_rng(0).uniform(0.88, 1.0, len(angles))
     # Names of neighbours stand at two distances, or they would cover each other.
     turn = np.argsort(np.argsort(spokes)) % 2
-    edges = np.linspace(-np.pi, np.pi, 181)
     for k, name in enumerate(class_names):
         emphasised = k == important
         among_others = k - (k > important)
@@ -116,9 +135,7 @@ def _draw_circle(
             linewidths=0,
             rasterized=True,
         )
-        counts = np.histogram(angles[own], edges)[0] / max(own.sum(), 1)
-        outline = 1.03 + np.repeat(_HEIGHT * counts, 2)
-        turns = np.repeat(edges, 2)[1:-1]
+        outline, turns = 1.03 + np.repeat(heights[k], 2), np.repeat(_EDGES, 2)[1:-1]
         place.fill(
             np.r_[outline * np.cos(turns), 1.03 * np.cos(turns[::-1])],
             np.r_[outline * np.sin(turns), 1.03 * np.sin(turns[::-1])],

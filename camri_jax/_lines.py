@@ -124,10 +124,9 @@ def _draw_penalty(
         place.fill_between(at, low, high, color=colour, alpha=0.2, lw=0)
         label = f"cross-entropy's {name}"
         place.axhline(baseline[name], color=colour, ls=":", lw=1.2, label=label)
-    fixed = describe(lines.iloc[-1].drop(penalty)) if len(lines) else "no trials"
-    place.set_title(
-        f"{LABELS[method]} {fixed}\n{_seeds(lines['num_seeds'])}", fontsize="medium"
-    )
+    fixed = describe(lines.iloc[-1].drop(penalty)) if len(lines) else ""
+    title = f"{LABELS[method]} {fixed}".rstrip()
+    place.set_title(f"{title}\n{_seeds(lines['num_seeds'])}", fontsize="medium")
     place.set_xlabel(_AXES[penalty])
     place.xaxis.set_major_locator(MaxNLocator(6, integer=penalty != "cost"))
     place.spines[["top", "right"]].set_visible(False)
@@ -209,7 +208,9 @@ def _histories(
             recall = np.reshape(row.history_recall, (-1, len(row.class_names)))
             recalls.append(recall[:, list(row.important)].mean(1))
             accuracies.append(row.history_accuracy)
-            epochs = row.history_epoch
+            # Rows older than this column were measured after every epoch.
+            every = np.arange(1, 1 + len(row.history_accuracy))
+            epochs = getattr(row, "history_epoch", every)
         if recalls:
             name = f"{LABELS[line['method']]} {describe(line)}".rstrip()
             yield line["method"], name, epochs, np.stack(recalls), np.stack(accuracies)
