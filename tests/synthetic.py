@@ -79,7 +79,6 @@ def row(spec, seed, important=(1,), *, validation=True, size=80, **changes):
         "angle_std": own.uniform(0.1, 0.2, len(CLASSES)),
         "history_epoch": [1, 2, 3],
         "history_loss": np.linspace(1, 0.5, 3),
-        "history_epoch": np.arange(1, 4),
         "history_accuracy": np.linspace(0.5, 0.8, 3),
         "history_recall": np.linspace(0.4, 0.9, 3 * len(CLASSES)),
         "settings": json.dumps(SETTINGS),
