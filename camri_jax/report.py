@@ -175,6 +175,7 @@ def sortable(table: Table, name: str) -> str:
       name: an identifier for the page.
     """
     rows = _with_names(table.rows)
+    numbers = list(range(1, len(table.columns)))
     columns: dict[str, Any] = {}
     for i in range(len(table.columns)):
         cells = [_marked_up(row[i]) for row in rows]
@@ -195,7 +196,11 @@ def sortable(table: Table, name: str) -> str:
         layout=dict.fromkeys(("topStart", "topEnd", "bottomStart", "bottomEnd")),
         classes="sortable",
         style="",
-        columnDefs=[{"targets": 0, "cellType": "th"}],
+        # Ranks are numbers, though what they stand for is text.
+        columnDefs=[
+            {"targets": 0, "cellType": "th"},
+            {"targets": numbers, "type": "num"},
+        ],
         text_in_header_can_be_selected=False,
     )
 
