@@ -107,8 +107,8 @@ def _soft_minimum(
 
 
 def map_rows(of_row: Callable[[Any], Any], rows: Any, num_terms: int) -> Any:
-    """Maps over rows, as many at once as keep `num_terms` for each within a few MB."""
-    return jax.lax.map(of_row, rows, batch_size=max(1, 2**20 // num_terms))
+    """Maps over rows, as many at once as keep `num_terms` for each within a MiB."""
+    return jax.lax.map(of_row, rows, batch_size=max(1, 2**18 // num_terms))
 
 
 def _by_matmul(

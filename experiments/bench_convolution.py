@@ -1,32 +1,45 @@
-"""Time the two lowerings of the convolution against each other, in one run.
+"""Time the two lowerings of the convolution against each other.
 
-    python experiments/bench_convolution.py [--quick]
+    python experiments/bench_convolution.py [--quick] [--output DIR]
 
 A step is forward and gradient of the `small` network on a batch of 64, several of them
-in one `scan`, for one trial and for several under `vmap`. Sides alternate; the table
-holds medians, and ratios to patches at the same number of trials. Two minutes on two
-CPU cores.
+in one `scan`, for one trial and for several under `vmap`. Both must end at the same
+weights. `bench_step.py` does the same for `paper`, in whole training steps. Two minutes
+on two CPU cores.
 """
 
-import argparse
+import dataclasses
 import functools
-from pathlib import Path
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from timing import median_seconds, report
+import numpy as np
+import reporting
+import timing
 
 from camri_jax import models
 
-BATCH, STEPS = 64, 3
-LOWERINGS: tuple[models.Convolution, ...] = ("patches", "lax")
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is measured: pairs of image size and trials."""
+
+    cases: tuple[tuple[int, int], ...] = ((8, 1), (8, 8), (32, 1), (32, 4))
+    batch: int = 64
+    steps: int = 3
+    repetitions: int = 3
 
 
-def compiled(convolution: models.Convolution, num_trials: int, size: int):
-    """Returns a function without arguments that takes STEPS steps of all trials."""
-    network = models.small(num_classes=10, use_bias=True, convolution=convolution)
+FULL = Sizes()
+QUICK = Sizes(cases=((8, 1), (8, 8)), repetitions=2)
+
+
+def compiled(sizes: Sizes, lowering, num_trials: int, size: int):
+    """Returns a function without arguments that takes the steps of all trials."""
+    network = models.small(num_classes=10, use_bias=True, convolution=lowering)
     key = jax.random.key(0)
-    shape = (STEPS, BATCH, size, size, 3)
+    shape = (sizes.steps, sizes.batch, size, size, 3)
     images = jax.random.randint(key, shape, 0, 256).astype(jnp.uint8)
 
     def step(params, images, batch_stats):
@@ -53,33 +66,29 @@ def compiled(convolution: models.Convolution, num_trials: int, size: int):
     return lambda: jax.block_until_ready(program(keys))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time lowerings of the convolution.")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    parser.add_argument("--output", type=Path, help="write the table as CSV")
-    arguments = parser.parse_args()
-    lines = []
-    for size, num_trials in ((8, 1), (8, 8), (32, 1), (32, 4)):
-        sides = {name: compiled(name, num_trials, size) for name in LOWERINGS}
-        results = [run() for run in sides.values()]
-        difference = max(
-            float(jnp.abs(a - b).max())
-            for a, b in zip(*map(jax.tree.leaves, results), strict=True)
-        )
-        medians = median_seconds(sides, 2 if arguments.quick else 7)
-        for name in sides:
-            lines.append(
-                {
-                    "size": size,
-                    "trials": num_trials,
-                    "convolution": name,
-                    "ms per trial-step": 1e3 * medians[name] / STEPS / num_trials,
-                    "to patches": medians[name] / medians["patches"],
-                    "largest difference": difference,
-                }
-            )
-    report(lines, arguments.output)
+def compare(sizes: Sizes, size: int, num_trials: int) -> timing.Line:
+    sides = {
+        lowering: compiled(sizes, lowering, num_trials, size)
+        for lowering in ("patches", "lax")
+    }
+    case = f"{size}x{size}, {num_trials} trials"
+    ours, theirs = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(run())])
+        for run in sides.values()
+    )
+    timing.agree(f"weights after {sizes.steps} steps, {case}", ours, theirs, 1e-4)
+    taken = timing.seconds(sides, sizes.repetitions)
+    per_step = {name: t / sizes.steps / num_trials for name, t in taken.items()}
+    what = "time of a trial-step, lax / patches"
+    return timing.compared(what, case, per_step["lax"], per_step["patches"])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = reporting.parse(__doc__, argv)
+    sizes = QUICK if arguments.quick else FULL
+    lines = [compare(sizes, *case) for case in sizes.cases]
+    reporting.report("bench_convolution", lines, arguments.output, ("flax",))
 
 
 if __name__ == "__main__":
-    main()
+    reporting.run(main)
