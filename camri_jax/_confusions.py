@@ -151,7 +151,13 @@ def _draw(
             ha="center",
             va="center",
         )
-    size = "medium" if few else 7
+    _name(place, names, important)
+    return image
+
+
+def _name(place: Axes, names: Sequence[str], important: Sequence[int]) -> None:
+    """Writes the classes on the axes, and frames the important ones."""
+    size = "medium" if len(names) <= _FEW else 7
     upright = max(map(len, names)) > 3
     place.set_xticks(
         range(len(names)), names, fontsize=size, rotation=90 if upright else 0
@@ -168,7 +174,6 @@ def _draw(
         for label in (place.get_xticklabels()[k], place.get_yticklabels()[k]):
             label.set_fontweight("bold")
     place.set(xlabel="predicted class", ylabel="true class")
-    return image
 
 
 def _numbered(
@@ -189,9 +194,9 @@ def _numbered(
 def _tell(
     change: _Mean, difference: np.ndarray, names: Sequence[str], important: int
 ) -> str:
-    others = difference[important].copy()
-    others[important] = np.inf
-    other = int(np.nanargmin(others))
+    others = np.nan_to_num(difference[important])
+    others[important] = 0
+    other = np.abs(others).argmax()
     return (
         f"{change.title}: the recall of {names[important]} changes by "
         f"{difference[important, important]:+.1f} percentage points; "

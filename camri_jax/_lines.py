@@ -44,8 +44,10 @@ def penalties(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
       The figure; its label says in words what it shows.
 
     Raises:
-      ValueError: no method has two penalties.
+      ValueError: no method has two penalties, or every trial diverged.
     """
+    if not settings["num_seeds"].any():
+        raise ValueError("every trial diverged: there are no penalties to draw")
     choices = list(dict.fromkeys(settings["important"]))
     series = {
         (important, method): _along_penalty(settings, selected, important, method)
@@ -221,10 +223,11 @@ def of_setting(rows: pd.DataFrame, line: pd.Series) -> pd.DataFrame:
     same = rows["method"] == line["method"]
     for name in POINT:
         same &= (rows[name] == line[name]) | (rows[name].isna() & np.isnan(line[name]))
-    names = rows[same].apply(
-        lambda row: "+".join(row["class_names"][i] for i in row["important"]), axis=1
-    )
-    return rows[same][names == line["important"]]
+    found = rows[same]
+    choices = [
+        "+".join(row.class_names[i] for i in row.important) for row in each(found)
+    ]
+    return found[np.array(choices, object) == line["important"]]
 
 
 def _draw_band(

@@ -19,7 +19,8 @@ def tradeoff(rows: pd.DataFrame, selected: pd.DataFrame) -> Figure:
     recall, and of accuracy or false alarms. Full markers are methods as trained, the
     constant being 0, hollow ones methods with a threshold picked for each seed. In the
     middle is what a verdict rests on: accuracy above that of cross-entropy of the same
-    seed at the same recall, with its 95 % interval; thick where it is positive.
+    seed at the same recall, with its 95 % interval; thick where the one-sided t-test of
+    that recall alone finds it positive.
 
     Args:
       rows: from `camri_jax.results.read`.

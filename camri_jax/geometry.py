@@ -1,7 +1,7 @@
 """Pictures of a two-dimensional feature space: losses over it, features in it."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
@@ -114,41 +115,20 @@ def boundaries(prototypes: np.ndarray) -> np.ndarray:
     return np.array(rays).reshape(-1, 2)
 
 
-def contours(panels: Sequence[Panel] = PANELS, *, columns: int = 4) -> Figure:
+def contours() -> Figure:
     """Draws losses of class 1 over a two-dimensional feature space, as in Fig. 1.
 
     Prototypes are arrows, decision boundaries grey lines. Along the dashed line the
     loss is log 2, in every panel alike: it shows how wide the valley of low loss is,
     and whether a penalty narrows it or shifts it.
 
-    Args:
-      panels: the losses.
-      columns: panels side by side.
-
     Returns:
       The figure; its label says in words what it shows.
     """
-    # An even number: the origin, which has no direction, is not on the grid.
-    axis = np.linspace(-_EXTENT, _EXTENT, 240, dtype=np.float32)
-    grid = np.stack(np.meshgrid(axis, axis), -1)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.3 * columns, 3.2 * rows), layout="constrained")
-    places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for panel, place in zip(panels, places.flat, strict=False):
-        values = loss_values(panel, grid.reshape(-1, 2), PROTOTYPES, 0)
-        values = values.reshape(grid.shape[:2])
-        # Finer where the loss is low.
-        low, high = values.min(), values.max()
-        filled = place.contourf(
-            axis,
-            axis,
-            values,
-            levels=low + (high - low) * np.linspace(0, 1, 17) ** 2,
-            norm=PowerNorm(0.5, low, high),
-            cmap="viridis",
-        )
-        place.contour(axis, axis, values, [np.log(2)], colors="w", linestyles="--")
-        ticks = low + (high - low) * np.linspace(0, 1, 5) ** 2
+    figure = Figure(figsize=(13.2, 6.4), layout="constrained")
+    places = figure.subplots(2, 4, sharex=True, sharey=True)
+    for panel, place in zip(PANELS, places.flat, strict=True):
+        filled, ticks = _draw_loss(place, panel)
         figure.colorbar(
             filled, ax=place, label="loss", ticks=ticks, format="%.2f", shrink=0.8
         )
@@ -166,15 +146,31 @@ def contours(panels: Sequence[Panel] = PANELS, *, columns: int = 4) -> Figure:
         place.set_xlabel("feature $z_1$")
     for place in places[:, 0]:
         place.set_ylabel("feature $z_2$")
-    for place in places.flat[len(panels) :]:
-        place.set_axis_off()
-    names = ", ".join(dict.fromkeys(LABELS[panel.method] for panel in panels))
+    names = ", ".join(dict.fromkeys(LABELS[panel.method] for panel in PANELS))
     figure.set_label(
         f"Contours of the loss of class 1 over two features for {names}: the margin "
         "of ArcFace and CAMRI narrows the valley of low loss around the prototype of "
         "class 1, weights and costs shift or steepen it."
     )
     return figure
+
+
+def _draw_loss(place: Axes, panel: Panel) -> tuple[ContourSet, np.ndarray]:
+    """Draws the contours, and returns them with ticks for their colours."""
+    # An even number: the origin, which has no direction, is not on the grid.
+    axis = np.linspace(-_EXTENT, _EXTENT, 240, dtype=np.float32)
+    grid = np.stack(np.meshgrid(axis, axis), -1)
+    values = loss_values(panel, grid.reshape(-1, 2), PROTOTYPES, 0)
+    values = values.reshape(grid.shape[:2])
+    low, high = values.min(), values.max()
+    # Finer where the loss is low.
+    levels = low + (high - low) * np.linspace(0, 1, 17) ** 2
+    norm = PowerNorm(0.5, low, high)
+    filled = place.contourf(
+        axis, axis, values, levels=levels, norm=norm, cmap="viridis"
+    )
+    place.contour(axis, axis, values, [np.log(2)], colors="w", linestyles="--")
+    return filled, levels[::4]
 
 
 def _title(panel: Panel) -> str:

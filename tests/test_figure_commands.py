@@ -173,6 +173,10 @@ def test_figure_2_trains_once_and_draws_again(figure2, tmp_path):
     assert status == 0, again
     assert before == {path: path.stat().st_mtime_ns for path in models}
     assert "recall of 3" in (tmp_path / "figure2.svg").read_text()
+    # Another class: methods that are not trained for one are measured anew.
+    status, other = figure2(*arguments, "--output", tmp_path, "--important", "8")
+    assert status == 0, other
+    assert other.count(": recall ") == 3
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,10 @@ def test_cross_entropy_alone_has_a_trade_off():
 
 
 def test_where_all_diverged_there_is_nothing_to_draw():
-    table, _, _, selected = numbers([row | {"diverged": True} for row in rows()])
+    given = [row | {"diverged": True} for row in rows()]
+    table, _, settings, selected = numbers(given)
+    with pytest.raises(ValueError, match="every trial diverged"):
+        figures.penalties(settings, selected)
     for draw in (figures.training, figures.tradeoff):
         with pytest.raises(ValueError, match="every trial diverged"):
             draw(table, selected)

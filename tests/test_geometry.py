@@ -93,7 +93,6 @@ def test_figure_1_has_a_panel_and_a_colour_bar_for_each_loss():
         assert any(part in title for title in titles)
     assert sum(place.get_ylabel() == "loss" for place in figure.axes) == len(PANELS)
     assert "CAMRI" in figure.get_label()
-    assert geometry.contours(PANELS[:3], columns=2).axes[3].axison is False
 
 
 def embedding(number=4, size=50, seed=0):
