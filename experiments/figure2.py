@@ -76,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     important = class_index(dataset.class_names, arguments.important)
     plan = train(arguments, dataset, output)
     rows = results.read(output / "rows")
-    of_plan = rows["trial_id"].isin([trial.trial_id for trial in plan.trials])
-    of_class = [chosen.tolist() == [important] for chosen in rows["important"]]
-    rows = rows[of_plan & of_class]
+    wanted = {(trial.trial_id, (important,)) for trial in plan.trials}
+    pairs = zip(rows["trial_id"], map(tuple, rows["important"]), strict=True)
+    rows = rows[[pair in wanted for pair in pairs]]
     trials = analysis.trials(rows).query("method in @METHODS")
     for _, line in analysis.settings(trials).iterrows():
         console.print(
