@@ -190,7 +190,7 @@ def grid(rows: pd.DataFrame) -> Table:
         lines.append([LABELS[method], *values, str(seeds), str(trials)])
     return Table(
         "Hyperparameters tried",
-        "Of each method every combination of these values was trained, on each seed.",
+        "The values that were trained of each method, and how many seeds and trials.",
         ["method", "margin, in π/64", *POINT[1:], "seeds", "trials"],
         lines,
     )

@@ -168,9 +168,10 @@ def pictures(rows: pd.DataFrame, chosen: pd.DataFrame) -> list[report.Part]:
         ),
         (
             "What recall costs as the threshold moves",
-            "Mean and standard deviation over seeds at each recall. A method does "
-            "better only where its curve lies above cross-entropy's, in accuracy, or "
-            "below it, in false alarms.",
+            "Means over seeds at each constant; full markers are methods as trained, "
+            "hollow ones have their threshold moved. In the middle, accuracy above "
+            "cross-entropy's own curve at the same recall, with its 95 % interval: a "
+            "method does better only where it lies above zero.",
             lambda: figures.tradeoff(rows, chosen),
         ),
         (
