@@ -84,10 +84,7 @@ def section(
         f"Important class: {important}",
         findings(chosen, arguments.margin),
         grounds(table, arguments.margin),
-        [
-            *tables(rows, table, important, arguments),
-            *pictures(rows, chosen),
-        ],
+        [*tables(rows, table, important, arguments), *pictures(rows, chosen)],
     )
 
 
@@ -106,8 +103,8 @@ def grounds(table: pd.DataFrame, margin: float) -> list[str]:
     found = [f"{text[0].upper()}{text[1:]}." for text in table1.remarks(table)]
     if "held_out" in set(table["selection"]):
         found.append(
-            "Settings and thresholds were picked on validation images; every number is "
-            "of test images, which had no part in it."
+            "Settings and thresholds were picked on validation images; the verdicts "
+            "are of test images, which had no part in it."
         )
     if "recall_difference" in table:
         found.append(
@@ -128,13 +125,12 @@ def tables(
 ) -> list[report.Part]:
     """Returns Table I and what belongs to it, Table II, and what seeds are needed."""
 
+    needed = power.PowerArguments(results=arguments.results, margin=arguments.margin)
+
     def spreads() -> report.Part:
         return as_table(table2.lay_out(table2.table2(rows)[0], important))
 
     def seeds() -> report.Part:
-        needed = power.PowerArguments(
-            results=arguments.results, margin=arguments.margin
-        )
         lines = power.needs(analysis.trials(rows), needed)
         return as_table(power.lay_out(lines, important, needed))
 

@@ -204,3 +204,9 @@ def test_an_error_is_a_sentence(some, sentence, start, tmp_path):
     assert sentence in output
     assert "Traceback" not in output
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_margin_that_is_none_is_refused(start, tmp_path):
+    status, output = start(write(tmp_path, SPECS[:1], num_seeds=2), "--margin", "0")
+    assert status == 2
+    assert "margin must be between 0 and 1, got 0" in output
