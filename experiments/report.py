@@ -124,7 +124,6 @@ def tables(
     arguments: ReportArguments,
 ) -> list[report.Part]:
     """Returns Table I and what belongs to it, Table II, and what seeds are needed."""
-
     needed = power.PowerArguments(results=arguments.results, margin=arguments.margin)
 
     def spreads() -> report.Part:
