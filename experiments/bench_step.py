@@ -47,6 +47,7 @@ class Sizes:
     batch_size: int = 64
     batches: int = 2
     trials: tuple[int, ...] = (1,)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     lowerings: tuple[Convolution, ...] = ("patches",)
     compiled: bool = True
     matmul: int = 2048
@@ -232,7 +233,7 @@ def measure(sizes: Sizes, device: torch.device) -> Iterator[timing.Line]:
     yield from lines
     best = min((line for line in lines if line.unit == "ms"), key=lambda x: x.second)
     peers = {"eager": epochs["eager"], "at its best": epochs[best.case]}
-    for precision in ("float32", "bfloat16"):
+    for precision in sizes.precisions:
         rate = matmul_rate(sizes, precision)
         for lowering in sizes.lowerings:
             config = config_of(sizes, precision, lowering)

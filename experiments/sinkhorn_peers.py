@@ -164,7 +164,7 @@ def passes(problem: Problem, side: Ours | Ott | Pot) -> bool:
     return violation(problem, *solution(problem, side)[:2]) <= ERROR
 
 
-def loosest(problem: Problem, side: Ott | Pot):
+def loosest(problem: Problem, side: Any) -> Any:
     """Returns the side at the loosest of some thresholds whose result passes."""
     for factor in (1.0, 0.98, 0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05):
         tried = side._replace(threshold=factor * ERROR)
@@ -173,7 +173,7 @@ def loosest(problem: Problem, side: Ott | Pot):
     raise ValueError(f"{side}: no threshold from {ERROR} to its twentieth passes")
 
 
-def fewest(problem: Problem, side: Ott | Pot, guess: int):
+def fewest(problem: Problem, side: Any, guess: int) -> Any:
     """Returns the side at the smallest number of iterations that passes."""
     number = guess
     while number > 1 and passes(problem, side._replace(iterations=number - 1)):
