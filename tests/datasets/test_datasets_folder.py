@@ -1,5 +1,6 @@
 """The user's own pictures, good and bad."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -77,14 +78,12 @@ def test_aspect_is_kept_by_padding_or_cropping(tmp_path, fit, dark):
 
 def test_grey_pictures_give_one_channel_and_one_in_colour_gives_three(tmp_path):
     root = tmp_path / "mine"
-    for part in ("train", "test"):
-        for class_name in ("a", "b"):
-            for i in range(3):
-                seed = hash((part, class_name, i)) % 1000
-                path = root / part / class_name / f"{i}.png"
-                write(path, picture(seed, mode="L"))
+    files = itertools.product(("train", "test"), ("a", "b"), range(3))
+    for seed, (part, class_name, i) in enumerate(files):
+        path = root / part / class_name / f"{i}.png"
+        write(path, picture(seed, mode="L"))
     assert load_folder(root).train_images.shape == (6, 8, 8, 1)
-    write(root / "test" / "b" / "3.png", picture(5))
+    write(root / "test" / "b" / "3.png", picture(12))
     dataset = load_folder(root)
     assert dataset.train_images.shape == (6, 8, 8, 3)
     assert (dataset.train_images == dataset.train_images[..., :1]).all()
