@@ -36,6 +36,7 @@ def lift(
     mesh: Mesh,
     in_axes: Sequence[int | None],
     *,
+    together: bool = True,
     donate_argnums: Sequence[int] = (),
     compiler_options: dict[str, Any] | None = None,
 ) -> jax.stages.Wrapped:
@@ -43,13 +44,17 @@ def lift(
 
     `jit(shard_map(vmap(function)))`: `shard_map` gives every device its own
     trials, which keeps communication out of the program (`jit(vmap)` on sharded
-    arguments inserts all-gathers), and `vmap` batches the trials of a device.
+    arguments inserts all-gathers), and `vmap` batches the trials of a device. That
+    fills a GPU or TPU. A CPU core is full with one trial, whose arrays its caches
+    hold better than those of many: there `lax.map` takes the place of `vmap`.
 
     Args:
       function: takes and returns trees of arrays of one trial.
       mesh: from `trial_mesh`.
       in_axes: for each argument 0 if it has a leading trial axis, or `None` if
         all trials share it.
+      together: whether a device works on all its trials at the same time, by `vmap`,
+        or on one after another, by `lax.map`.
       donate_argnums: arguments whose memory the result may take.
       compiler_options: passed to `jax.jit`.
 
@@ -65,8 +70,9 @@ def lift(
     specs = tuple(
         PartitionSpec() if axis is None else PartitionSpec(TRIAL) for axis in in_axes
     )
+    many = jax.vmap(function, in_axes=tuple(in_axes))
     mapped = jax.shard_map(
-        jax.vmap(function, in_axes=tuple(in_axes)),
+        many if together else _one_by_one(function, in_axes),
         mesh=mesh,
         in_specs=specs,
         out_specs=PartitionSpec(TRIAL),
@@ -79,6 +85,23 @@ def lift(
         donate_argnums=tuple(donate_argnums),
         compiler_options=compiler_options,
     )
+
+
+def _one_by_one(
+    function: Callable[..., Any], in_axes: Sequence[int | None]
+) -> Callable[..., Any]:
+    def many(*arguments: Any) -> Any:
+        leads = [axis is not None for axis in in_axes]
+        own = tuple(x for x, lead in zip(arguments, leads, strict=True) if lead)
+
+        def one(own: tuple[Any, ...]) -> Any:
+            left = iter(own)
+            pairs = zip(arguments, leads, strict=True)
+            return function(*(next(left) if lead else x for x, lead in pairs))
+
+        return jax.lax.map(one, own)
+
+    return many
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:

@@ -53,7 +53,9 @@ def lift_programs(
     # what is between them takes long and gains nothing that can be measured.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 1} if on_cpu else None
-    lift = functools.partial(parallel.lift, mesh=mesh, compiler_options=options)
+    lift = functools.partial(
+        parallel.lift, mesh=mesh, together=not on_cpu, compiler_options=options
+    )
     return Programs(
         lift(init, in_axes=(0,)),
         lift(train_epoch, in_axes=(0, 0, None, None), donate_argnums=(0,)),

@@ -204,25 +204,21 @@ def evaluated_variables(state: TrialState) -> dict[str, Tree]:
 
 
 def predict(
-    config: TrainConfig,
-    variables: dict[str, Tree],
-    images: jax.Array,
-    *,
-    batch_size: int = 256,
+    config: TrainConfig, variables: dict[str, Tree], images: jax.Array
 ) -> Outputs:
-    """Embeds images, a batch at a time.
+    """Embeds images, a batch at a time: memory that trains a trial evaluates it.
 
     Args:
       config: what the program's trials share.
       variables: from `evaluated_variables`.
       images: `[image, height, width, channel]` uint8.
-      batch_size: images embedded at once.
 
     Returns:
       `Outputs` with features `[image, feature]`.
     """
     images, network = jnp.asarray(images), config.network
     num_images = images.shape[0]
+    batch_size = min(config.recipe.batch_size, num_images)
     num_batches = -(-num_images // batch_size)
     # The last batch is filled up with its own last image, and cut off below.
     index = jnp.minimum(jnp.arange(num_batches * batch_size), num_images - 1)

@@ -1,6 +1,7 @@
 """Laws of the network: one convolution in two forms, the authors' shape, two heads."""
 
 import functools
+from unittest import mock
 
 import chex
 import jax
@@ -24,11 +25,12 @@ def _random(shape, seed=0):
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.sampled_from(["SAME", "VALID", ((2, 1), (0, 3))]),
     size=st.tuples(st.integers(4, 7), st.integers(4, 7)),
+    tile=st.sampled_from([1, 5_000, 2**20]),
 )
 def test_patches_equal_the_convolution_and_its_gradients(
-    kernel, strides, padding, size
+    kernel, strides, padding, size, tile
 ):
-    images, weights = _random((2, *size, 3)), _random((*kernel, 3, 5), seed=1)
+    images, weights = _random((5, *size, 3)), _random((*kernel, 3, 5), seed=1)
 
     def convolve(images, weights):
         return jax.lax.conv_general_dilated(
@@ -43,10 +45,28 @@ def test_patches_equal_the_convolution_and_its_gradients(
         return models.patches_conv(images, weights, strides, padding)
 
     outputs = []
-    for function in (convolve, patches):
-        value, pullback = jax.vjp(function, images, weights)
-        outputs.append((value, pullback(jnp.cos(value))))
+    with mock.patch.object(models, "_TILE", tile):
+        for function in (convolve, patches):
+            value, pullback = jax.vjp(function, images, weights)
+            outputs.append((value, pullback(jnp.cos(value))))
     chex.assert_trees_all_close(*outputs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tile_of_patches_is_all_that_a_cpu_holds(monkeypatch):
+    if jax.default_backend() != "cpu":
+        pytest.skip("only a CPU convolves in tiles")
+    images, weights = _random((64, 32, 32, 8)), _random((3, 3, 8, 8))
+    needs = {}
+    for tile in (models._TILE, 2**30):
+        monkeypatch.setattr(models, "_TILE", tile)
+
+        def objective(weights, images):
+            return jnp.cos(models.patches_conv(images, weights, (1, 1), "SAME")).sum()
+
+        program = jax.jit(jax.grad(objective)).lower(weights, images).compile()
+        needs[tile] = program.memory_analysis().temp_size_in_bytes
+    patches = 4 * 64 * 32 * 32 * 72
+    assert needs[2**20] < patches < needs[2**30]
 
 
 @pytest.mark.parametrize(

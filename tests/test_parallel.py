@@ -18,12 +18,13 @@ def quadratic(x, scale, shared):
     return {"value": scale * jnp.sum(x * shared), "twice": 2.0 * x}
 
 
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_lifted_equals_a_loop(num_devices):
+def test_lifted_equals_a_loop(num_devices, together):
     mesh = parallel.trial_mesh(jax.devices()[:num_devices])
     x, scale = np.arange(12.0, dtype=np.float32).reshape(4, 3), np.ones(4, np.float32)
     shared = np.array([1.0, 2.0, 3.0], np.float32)
-    lifted = parallel.lift(quadratic, mesh, (0, 0, None))
+    lifted = parallel.lift(quadratic, mesh, (0, 0, None), together=together)
     result = lifted(*parallel.shard((x, scale), mesh), parallel.replicate(shared, mesh))
     for i in range(4):
         expected = quadratic(x[i], scale[i], shared)
@@ -32,13 +33,27 @@ def test_lifted_equals_a_loop(num_devices):
     assert len(result["value"].sharding.device_set) == num_devices
 
 
-def test_two_devices_share_trials_without_talking():
+@pytest.mark.parametrize("together", [True, False])
+def test_two_devices_share_trials_without_talking(together):
     mesh = parallel.trial_mesh()
     assert mesh.size == 2
-    lifted = parallel.lift(quadratic, mesh, (0, 0, None))
+    lifted = parallel.lift(quadratic, mesh, (0, 0, None), together=together)
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, 3), (4,), (3,))]
     text = lifted.lower(*shapes).compile().as_text()
     assert not COLLECTIVES.search(text)
+
+
+def test_one_after_another_a_trial_does_not_depend_on_how_many_there_are():
+    # The sum of a product rounds as it is cut into vector operations.
+    def steep(x, matrix):
+        return jnp.tanh(x @ matrix).sum() / 3
+
+    rng = np.random.default_rng(0)
+    x, matrix = rng.normal(size=(4, 5, 99)), rng.normal(size=(99, 33))
+    x, matrix = x.astype(np.float32), matrix.astype(np.float32)
+    mesh = parallel.trial_mesh(jax.devices()[:1])
+    lifted = parallel.lift(steep, mesh, (0, None), together=False)
+    np.testing.assert_array_equal(lifted(x, matrix)[1:3], lifted(x[1:3], matrix))
 
 
 def test_the_search_for_collectives_finds_one():
