@@ -62,7 +62,7 @@ def penalties(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
             + ", ".join(LABELS[name] for name in _trained(settings))
         )
     figure = Figure(
-        figsize=(1 + 3.1 * len(methods), 0.8 + 2.9 * len(choices)), layout="constrained"
+        figsize=(1.4 + 3.1 * len(methods), 0.8 + 2.9 * len(choices)), layout="constrained"
     )
     places = figure.subplots(len(choices), len(methods), squeeze=False, sharey="row")
     told = []
@@ -77,8 +77,10 @@ def penalties(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
         row[0].set_ylabel(f"important: {important}")
         row[0].set_ylim(top=min(row[0].get_ylim()[1], 1.01))
     handles, labels = places[0, 0].get_legend_handles_labels()
+    # A single panel is as wide as two of the four words, and two are as wide as all.
+    columns = min(2 * len(methods), len(labels))
     figure.legend(
-        handles, labels, loc="outside upper center", ncols=len(labels), frameon=False
+        handles, labels, loc="outside upper center", ncols=columns, frameon=False
     )
     figure.set_label(
         "Recall of the important class and accuracy on test images against the "

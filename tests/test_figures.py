@@ -6,6 +6,7 @@ import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 from synthetic import CLASSES, CONSTANTS, SPECS, Spec, rows
@@ -149,6 +150,20 @@ def test_penalties_keep_the_selected_scale():
     camri = figures.penalties(settings, selected).axes[-1]
     assert camri.get_title() == "CAMRI s=16\nn=4"
     assert len(line_at(camri, "recall")[0]) == 3
+
+
+@pytest.mark.parametrize("methods", [["camri"], ["camri", "arcface"]])
+def test_the_legend_of_the_penalties_lies_within_the_picture(methods):
+    some = [
+        Spec(method, {"margin": m, "scale": 16.0}) for method in methods for m in (1, 2)
+    ]
+    _, _, settings, selected = numbers(rows((SPECS[0], *some)))
+    figure = figures.penalties(settings, selected)
+    assert len(figure.axes) == len(methods)
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    left, _, right, _ = legend.get_window_extent().extents
+    assert 0 <= left < right <= figure.bbox.width
 
 
 def test_without_two_penalties_there_is_nothing_to_draw():
