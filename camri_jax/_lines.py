@@ -61,9 +61,8 @@ def penalties(settings: pd.DataFrame, selected: pd.DataFrame) -> Figure:
             "what they do; there are only "
             + ", ".join(LABELS[name] for name in _trained(settings))
         )
-    figure = Figure(
-        figsize=(1.4 + 3.1 * len(methods), 0.8 + 2.9 * len(choices)), layout="constrained"
-    )
+    size = 1.4 + 3.1 * len(methods), 0.8 + 2.9 * len(choices)
+    figure = Figure(figsize=size, layout="constrained")
     places = figure.subplots(len(choices), len(methods), squeeze=False, sharey="row")
     told = []
     for important, row in zip(choices, places, strict=True):

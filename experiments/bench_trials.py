@@ -4,10 +4,10 @@
 
 `camri_jax.train.train_epoch` of the `small` network, CAMRI, batch 64, on images of
 8x8x1 and 32x32x3. At once: lifted over T trials as the sweep does. One after another:
-the same function, compiled without `vmap`, called T times; of two devices each has its
+the same function, compiled for one trial, called T times; of two devices each has its
 half of the trials, and both work at the same time. Losses must agree. A CPU is measured
 as one device of all cores, and as one device a core, which is how the sweep uses it.
-Five minutes on two CPU cores.
+Twelve minutes on two CPU cores.
 """
 
 import dataclasses
