@@ -65,14 +65,22 @@ def _draw_choice(
         for _, line in lines.iterrows()
         if line["method"] == trained(line["method"])
     ]
-    for place, measure in ((places[0], "accuracy"), (places[2], "false_alarms")):
+    for place, measure, least in (
+        (places[0], "accuracy", 0.02),
+        (places[2], "false_alarms", 5.0),
+    ):
         shown = list(lines[measure])
+        # Where a threshold finds the whole class, its curve falls to no accuracy: not
+        # further from the points than they are from each other.
+        reach = max(max(shown) - min(shown), least)
+        limits = min(shown) - reach, max(shown) + reach
         for own in of_lines:
             shown += _draw_curve(place, own, measure, (start, end))
         for _, line in lines.iterrows():
             _draw_point(place, line, measure)
-        room = 0.05 * (max(shown) - min(shown)) + 1e-3
-        place.set_ylim(min(shown) - room, max(shown) + room)
+        low, high = max(min(shown), limits[0]), min(max(shown), limits[1])
+        room = 0.05 * (high - low) + 1e-3
+        place.set_ylim(low - room, high + room)
     chosen = pd.concat(of_lines)
     grid = RECALLS[(start <= RECALLS) & (end >= RECALLS)]
     if set(chosen["method"]) > {BASELINE}:
@@ -82,7 +90,11 @@ def _draw_choice(
     places[1].set_ylabel("accuracy above cross-entropy's curve")
     places[2].set_ylabel("false alarms per 1,000 images")
     for place in places:
-        place.set(xlim=(start, end), xlabel="recall of the important class")
+        # A marker at a recall of 1 is whole.
+        place.set(
+            xlim=(start, end + 0.02 * (end - start)),
+            xlabel="recall of the important class",
+        )
         place.spines[["top", "right"]].set_visible(False)
     return [
         f"{LABELS[line['method']]}, {line['important']}: recall {line['recall']:.3f}, "

@@ -296,6 +296,25 @@ def test_trade_offs_are_means_at_each_constant_and_methods_lie_on_their_curves()
         np.testing.assert_allclose(as_trained, trained_at, atol=1e-6)
 
 
+def test_a_curve_that_falls_to_nothing_does_not_flatten_the_trade_off():
+    skilled = Spec("l2_softmax", {"scale": 16.0}, skill=5.0)
+    given = rows([SPECS[0], skilled], num_seeds=3)
+    table, _, settings, selected = numbers(given)
+    assert settings["recall"].max() == 1.0
+    for place, measure in zip(
+        figures.tradeoff(table, selected).axes[::2],
+        ("accuracy", "false_alarms"),
+        strict=True,
+    ):
+        points = selected.query("num_seeds > 0")[measure]
+        reach = max(np.ptp(points), {"accuracy": 0.02, "false_alarms": 5.0}[measure])
+        low, high = place.get_ylim()
+        assert points.min() - 1.2 * reach - 1e-2 <= low < points.min()
+        assert points.max() < high <= points.max() + 1.2 * reach + 1e-2
+        curves = np.concatenate([line.get_ydata() for line in place.lines])
+        assert curves.min() < low or curves.max() > high
+
+
 def test_trade_offs_show_the_differences_that_verdicts_rest_on(monkeypatch):
     seen = []
     along = verdicts.along_curve
