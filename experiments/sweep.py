@@ -165,6 +165,8 @@ def set_up_jax() -> None:
     """Gives a CPU one device a core, and keeps compiled programs between runs."""
     # Trials on devices of one core each run faster than one trial on all cores.
     jax.config.update("jax_num_cpu_devices", num_cores())
+    # JAX keeps what took a second to compile, which some programs only sometimes do.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "camri_jax" / "xla"))
