@@ -39,7 +39,7 @@ class Classifier(NamedTuple):
           images: `[image, height, width, channel]` uint8, as large as in training.
 
         Raises:
-          ValueError: the images have another shape than in training.
+          ValueError: there are no images, or of another shape than in training.
         """
         values = methods.scores(self.outputs(images))
         return methods.test_logits(values, {"scale": self.about["scale"]})
@@ -51,13 +51,13 @@ class Classifier(NamedTuple):
           images: `[image, height, width, channel]` uint8, as large as in training.
 
         Raises:
-          ValueError: the images have another shape than in training.
+          ValueError: there are no images, or of another shape than in training.
         """
         shape = tuple(self.about["image_shape"])
-        if np.shape(images)[1:] != shape:
+        if np.shape(images)[1:] != shape or not len(images):
             raise ValueError(
                 f"images must be [image, {', '.join(map(str, shape))}], got shape "
-                f"{np.shape(images)}"
+                f"{np.shape(images)}; one at least is needed"
             )
         return _predict(self.config, self.variables, images)
 

@@ -4,8 +4,8 @@
 
 A step is forward and gradient of the `small` network on a batch of 64, several of them
 in one `scan`, for one trial and for several under `vmap`. Both must end at the same
-weights. `bench_step.py` does the same for `paper`, in whole training steps. More than five
-minutes on two CPU cores, where the `lax` form is that slow.
+weights. `bench_step.py` does the same for `paper`, in whole training steps. More than
+five minutes on two CPU cores, where the `lax` form is that slow.
 """
 
 import dataclasses

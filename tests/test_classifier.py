@@ -41,6 +41,8 @@ def test_other_images_are_refused(saved):
     model = classifier.load(saved[0])
     with pytest.raises(ValueError, match=r"must be \[image, 8, 8, 1\], got shape"):
         model.logits(IMAGES[:, :7])
+    with pytest.raises(ValueError, match=r"got shape \(0, 8, 8, 1\); one at least"):
+        model.logits(IMAGES[:0])
     with pytest.raises(TypeError, match="must be uint8"):
         model.logits(IMAGES.astype(np.float32))
 
