@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from camri_jax import _check
-from camri_jax._vectors import unit_vectors
+from camri_jax import _arrays
+from camri_jax._arrays import unit_vectors
 
 
 class AngleStatistics(NamedTuple):
@@ -44,13 +44,13 @@ def true_angles(
     >>> true_angles(jnp.array([[2.0, 2.0]]), jnp.eye(2), jnp.array([1])).round(4)
     Array([0.7854], dtype=float32)
     """
-    features = _check.floating("features", features, ndim=2)
-    prototypes = _check.floating("prototypes", prototypes, ndim=2)
+    features = _arrays.floating("features", features, ndim=2)
+    prototypes = _arrays.floating("prototypes", prototypes, ndim=2)
     num_features, num_classes = prototypes.shape
-    _check.same_shape("features", features, (features.shape[0], num_features))
-    labels = _check.integer("labels", labels, features.shape[:1])
-    labels = _check.class_or_none(labels, num_classes)
-    dtype = _check.compute_dtype(features, prototypes)
+    _arrays.same_shape("features", features, (features.shape[0], num_features))
+    labels = _arrays.integer("labels", labels, features.shape[:1])
+    labels = _arrays.class_or_none(labels, num_classes)
+    dtype = _arrays.compute_dtype(features, prototypes)
     ours = unit_vectors(features.astype(dtype), axis=-1)
     theirs = unit_vectors(prototypes.astype(dtype), axis=0).T
     theirs = theirs.at[labels].get(mode="fill", fill_value=jnp.nan)
@@ -91,7 +91,7 @@ def angle_statistics(
     """
     angles = true_angles(features, prototypes, labels)
     num_classes = jnp.shape(prototypes)[1]
-    labels = _check.class_or_none(jnp.asarray(labels), num_classes)
+    labels = _arrays.class_or_none(jnp.asarray(labels), num_classes)
 
     def mean(values: jax.Array) -> jax.Array:
         counted = jnp.where(labels < num_classes, values, 0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from camri_jax import _check
+from camri_jax import _arrays
 from camri_jax._angles import AngleStatistics, angle_statistics, true_angles
 
 __all__ = [
@@ -45,9 +45,9 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    labels = _check.class_or_none(_check.integer("labels", labels, None), num_classes)
-    predictions = _check.integer("predictions", predictions, labels.shape)
-    predictions = _check.class_or_none(predictions, num_classes)
+    labels = _arrays.class_or_none(_arrays.integer("labels", labels, None), num_classes)
+    predictions = _arrays.integer("predictions", predictions, labels.shape)
+    predictions = _arrays.class_or_none(predictions, num_classes)
     empty = jnp.zeros((num_classes, num_classes), jnp.int32)
     return empty.at[labels, predictions].add(1, mode="drop")
 
@@ -141,15 +141,15 @@ def threshold_curve(
     Array([[1, 0],
            [0, 1]], dtype=int32)
     """
-    logits = _check.floating("logits", logits, ndim=2)
-    logits = logits.astype(_check.compute_dtype(logits))
-    _check.same_shape("logits", logits, (logits.shape[0], num_classes))
-    labels = _check.integer("labels", labels, logits.shape[:1])
-    labels = _check.class_or_none(labels, num_classes)
-    mask = _check.boolean("important_mask", important_mask, (num_classes,))[None, :]
+    logits = _arrays.floating("logits", logits, ndim=2)
+    logits = logits.astype(_arrays.compute_dtype(logits))
+    _arrays.same_shape("logits", logits, (logits.shape[0], num_classes))
+    labels = _arrays.integer("labels", labels, logits.shape[:1])
+    labels = _arrays.class_or_none(labels, num_classes)
+    mask = _arrays.boolean("important_mask", important_mask, (num_classes,))[None, :]
     size = jnp.size(constants)
-    levels = _check.real("constants", constants, logits.dtype, (size,))
-    _check.ascending("constants", constants)
+    levels = _arrays.real("constants", constants, logits.dtype, (size,))
+    _arrays.ascending("constants", constants)
 
     ours, theirs = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, -jnp.inf, logits)
     important, other = jnp.argmax(ours, axis=-1), jnp.argmax(theirs, axis=-1)

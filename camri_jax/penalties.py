@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from camri_jax import _check
+from camri_jax import _arrays
 
 Important = int | Sequence[int] | np.ndarray | jax.Array
 
@@ -40,7 +40,7 @@ def margin_vector(
     >>> margin_vector(4, 2, 0.25)
     Array([0.  , 0.  , 0.25, 0.  ], dtype=float32)
     """
-    _check.angle("margin", margin)
+    _arrays.angle("margin", margin)
     return _spread("margin", num_classes, important, margin, 0.0)
 
 
@@ -72,7 +72,7 @@ def class_weights(
     >>> class_weights(3, [0, 2], 4.0)
     Array([4., 1., 4.], dtype=float32)
     """
-    _check.not_negative("weight", weight)
+    _arrays.not_negative("weight", weight)
     return _spread("weight", num_classes, important, weight, 1.0)
 
 
@@ -105,8 +105,8 @@ def cost_matrix(num_classes: int, important: Important, cost: ArrayLike) -> jax.
            [2., 0., 2.],
            [1., 2., 0.]], dtype=float32)
     """
-    _check.not_negative("cost", cost)
-    cost = _check.real("cost", cost, jnp.dtype(jnp.float32))
+    _arrays.not_negative("cost", cost)
+    cost = _arrays.real("cost", cost, jnp.dtype(jnp.float32))
     classes = _checked_important(num_classes, important)
     return _costs(num_classes, classes, cost)
 
@@ -117,7 +117,7 @@ def _spread(
     classes = _checked_important(num_classes, important)
     value = jnp.asarray(value)
     shape = classes.shape if value.ndim else ()
-    value = _check.real(name, value, jnp.dtype(jnp.float32), shape)
+    value = _arrays.real(name, value, jnp.dtype(jnp.float32), shape)
     return _filled(num_classes, rest, classes, value)
 
 
@@ -141,8 +141,8 @@ def _checked_important(num_classes: int, important: Important) -> jax.Array:
     """Returns the important classes as indices `[count]`."""
     if np.ndim(important) > 1 or np.size(important) == 0:
         raise ValueError(f"important must be one class or several, got {important}")
-    classes = jnp.atleast_1d(_check.integer("important", important, None))
-    if _check.is_known(classes):
+    classes = jnp.atleast_1d(_arrays.integer("important", important, None))
+    if _arrays.is_known(classes):
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= num_classes:
             raise ValueError(

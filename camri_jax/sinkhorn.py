@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from camri_jax import _check
+from camri_jax import _arrays
 from camri_jax._sinkhorn import iterate, kernel_of, map_rows, matmul
 
 # exp of it is 0 at any epsilon.
@@ -92,18 +92,18 @@ def sinkhorn(
     Array([[0.5, 0. ],
            [0. , 0.5]], dtype=float32)
     """
-    log_a, log_b = _check.floating("log_a", log_a), _check.floating("log_b", log_b)
-    _check.same_shape("log_b", log_b, (*log_a.shape[:-1], log_b.shape[-1]))
-    dtype = _check.compute_dtype(log_a, log_b)
+    log_a, log_b = _arrays.floating("log_a", log_a), _arrays.floating("log_b", log_b)
+    _arrays.same_shape("log_b", log_b, (*log_a.shape[:-1], log_b.shape[-1]))
+    dtype = _arrays.compute_dtype(log_a, log_b)
     shape = (log_a.shape[-1], log_b.shape[-1])
-    cost_matrix = _check.real("cost_matrix", cost_matrix, dtype, shape)
-    _check.positive("epsilon", epsilon)
-    epsilon = _check.real("epsilon", epsilon, dtype)
+    cost_matrix = _arrays.real("cost_matrix", cost_matrix, dtype, shape)
+    _arrays.positive("epsilon", epsilon)
+    epsilon = _arrays.real("epsilon", epsilon, dtype)
     if not isinstance(max_iterations, int) or max_iterations < 1:
         raise ValueError(
             f"max_iterations must be a number from 1, got {max_iterations}"
         )
-    _check.not_negative("tolerance", tolerance)
+    _arrays.not_negative("tolerance", tolerance)
     result = _solve(
         log_a.astype(dtype).reshape(-1, shape[0]),
         log_b.astype(dtype).reshape(-1, shape[1]),
@@ -148,8 +148,8 @@ def transport_plan(
     """
     f, g = jnp.asarray(result.f), jnp.asarray(result.g)
     shape = (f.shape[-1], g.shape[-1])
-    cost_matrix = _check.real("cost_matrix", cost_matrix, f.dtype, shape)
-    epsilon = _check.real("epsilon", epsilon, f.dtype)
+    cost_matrix = _arrays.real("cost_matrix", cost_matrix, f.dtype, shape)
+    epsilon = _arrays.real("epsilon", epsilon, f.dtype)
     total = f[..., :, None] + g[..., None, :]
     costs = jnp.broadcast_to(cost_matrix, total.shape)
     return jnp.exp((total - costs) / epsilon)

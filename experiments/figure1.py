@@ -14,7 +14,7 @@ import tyro
 from pictures import Format, write
 from rows import run
 
-from camri_jax import geometry
+from camri_jax.evidence.figures import geometry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,16 @@ from rows import console, name_of, run
 from sheets import spread
 from sweep import set_up_jax
 
-from camri_jax import analysis, classifier, geometry, parallel, planning, results, sweep
-from camri_jax.config import Recipe
 from camri_jax.datasets import Dataset, class_index
-from camri_jax.geometry import Embedding
+from camri_jax.evidence import selection as analysis
+from camri_jax.evidence.figures import geometry
+from camri_jax.evidence.figures.geometry import Embedding
+from camri_jax.sweeps import chunk as sweep
+from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps import rows as results
+from camri_jax.training import classifier
+from camri_jax.training import lift as parallel
+from camri_jax.training.recipe import Recipe
 
 VALIDATION = 1 / 12
 METHODS = ("l2_softmax", "arcface", "camri")

@@ -13,7 +13,7 @@ import tyro
 from pictures import Arguments, select, write
 from rows import load, run
 
-from camri_jax import figures
+from camri_jax.evidence import figures
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ import tyro
 from pictures import select, write
 from rows import load, run
 
-from camri_jax import figures
+from camri_jax.evidence import figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

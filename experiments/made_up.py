@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from camri_jax import parallel, train
-from camri_jax.config import TrainConfig
-from camri_jax.methods import METHODS, Hyperparameters
-from camri_jax.programs import lift_programs
+from camri_jax.sweeps.width import lift_programs
+from camri_jax.training import lift as parallel
+from camri_jax.training import trial as train
+from camri_jax.training.methods import METHODS, Hyperparameters
+from camri_jax.training.recipe import TrainConfig
 
 Data = tuple[np.ndarray, np.ndarray]
 Epoch = Callable[[], np.ndarray]

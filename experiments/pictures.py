@@ -8,7 +8,8 @@ import pandas as pd
 import rows
 from matplotlib.figure import Figure
 
-from camri_jax import analysis, figures
+from camri_jax.evidence import figures
+from camri_jax.evidence import selection as analysis
 
 Format = Literal["png", "svg"]
 
@@ -33,7 +34,7 @@ def select(
       read: rows from `rows.read`.
 
     Returns:
-      What `trials`, `settings` and `select` of `camri_jax.analysis` return; without
+      What `trials`, `settings` and `select` of `camri_jax.evidence.selection` return; without
       validation images, settings are picked on test images, which is noted.
 
     Raises:

@@ -17,10 +17,11 @@ import tyro
 from rows import Arguments, console, load, name_of, run, wrote
 from sheets import Sheet, show, signed, write
 
-from camri_jax import analysis, verdicts
-from camri_jax.analysis import BASELINE, describe, moved, trained
-from camri_jax.curves import POINT
-from camri_jax.statistics import seeds_needed
+from camri_jax.evidence import selection as analysis
+from camri_jax.evidence import verdicts
+from camri_jax.evidence.curves import POINT
+from camri_jax.evidence.selection import BASELINE, describe, moved, trained
+from camri_jax.evidence.statistics import seeds_needed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def needs(trials: pd.DataFrame, arguments: PowerArguments) -> pd.DataFrame:
     """Returns for each setting how many seeds its claims need.
 
     Args:
-      trials: from `camri_jax.analysis.trials`.
+      trials: from `camri_jax.evidence.selection.trials`.
       arguments: of this script.
 
     Returns:

@@ -22,9 +22,10 @@ import tyro
 from rows import Arguments, choices, load, notes, run, wrote
 from sheets import Sheet
 
-from camri_jax import analysis, figures, report, verdicts
 from camri_jax._files import written_whole
-from camri_jax.analysis import BASELINE, trained
+from camri_jax.evidence import figures, report, verdicts
+from camri_jax.evidence import selection as analysis
+from camri_jax.evidence.selection import BASELINE, trained
 
 VERSIONS = ("camri-jax", "itables", "matplotlib", "scipy", "statsmodels")
 

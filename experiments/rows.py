@@ -12,7 +12,8 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from camri_jax import analysis, results
+from camri_jax.evidence import selection as analysis
+from camri_jax.sweeps import rows as results
 
 NEEDED = ("trial_id", "method", "important", "seed", "settings", "test_curve")
 
@@ -79,7 +80,7 @@ def read(
       where: settings to keep, each `NAME=VALUE`.
 
     Returns:
-      Rows as `camri_jax.results.read` gives them; trials whose loss is not finite are
+      Rows as `camri_jax.sweeps.rows.read` gives them; trials whose loss is not finite are
       marked as diverged.
 
     Raises:

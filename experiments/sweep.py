@@ -41,17 +41,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from camri_jax import (
-    analysis,
-    figures,
-    parallel,
-    planning,
-    programs,
-    results,
-    sweep,
-)
 from camri_jax.datasets import Dataset
-from camri_jax.planning import Plan, SweepConfig
+from camri_jax.evidence import figures
+from camri_jax.evidence import selection as analysis
+from camri_jax.sweeps import chunk as sweep
+from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps import rows as results
+from camri_jax.sweeps import width as programs
+from camri_jax.sweeps.plan import Plan, SweepConfig
+from camri_jax.training import lift as parallel
 
 console = Console()
 

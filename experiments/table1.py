@@ -17,8 +17,9 @@ import tyro
 from rows import Arguments, console, load, note, run, wrote
 from sheets import Sheet, difference, number, p_text, show, spread, write
 
-from camri_jax import analysis, curves, verdicts
-from camri_jax.analysis import BASELINE, LABELS, describe, trained
+from camri_jax.evidence import curves, verdicts
+from camri_jax.evidence import selection as analysis
+from camri_jax.evidence.selection import BASELINE, LABELS, describe, trained
 
 BY = ["important", "method", *curves.POINT]
 IMAGES = {"held_out": "validation", "paper": "test"}
@@ -62,8 +63,8 @@ def table1(rows: pd.DataFrame, margin: float) -> pd.DataFrame:
     Returns:
       One line a selection (`held_out`, where there are validation images, and `paper`),
       choice of important classes and method, with the columns of
-      `camri_jax.analysis.select`, of `camri_jax.verdicts.paired`, of
-      `camri_jax.verdicts.at_own_recall` but `recall`, and `above_at`, the recalls at
+      `camri_jax.evidence.selection.select`, of `camri_jax.evidence.verdicts.paired`, of
+      `camri_jax.evidence.verdicts.at_own_recall` but `recall`, and `above_at`, the recalls at
       which the curve lies above.
     """
     trials = analysis.trials(rows)

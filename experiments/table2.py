@@ -18,9 +18,9 @@ import tyro
 from rows import Arguments, choices, console, load, note, run, wrote
 from sheets import Sheet, show, spread, write
 
-from camri_jax import analysis
-from camri_jax.analysis import BASELINE, describe
-from camri_jax.curves import POINT
+from camri_jax.evidence import selection as analysis
+from camri_jax.evidence.curves import POINT
+from camri_jax.evidence.selection import BASELINE, describe
 
 WEIGHT = 4.0  # of WCE, in the paper
 STATISTICS = ["important", "least", "median"]

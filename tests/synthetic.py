@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camri_jax import results
+from camri_jax.sweeps import rows as results
 
 CLASSES = ("ant", "bee", "cat", "dog")
 CONSTANTS = np.float32([-64, -4, -2, -1, -0.5, 0, 0.5, 1, 2, 4, 64])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_results import frame, row
 
-from camri_jax import analysis
+from camri_jax.evidence import selection as analysis
 
 CONSTANTS = np.float32([-1.0, 0.0, 1.0, 2.0])
 

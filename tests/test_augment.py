@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camri_jax.augment import augment
+from camri_jax.training.augment import augment
 
 
 def _images(seed, shape=(6, 5, 7, 3), dtype=np.uint8):

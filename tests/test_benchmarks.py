@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camri_jax import models
+from camri_jax.training import network as models
 
 PEERS = ("ott", "ot", "torch", "pytorch_metric_learning")
 for peer in PEERS:
@@ -141,7 +141,12 @@ def other_scale(function):
         ("bench_losses", "bench_losses", "from_cosines", "CAMRI without margins"),
         ("bench_losses", "bench_losses", "from_features", "ArcFaceLoss.*loss"),
         ("bench_step", "torch_network", "camri_loss", "loss"),
-        ("bench_trials", "camri_jax.train", "train_epoch", "losses of an epoch"),
+        (
+            "bench_trials",
+            "camri_jax.training.trial",
+            "train_epoch",
+            "losses of an epoch",
+        ),
     ],
 )
 def test_sides_that_differ_are_not_timed(

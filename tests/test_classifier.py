@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from camri_jax import classifier, losses, train
-from camri_jax.config import Recipe, TrainConfig
+from camri_jax import losses
+from camri_jax.training import classifier
+from camri_jax.training import trial as train
+from camri_jax.training.recipe import Recipe, TrainConfig
 
 CONFIG = TrainConfig("angular", 3, 40, Recipe(feature_dim=4, batch_size=8))
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from synthetic import SPECS, rows, script, write
 
-from camri_jax import results
+from camri_jax.sweeps import rows as results
 
 # The files of each script that starts from rows.
 SCRIPTS = {
@@ -21,7 +21,9 @@ SCRIPTS = {
 def start(capsys, monkeypatch):
     """Runs a script as the command line does, and returns its status and output."""
     # As many recalls as the tests have patience for.
-    monkeypatch.setattr("camri_jax._tradeoff.RECALLS", np.linspace(0, 1, 11))
+    monkeypatch.setattr(
+        "camri_jax.evidence.figures.tradeoff.RECALLS", np.linspace(0, 1, 11)
+    )
 
     def start(name, *arguments):
         module = script(name)

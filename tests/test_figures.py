@@ -13,8 +13,9 @@ from synthetic import CLASSES, CONSTANTS, SPECS, Spec, rows
 from test_analysis import rows_of
 from test_results import frame
 
-from camri_jax import analysis, figures, verdicts
-from camri_jax.methods import METHODS
+from camri_jax.evidence import figures, verdicts
+from camri_jax.evidence import selection as analysis
+from camri_jax.training.methods import METHODS
 
 BASELINE = Spec("cross_entropy")
 
@@ -323,7 +324,7 @@ def test_trade_offs_show_the_differences_that_verdicts_rest_on(monkeypatch):
         seen.append(along(compared))
         return seen[-1]
 
-    monkeypatch.setattr("camri_jax._tradeoff.along_curve", spy)
+    monkeypatch.setattr("camri_jax.evidence.figures.tradeoff.along_curve", spy)
     table, _, _, selected = numbers(rows([SPECS[0], SPECS[4]], num_seeds=3))
     place = figures.tradeoff(table, selected).axes[1]
     (found,) = seen

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
-from camri_jax import geometry
-from camri_jax.geometry import PANELS, PROTOTYPES, Embedding
+from camri_jax.evidence.figures import geometry
+from camri_jax.evidence.figures.geometry import PANELS, PROTOTYPES, Embedding
 
 WEIGHTS = np.array([4.0, 1.0, 1.0])
 COSTS = np.array([[0.0, 2.0, 2.0], [2.0, 0.0, 1.0], [2.0, 1.0, 0.0]])

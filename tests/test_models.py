@@ -12,7 +12,7 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camri_jax import models
+from camri_jax.training import network as models
 
 
 def _random(shape, seed=0):

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camri_jax import datasets, planning
-from camri_jax.config import Recipe
-from camri_jax.methods import FAMILIES, METHODS
-from camri_jax.planning import SweepConfig
+from camri_jax import datasets
+from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps.plan import SweepConfig
+from camri_jax.training.methods import FAMILIES, METHODS
+from camri_jax.training.recipe import Recipe
 
 DATASET = datasets.load("digits", validation_fraction=0.2)
 

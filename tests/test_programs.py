@@ -6,9 +6,13 @@ import jax
 import pytest
 from test_parallel import COLLECTIVES
 
-from camri_jax import datasets, parallel, planning, programs, sweep
-from camri_jax.config import Recipe
-from camri_jax.planning import SweepConfig
+from camri_jax import datasets
+from camri_jax.sweeps import chunk as sweep
+from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps import width as programs
+from camri_jax.sweeps.plan import SweepConfig
+from camri_jax.training import lift as parallel
+from camri_jax.training.recipe import Recipe
 
 RECIPE = Recipe(feature_dim=4, batch_size=8)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camri_jax import datasets, planning
+from camri_jax import datasets
+from camri_jax.sweeps import plan as planning
 
 SCRIPTS = Path(__file__).parents[1] / "experiments"
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from synthetic import CLASSES, SPECS, rows, script, write
 
-from camri_jax import curves, report, results
-from camri_jax.analysis import LABELS
+from camri_jax.evidence import curves, report
+from camri_jax.evidence.selection import LABELS
+from camri_jax.sweeps import rows as results
 
 NAMES = ("ant", "</script><b>bee", 'c&a"t', "dog")
 

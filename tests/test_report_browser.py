@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import script, write
 
-from camri_jax import curves
+from camri_jax.evidence import curves
 
 webdriver = pytest.importorskip("selenium.webdriver")
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait

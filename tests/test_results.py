@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from camri_jax import results
+from camri_jax.sweeps import rows as results
 
 
 def row(**changes):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from camri_jax import statistics
+from camri_jax.evidence import statistics
 
 numbers = st.floats(-1, 1).map(lambda x: round(x, 3))
 differences = st.lists(numbers, min_size=3, max_size=8).filter(

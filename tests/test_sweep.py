@@ -8,9 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from camri_jax import datasets, parallel, planning, results, sweep, train
-from camri_jax.config import Recipe
-from camri_jax.planning import SweepConfig
+from camri_jax import datasets
+from camri_jax.sweeps import chunk as sweep
+from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps import rows as results
+from camri_jax.sweeps.plan import SweepConfig
+from camri_jax.training import lift as parallel
+from camri_jax.training import trial as train
+from camri_jax.training.recipe import Recipe
 
 RECIPE = Recipe(feature_dim=4, epochs=2, batch_size=8)
 

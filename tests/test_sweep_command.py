@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from camri_jax import classifier, datasets, results
+from camri_jax import datasets
+from camri_jax.sweeps import rows as results
+from camri_jax.training import classifier
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "sweep.py"
 SMALL = (

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from synthetic import CLASSES, SETTINGS, SPECS, Spec, rows, script, write
 
-from camri_jax import curves, results
+from camri_jax.evidence import curves
+from camri_jax.sweeps import rows as results
 
 SCRIPTS = ("table1", "table2", "power")
 CROSS_ENTROPY = Spec("cross_entropy")

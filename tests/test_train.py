@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from camri_jax import train
-from camri_jax.config import Recipe, TrainConfig
-from camri_jax.methods import METHODS
+from camri_jax.training import trial as train
+from camri_jax.training.methods import METHODS
+from camri_jax.training.recipe import Recipe, TrainConfig
 
 IMAGES = jax.random.randint(jax.random.key(0), (40, 8, 8, 1), 0, 256).astype(jnp.uint8)
 LABELS = jax.random.randint(jax.random.key(1), (40,), 0, 3)

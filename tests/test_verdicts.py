@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from synthetic import CONSTANTS, SPECS, Spec, row, rows
 from test_results import frame
 
-from camri_jax import analysis, curves, statistics, verdicts
+from camri_jax.evidence import curves, statistics, verdicts
+from camri_jax.evidence import selection as analysis
 
 CAMRI = Spec("camri", {"margin": 0.2, "scale": 16.0}, push=0.3, skill=0.2)
 CROSS_ENTROPY = Spec("cross_entropy")

@@ -1,0 +1,1 @@
+"""What the rows of trials show: measures, selection, statistics, verdicts, pictures."""

@@ -1,0 +1,70 @@
+"""The one log-sum-exp under every loss: that of the other classes, the true one out.
+
+Every loss here is a function of the log-odds against the true class,
+
+    u = log sum_{k != t} exp(z_k) - z_t,        -log h_t = log(1 + exp(u)).
+
+Taking the true class out of the sum, instead of subtracting it from the whole, is what
+keeps `1 - h_t` and a loss of 1e-30 right in float32. The mask fuses into the reduction,
+so it costs no array of `[batch, classes]`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from camri_jax import _arrays
+
+
+def checked_scores(name: str, scores: ArrayLike, labels: ArrayLike):
+    """Returns scores to compute with, labels within the classes, and which were so."""
+    scores = _arrays.floating(name, scores)
+    scores = scores.astype(_arrays.compute_dtype(scores))
+    array = _arrays.integer("labels", labels, scores.shape[:-1])
+    array, valid = _arrays.classes(array, scores.shape[-1])
+    return scores, jnp.where(valid, array, 0), valid
+
+
+def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Returns a mask `[..., classes]`, true at each label; meant to be fused away."""
+    shape = (*labels.shape, num_classes)
+    return jax.lax.broadcasted_iota(jnp.int32, shape, labels.ndim) == labels[..., None]
+
+
+def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns each row's value `[...]` at its label."""
+    index = labels[..., None]
+    return jnp.take_along_axis(values, index, axis=-1, mode="clip")[..., 0]
+
+
+def log_odds_against(
+    logits: jax.Array,
+    labels: jax.Array,
+    true_logits: jax.Array | None = None,
+    drop: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Returns log sum_{k != t} exp(z_k) - (z_t - drop) `[...]`; -inf if k is never.
+
+    `true_logits` `[...]` stand in for z_t where the caller has them at hand: each pick
+    out of the logits is a scatter in the gradient. `drop` is apart from them because
+    digits last longest when what is small is added first.
+    """
+    if true_logits is None:
+        true_logits = pick(logits, labels)
+    others = jnp.where(is_class(labels, logits.shape[-1]), -jnp.inf, logits)
+    top = jax.lax.stop_gradient(jnp.max(others, axis=-1))
+    top = jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
+    total = jnp.sum(jnp.exp(others - top[..., None]), axis=-1)
+    present = total > 0
+    excess = jnp.where(present, jnp.log(jnp.where(present, total, 1)), -jnp.inf)
+    return (top - true_logits) + (excess + drop)
+
+
+def softplus(x: jax.Array) -> jax.Array:
+    """Returns log(1 + exp(x)), with all its digits where it is tiny."""
+    return jnp.logaddexp(x, jnp.zeros_like(x))
+
+
+def nan_unless(valid: jax.Array, losses: jax.Array) -> jax.Array:
+    """Returns the losses with NaN where the label names no class."""
+    return jnp.where(valid, losses, jnp.nan)

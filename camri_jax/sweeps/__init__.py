@@ -1,0 +1,1 @@
+"""Many trials: what is planned, trained, and kept as rows."""

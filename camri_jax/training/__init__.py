@@ -1,0 +1,1 @@
+"""One trial, and its lift over many: the methods, the network, the recipe."""
