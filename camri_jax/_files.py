@@ -24,3 +24,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+class UsageError(ValueError):
+    """What a user can mend: a command shows its sentence, and no traceback."""
