@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and errors that are the user's to mend."""
 
 import contextlib
 import os
@@ -18,12 +18,26 @@ def written_whole(path: Path) -> Iterator[Path]:
       A path in the same directory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # Short, so that a name that the file system just bears can be written as well.
+    unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         yield unfinished
+        # On the disk before it has its name: else a power cut leaves an empty file.
+        _sync(unfinished)
         os.replace(unfinished, path)
+        _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    # Not every file system can do this for a directory, nor every system open one.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class UsageError(ValueError):

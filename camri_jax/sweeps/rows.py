@@ -1,14 +1,26 @@
-"""Rows of trained trials: one Parquet file a chunk, written whole or not at all."""
+"""What a sweep leaves on disk: rows, logits and labels, in Parquet.
 
-from collections.abc import Iterable, Mapping
+    DIR/rows/CHUNK.parquet          a row a trial
+    DIR/logits/CHUNK.parquet        its logits, a row a trial and part of the data
+    DIR/data/FINGERPRINT.parquet    labels and groups of the parts, class names
+
+A file appears whole or not at all, and rows after their logits: a trial with a row is
+done. Reading rows never touches logits.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from camri_jax._files import written_whole
+from camri_jax._files import UsageError, written_whole
+from camri_jax.datasets import Dataset
+from camri_jax.training.methods import HYPERPARAMETERS
 
 _NUMBERS = pa.list_(pa.float32())
 _COUNTS = pa.list_(pa.int32())
@@ -17,22 +29,15 @@ SCHEMA = pa.schema(
     [
         ("trial_id", pa.string()),
         ("dataset", pa.string()),
-        ("class_names", pa.list_(pa.string())),
+        ("fingerprint", pa.string()),
         ("method", pa.string()),
         ("important", _COUNTS),
-        ("margin", pa.float64()),
-        ("scale", pa.float64()),
-        ("weight", pa.float64()),
-        ("cost", pa.float64()),
-        ("epsilon", pa.float64()),
+        *((name, pa.float64()) for name in HYPERPARAMETERS),
         ("seed", pa.int64()),
         ("diverged", pa.bool_()),
         ("loss", pa.float32()),
-        ("constants", _NUMBERS),
         ("test_confusion", _COUNTS),
-        ("test_curve", _COUNTS),
         ("validation_confusion", _COUNTS),
-        ("validation_curve", _COUNTS),
         ("angle_mean", _NUMBERS),
         ("angle_std", _NUMBERS),
         ("history_loss", _NUMBERS),
@@ -43,70 +48,256 @@ SCHEMA = pa.schema(
         ("provenance", pa.string()),
     ]
 )
-"""One row: a trial as seen by one choice of important classes.
+"""One row a trial.
 
-`important` holds class indices; a hyperparameter that the method lacks is null.
-Matrices are flattened: confusions `[true, predicted]`, curves `[constant, true,
-predicted]` as `constants` are added to the logits of the important classes, empty
-without validation images. `angle_mean` and `angle_std` (radians, test images) have
-one number a class. `history_loss` has one entry an epoch; `history_accuracy` and
-`history_recall`, `[epoch, class]`, were measured after the epochs `history_epoch`, on
-the validation images or, without any, on the test images. `settings` (what the trial's
-numbers depend on) and `provenance` (when and where it ran) are JSON.
+`important` holds the classes it was trained for, none where the method ignores them. A
+hyperparameter that the method lacks is null. Confusions are of the trial as trained,
+`[true, predicted]`, null without such images. `loss`, `angle_mean` and `angle_std`
+(radians, a number a class) are of the test images. `history_loss` has one entry an
+epoch; `history_accuracy` and `history_recall` `[epoch, class]` were measured after the
+epochs `history_epoch`, on validation or else on test images. `settings` (what a trial's
+numbers depend on besides its own) and `provenance` (when and where it ran) are JSON.
 """
 
+_SQUARE = ("test_confusion", "validation_confusion")
+_LOGITS = pa.schema(
+    [("trial_id", pa.string()), ("part", pa.string()), ("logits", _NUMBERS)]
+)
+_DATA = pa.schema([("part", pa.string()), ("labels", _COUNTS), ("groups", _COUNTS)])
 
-def write(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Writes rows as one Parquet file that appears whole or not at all.
+
+class Data(NamedTuple):
+    """What rows were measured on, without the images.
+
+    Attributes:
+      dataset: its name.
+      class_names: of its classes.
+      labels: `[image]` int32, by part.
+      groups: `[image]` int32 by part, None where every image stands alone.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    labels: dict[str, np.ndarray]
+    groups: dict[str, np.ndarray | None]
+
+
+def write(directory: Path, chunk: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the rows of a chunk as one file.
 
     Args:
+      directory: of the sweep.
+      chunk: its name.
       rows: mappings with the names of `SCHEMA`.
-      path: the file; its directory is made if need be.
 
     Raises:
-      OSError: if the directory cannot be written.
+      ValueError: a row has a name that `SCHEMA` lacks, which would be lost.
+      OSError: the directory cannot be written.
     """
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA)
-    with written_whole(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
+    plain = [{name: _flat(value) for name, value in row.items()} for row in rows]
+    if unknown := {name for row in plain for name in row} - set(SCHEMA.names):
+        raise ValueError(
+            f"rows have no column {', '.join(sorted(unknown))}; there are "
+            + ", ".join(SCHEMA.names)
+        )
+    table = pa.Table.from_pylist(plain, schema=SCHEMA)
+    _write(table, Path(directory) / "rows" / f"{chunk}.parquet")
+
+
+def write_logits(
+    directory: Path, chunk: str, logits: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Writes the logits of a chunk's trials as one file.
+
+    Args:
+      directory: of the sweep.
+      chunk: its name.
+      logits: `[image, class]` by trial and by part.
+
+    Raises:
+      OSError: the directory cannot be written.
+    """
+    lines = [
+        {"trial_id": trial, "part": part, "logits": np.ravel(values)}
+        for trial, parts in logits.items()
+        for part, values in parts.items()
+    ]
+    num_classes = next(v.shape[1] for parts in logits.values() for v in parts.values())
+    schema = _LOGITS.with_metadata({"num_classes": str(num_classes)})
+    table = pa.Table.from_pylist(lines, schema=schema)
+    # Exponents of neighbouring logits are alike: apart from the rest they pack well.
+    path = Path(directory) / "logits" / f"{chunk}.parquet"
+    _write(
+        table,
+        path,
+        use_dictionary=False,
+        column_encoding={
+            "trial_id": "PLAIN",
+            "part": "PLAIN",
+            "logits.list.element": "BYTE_STREAM_SPLIT",
+        },
+    )
+
+
+def write_data(directory: Path, dataset: Dataset) -> None:
+    """Writes labels, groups and class names, once for a data set.
+
+    Args:
+      directory: of the sweep.
+      dataset: what its trials are trained on.
+
+    Raises:
+      OSError: the directory cannot be written.
+    """
+    path = Path(directory) / "data" / f"{dataset.fingerprint}.parquet"
+    if path.exists():
+        return
+    lines = [
+        {"part": name, "labels": _flat(part.labels), "groups": _flat(part.groups)}
+        for name, part in dataset.parts.items()
+    ]
+    about = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
+    schema = _DATA.with_metadata({"camri_jax": json.dumps(about)})
+    _write(pa.Table.from_pylist(lines, schema=schema), path)
 
 
 def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Reads all rows below a directory.
+    """Reads the rows of all trials below a directory.
 
     Args:
-      directory: where `write` put files, at any depth.
+      directory: holds `rows/`, or Parquet files of rows at any depth.
       columns: names to read; default all.
 
     Returns:
-      One row for each trial and choice of important classes, ordered by method,
-      hyperparameters and seed; no rows if there are no files.
+      One row a trial, ordered by method, hyperparameters, important classes and seed,
+      none if there are no files; `important` is a tuple, confusions are square. Columns
+      that an older file lacks are null.
 
     Raises:
-      ValueError: for a file that is not Parquet of this schema, which it names.
+      UsageError: a file is not Parquet, or has none of these columns; it is named.
     """
-    tables = []
-    for path in sorted(Path(directory).rglob("*.parquet")):
+    names = SCHEMA.names if columns is None else columns
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    directory = Path(directory)
+    inner = directory / "rows"
+    tables = [schema.empty_table()]
+    for path in _files(inner if inner.is_dir() else directory):
         try:
-            tables.append(pq.read_table(path, columns=columns))
+            known = pq.read_schema(path).names
+            table = pq.read_table(path, columns=[n for n in names if n in known])
+            if not {"trial_id", "method", "seed"} <= set(known):
+                raise pa.ArrowInvalid("it has no trial_id, method and seed")
+            for name in set(names) - set(known):
+                nulls = pa.nulls(len(table), schema.field(name).type)
+                table = table.append_column(schema.field(name), nulls)
+            tables.append(table.select(names).cast(schema))
         except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-            raise ValueError(
-                f"{path} is not a file of results ({error}); move it away, and run "
-                "the sweep again to train its trials anew"
+            raise UsageError(
+                f"{path} is not a file of rows ({error}); move it away, and run the "
+                "sweep again to train its trials anew"
             ) from error
-    if not tables:
-        names = SCHEMA.names if columns is None else columns
-        return pa.schema([SCHEMA.field(n) for n in names]).empty_table().to_pandas()
     frame = pa.concat_tables(tables).to_pandas()
-    if {"trial_id", "important"} <= set(frame):
+    if "trial_id" in frame:
         # Two sweeps that ran at once may both have trained a trial.
-        pairs = frame["trial_id"] + frame["important"].map(str)
-        frame = frame[~pairs.duplicated()]
-    order = ["method", "margin", "scale", "weight", "cost", "epsilon", "seed"]
+        frame = frame[~frame["trial_id"].duplicated()]
+    if "important" in frame:
+        frame["important"] = [() if x is None else tuple(x) for x in frame["important"]]
+    for name in _SQUARE:
+        if name in frame:
+            frame[name] = [None if x is None else _square(x) for x in frame[name]]
+    order = ["method", *HYPERPARAMETERS, "important", "seed"]
     order = [name for name in order if name in frame]
     return frame.sort_values(order, ignore_index=True) if order else frame
 
 
-def pairs(rows: pd.DataFrame) -> set[tuple[str, tuple[int, ...]]]:
-    """Returns each row's trial id with its choice of important classes."""
-    return set(zip(rows["trial_id"], map(tuple, rows["important"]), strict=True))
+def read_logits(
+    directory: Path, part: str, trial_ids: Collection[str] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the logits of trials on a part of the data, a file at a time.
+
+    Args:
+      directory: of the sweep.
+      part: "validation", "calibration" or "test".
+      trial_ids: which trials; default all that kept their logits.
+
+    Yields:
+      A trial's id and its logits `[image, class]`, float32.
+
+    Raises:
+      UsageError: a file is not one of logits; it is named.
+    """
+    wanted = None if trial_ids is None else set(trial_ids)
+    for path in _files(Path(directory) / "logits"):
+        try:
+            names = pq.read_table(path, columns=["trial_id", "part"]).to_pandas()
+            here = names["part"] == part
+            if wanted is not None:
+                here &= names["trial_id"].isin(wanted)
+            if not here.any():
+                continue
+            table = pq.read_table(path, filters=[("part", "=", part)])
+        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            raise UsageError(
+                f"{path} is not a file of logits ({error}); move it and the file of "
+                "rows of the same name away, and run the sweep again"
+            ) from error
+        num_classes = int(table.schema.metadata[b"num_classes"])
+        for trial, values in zip(table["trial_id"], table["logits"], strict=True):
+            if wanted is None or trial.as_py() in wanted:
+                flat = values.values.to_numpy(zero_copy_only=False)
+                yield trial.as_py(), flat.reshape(-1, num_classes)
+
+
+def read_data(directory: Path, fingerprint: str) -> Data:
+    """Reads what `write_data` wrote.
+
+    Args:
+      directory: of the sweep.
+      fingerprint: of the data set.
+
+    Returns:
+      The data set without its images.
+
+    Raises:
+      UsageError: there is no such file, or it is damaged.
+    """
+    path = Path(directory) / "data" / f"{fingerprint}.parquet"
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"camri_jax"])
+        lines = table.to_pylist()
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} holds no labels ({error}); starting the sweep again writes it"
+        ) from error
+    return Data(
+        about["dataset"],
+        tuple(about["class_names"]),
+        {line["part"]: np.array(line["labels"], np.int32) for line in lines},
+        {
+            line["part"]: None
+            if line["groups"] is None
+            else np.array(line["groups"], np.int32)
+            for line in lines
+        },
+    )
+
+
+def _files(directory: Path) -> list[Path]:
+    """Files that a sweep finished; those that begin with a dot are not."""
+    found = directory.rglob("*.parquet")
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def _write(table: pa.Table, path: Path, **options: Any) -> None:
+    with written_whole(path) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd", **options)
+
+
+def _flat(value: Any) -> Any:
+    return value.ravel() if isinstance(value, np.ndarray) else value
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    size = round(len(values) ** 0.5)
+    return np.asarray(values).reshape(size, size)

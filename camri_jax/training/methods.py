@@ -1,95 +1,116 @@
-"""One table of the methods: name, loss family, what it sweeps, and the paper's grid.
+"""The one table of methods: what each minimises, sweeps, and is drawn as.
 
-Methods are data. Cross-entropy and WCE are points of CRWWCE's formula, L2-softmax and
-ArcFace are points of CAMRI's, so three families of losses, each with one compiled
-program, serve all methods, margins, weights, costs and important classes.
+A method is a loss at some of its hyperparameters. Methods that share a loss and a head
+share compiled programs: cross-entropy and WCE are points of CRWWCE's formula,
+L2-softmax and ArcFace are points of CAMRI's. Tables, pictures, rows and command lines
+take all they know of a method from here.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
+import chex
 import jax.numpy as jnp
 
-from camri_jax import _arrays, losses, penalties
-from camri_jax.training.network import Outputs
+from camri_jax import losses, penalties
+from camri_jax._files import UsageError
 
-Hyperparameters = dict[str, jax.Array]
+Hyperparameters = dict[str, chex.Array]
+Point = Mapping[str, float]
+Head = Literal["linear", "cosine"]
 
 
-class Family(NamedTuple):
-    """A loss, and the head whose scores it takes.
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A number that methods sweep.
 
     Attributes:
-      use_bias: linear head with bias and logits, or cosine head without and cosines.
-      loss: `(scores, labels, **hyperparameters)` to one value per example.
+      name: in rows and on the command line.
+      symbol: in tables.
+      meaning: one line for people.
+      is_angle: whether it is in radians, and shown in 64ths of pi as in the paper.
     """
 
-    use_bias: bool
-    loss: Callable[..., jax.Array]
+    name: str
+    symbol: str
+    meaning: str
+    is_angle: bool = False
+
+    def text(self, value: float) -> str:
+        """Returns a value as tables show it.
+
+        >>> HYPERPARAMETERS["margin"].text(math.pi / 16)
+        '4π/64'
+        """
+        return f"{value * 64 / math.pi:.4g}π/64" if self.is_angle else f"{value:.4g}"
 
 
-FAMILIES: dict[str, Family] = {
-    "weighted": Family(True, losses.real_world_weight_cross_entropy),
-    "wasserstein": Family(True, losses.wasserstein_with_integer_labels),
-    "angular": Family(False, losses.camri),
+HYPERPARAMETERS = {
+    each.name: each
+    for each in (
+        Hyperparameter("margin", "m", "angular margin, radians", is_angle=True),
+        Hyperparameter("scale", "s", "what cosines are multiplied by"),
+        Hyperparameter("weight", "w", "weight of the important classes"),
+        Hyperparameter("cost", "c", "cost of confusing the important classes"),
+        Hyperparameter("epsilon", "ε", "entropic regularization"),
+    )
 }
+
+
+class Problem(NamedTuple):
+    """What a method's arrays depend on besides its point.
+
+    Attributes:
+      num_classes: number of classes.
+      important: indices of the classes that must not be missed.
+      class_counts: training images of each class, `[num_classes]`.
+    """
+
+    num_classes: int
+    important: tuple[int, ...]
+    class_counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A family's loss at some of its hyperparameters.
+    """A loss at some of its hyperparameters.
 
     Attributes:
-      name: the name on the command line and in the results.
-      label: the name in tables and figures.
-      family: a name in `FAMILIES`.
-      class_sensitive: whether the important class changes what is trained.
-      hyperparameters: `(num_classes, important, **point)` to the arrays that the
-        family's loss takes.
-      grid: values swept by default, by name.
-      paper_grid: values of the paper's section IV-A3, by name.
+      name: in rows and on the command line.
+      label: in tables and pictures.
+      head: linear with bias, whose logits the loss takes, or cosine without.
+      loss: `(scores, labels, **hyperparameters)` to one value per example.
+      arrays: `(problem, **point)` to the hyperparameters that the loss takes.
+      class_sensitive: whether the important classes change what is trained.
+      grid: values swept by default, by hyperparameter.
+      paper_grid: values of the paper's section IV-A3.
+      penalty: the hyperparameter that Fig. 3 varies.
+      neutral: where the penalty vanishes: its value, and the method that this one is
+        there.
+      colour: of lines and markers, Okabe and Ito's; `None` for that of the text.
+      marker: as matplotlib names them.
     """
 
     name: str
     label: str
-    family: str
+    head: Head
+    loss: Callable[..., chex.Array]
+    arrays: Callable[..., Hyperparameters]
     class_sensitive: bool
-    hyperparameters: Callable[..., Hyperparameters]
+    colour: str | None
+    marker: str
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     paper_grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    penalty: str | None = None
+    neutral: tuple[float, str] | None = None
 
-
-def scores(outputs: Outputs) -> jax.Array:
-    """Returns what a loss compares classes by: cosines without bias, else logits.
-
-    Args:
-      outputs: of the network.
-
-    Returns:
-      Scores `[batch, num_classes]`, float32.
-    """
-    if outputs.bias is None:
-        return losses.cosine_similarity(outputs.features, outputs.prototypes)
-    return outputs.features @ outputs.prototypes + outputs.bias[None]
-
-
-def test_logits(scores: jax.Array, hyperparameters: Hyperparameters) -> jax.Array:
-    """Returns scores in units of log odds, as they are used after training.
-
-    The margin belongs to training only (section III-E); the scale stays.
-
-    Args:
-      scores: `[batch, num_classes]`.
-      hyperparameters: of the trial's method.
-
-    Returns:
-      Logits `[batch, num_classes]`.
-    """
-    return scores * hyperparameters.get("scale", 1.0)
+    @property
+    def family(self) -> str:
+        """What methods of the same compiled programs have in common."""
+        return f"{self.loss.__name__}, {self.head}"
 
 
 def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
@@ -104,40 +125,103 @@ def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     ]
 
 
+def describe(point: Point) -> str:
+    """Returns a point in symbols; what is missing or NaN is left out.
+
+    >>> describe({"margin": math.pi / 16, "scale": 16.0, "cost": math.nan})
+    'm=4π/64 s=16'
+    """
+    return " ".join(
+        f"{each.symbol}={each.text(point[name])}"
+        for name, each in HYPERPARAMETERS.items()
+        if name in point and not math.isnan(point[name])
+    )
+
+
+def number(text: str) -> float:
+    """Reads a number, or an angle as `4pi/64`, `pi/16`, `4π/64`, `11.25deg`, `0.2rad`.
+
+    Args:
+      text: what a person typed.
+
+    Returns:
+      The number; an angle in radians.
+
+    Raises:
+      UsageError: it is none of these.
+
+    >>> round(number("4pi/64"), 6), round(number("11.25deg"), 6), number("16")
+    (0.19635, 0.19635, 16.0)
+    """
+    typed = text.strip().lower().replace("π", "pi").replace("*", "").replace(" ", "")
+    try:
+        if typed.endswith("deg"):
+            return math.radians(float(typed.removesuffix("deg")))
+        if "pi" not in typed:
+            return float(typed.removesuffix("rad"))
+        times, _, below = typed.partition("pi")
+        factor = float(times + "1" if times in ("", "+", "-") else times)
+        return factor * math.pi / float(below.removeprefix("/") or 1)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(
+            f"{text!r} must be a number, or an angle as 4pi/64, 11.25deg or 0.2rad"
+        ) from None
+
+
+def hyperparameters(method: str, problem: Problem, point: Point) -> Hyperparameters:
+    """Returns the arrays that a method's loss takes at a point.
+
+    Args:
+      method: a name in `METHODS`.
+      problem: what is trained on.
+      point: the value of each of its hyperparameters.
+
+    Returns:
+      Keyword arguments of its loss.
+
+    Raises:
+      UsageError: a value is out of range.
+
+    >>> problem = Problem(3, important=(1,), class_counts=(9, 9, 9))
+    >>> hyperparameters("camri", problem, {"margin": 0.5, "scale": 8.0})["margins"]
+    Array([0. , 0.5, 0. ], dtype=float32)
+    """
+    for name in ("scale", "epsilon"):
+        if name in point and not 0 < point[name] < math.inf:
+            raise UsageError(f"{name} must be above 0, got {point[name]}")
+    return METHODS[method].arrays(problem, **point)
+
+
 def _weighted(
-    num_classes: int,
-    important: Sequence[int],
-    weight: float = 1.0,
-    cost: float | None = None,
+    problem: Problem, weight: float = 1.0, cost: float | None = None
 ) -> Hyperparameters:
     """False positives count for CRWWCE only, which has a `cost`."""
-    weights = penalties.class_weights(num_classes, important, weight)
-    costs = penalties.cost_matrix(num_classes, important, 1.0 if cost is None else cost)
+    size, important = problem.num_classes, problem.important
+    weights = penalties.class_weights(size, important, weight)
+    costs = penalties.cost_matrix(size, important, 1.0 if cost is None else cost)
     return {
         "false_negative_weights": weights,
         "false_positive_weights": jnp.zeros_like(costs) if cost is None else costs,
     }
 
 
-def _wasserstein(
-    num_classes: int, important: Sequence[int], cost: float, epsilon: float
-) -> Hyperparameters:
-    costs = penalties.cost_matrix(num_classes, important, cost)
-    _arrays.positive("epsilon", epsilon)
+def _plain(problem: Problem) -> Hyperparameters:
+    """No class is important: its weights are those of all others."""
+    return _weighted(problem._replace(important=(0,)))
+
+
+def _wasserstein(problem: Problem, cost: float, epsilon: float) -> Hyperparameters:
+    costs = penalties.cost_matrix(problem.num_classes, problem.important, cost)
     return {"cost_matrix": costs, "epsilon": jnp.float32(epsilon)}
 
 
-def _everywhere(
-    num_classes: int, important: Sequence[int], scale: float, margin: float = 0.0
-) -> Hyperparameters:
-    return _camri(num_classes, range(num_classes), margin, scale)
+def _everywhere(problem: Problem, scale: float, margin: float = 0.0) -> Hyperparameters:
+    every = tuple(range(problem.num_classes))
+    return _camri(problem._replace(important=every), margin, scale)
 
 
-def _camri(
-    num_classes: int, important: Sequence[int], margin: float, scale: float
-) -> Hyperparameters:
-    margins = penalties.margin_vector(num_classes, tuple(important), margin)
-    _arrays.positive("scale", scale)
+def _camri(problem: Problem, margin: float, scale: float) -> Hyperparameters:
+    margins = penalties.margin_vector(problem.num_classes, problem.important, margin)
     return {"margins": margins, "scale": jnp.float32(scale)}
 
 
@@ -146,69 +230,101 @@ _PAPER_COSTS = tuple(round(1.0 + 0.2 * i, 1) for i in range(16))
 _PAPER_SCALES = tuple(2.0**i for i in range(7))
 _PAPER_MARGINS = tuple(i * math.pi / 64 for i in range(9))
 
+BASELINE = "cross_entropy"
+"""The method that all others are compared with."""
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method(
-            name="cross_entropy",
+            name=BASELINE,
             label="cross-entropy",
-            family="weighted",
+            head="linear",
+            loss=losses.real_world_weight_cross_entropy,
+            arrays=_plain,
             class_sensitive=False,
-            hyperparameters=_weighted,
+            colour=None,
+            marker="o",
         ),
         Method(
             name="weighted_cross_entropy",
             label="WCE",
-            family="weighted",
+            head="linear",
+            loss=losses.real_world_weight_cross_entropy,
+            arrays=_weighted,
             class_sensitive=True,
-            hyperparameters=_weighted,
+            colour="#e69f00",
+            marker="^",
             grid={"weight": (4.0, 16.0)},
             paper_grid={"weight": _PAPER_WEIGHTS},
+            penalty="weight",
+            neutral=(1.0, BASELINE),
         ),
         Method(
             name="real_world_weight_cross_entropy",
             label="CRWWCE",
-            family="weighted",
+            head="linear",
+            loss=losses.real_world_weight_cross_entropy,
+            arrays=_weighted,
             class_sensitive=True,
-            hyperparameters=_weighted,
+            colour="#56b4e9",
+            marker="v",
             grid={"weight": (4.0,), "cost": (2.0,)},
             paper_grid={"weight": (1.0, *_PAPER_WEIGHTS), "cost": _PAPER_COSTS},
+            penalty="weight",
         ),
         Method(
             name="wasserstein",
             label="Wasserstein",
-            family="wasserstein",
+            head="linear",
+            loss=losses.wasserstein_with_integer_labels,
+            arrays=_wasserstein,
             class_sensitive=True,
-            hyperparameters=_wasserstein,
+            colour="#009e73",
+            marker="D",
             grid={"cost": (1.4,), "epsilon": (0.1,)},
             paper_grid={"cost": _PAPER_COSTS, "epsilon": (0.1,)},
+            penalty="cost",
         ),
         Method(
             name="l2_softmax",
             label="L2-softmax",
-            family="angular",
+            head="cosine",
+            loss=losses.camri,
+            arrays=_everywhere,
             class_sensitive=False,
-            hyperparameters=_everywhere,
+            colour="#0072b2",
+            marker="P",
             grid={"scale": (16.0,)},
             paper_grid={"scale": _PAPER_SCALES},
         ),
         Method(
             name="arcface",
             label="ArcFace",
-            family="angular",
+            head="cosine",
+            loss=losses.camri,
+            arrays=_everywhere,
             class_sensitive=False,
-            hyperparameters=_everywhere,
+            colour="#cc79a7",
+            marker="s",
             grid={"margin": (math.pi / 16,), "scale": (16.0,)},
             paper_grid={"margin": _PAPER_MARGINS, "scale": _PAPER_SCALES},
+            penalty="margin",
+            neutral=(0.0, "l2_softmax"),
         ),
         Method(
             name="camri",
             label="CAMRI",
-            family="angular",
+            head="cosine",
+            loss=losses.camri,
+            arrays=_camri,
             class_sensitive=True,
-            hyperparameters=_camri,
+            colour="#d55e00",
+            marker="*",
             grid={"margin": (math.pi / 16, math.pi / 8), "scale": (16.0,)},
             paper_grid={"margin": _PAPER_MARGINS, "scale": _PAPER_SCALES},
+            penalty="margin",
+            neutral=(0.0, "l2_softmax"),
         ),
     )
 }
