@@ -1,21 +1,25 @@
-"""The convolutional network, its two heads, and how a convolution is computed.
+"""Convolutional networks, the two heads, and how a convolution is computed.
 
-The only module that knows flax. The network maps images to features; a head owns
-the prototypes (and, for logit losses, the biases) that the loss compares them with.
+The only module that knows flax. A network maps images to features; the head owns the
+prototypes (and, for logit losses, the biases) that the loss compares them with.
 """
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Convolution = Literal["patches", "lax"]
+from camri_jax._files import UsageError
+
+Convolution = Literal["patches", "tiles", "lax"]
+HeadKind = Literal["linear", "cosine"]
 
 _TILE = 2**20
-"""Bytes of patches that a CPU gathers at a time."""
+"""Bytes of patches that `tiles` gathers at a time."""
 
 
 class Outputs(NamedTuple):
@@ -43,6 +47,7 @@ def patches_conv(
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
     precision: Any = None,
+    in_tiles: bool = False,
 ) -> jax.Array:
     r"""Convolves by one product of image patches with the kernel as a matrix.
 
@@ -52,7 +57,8 @@ def patches_conv(
     The same numbers as `jax.lax.conv_general_dilated` on NHWC images and HWIO
     kernels, in a form that XLA:CPU keeps fast inside a loop and that `vmap` over
     kernels turns into a batched matrix product instead of a grouped convolution.
-    A CPU takes float32 images a few at a time, so that its caches hold the patches.
+    In tiles, images are taken a few at a time, so that the caches of a CPU hold their
+    patches.
 
     Args:
       lhs: images `[batch, height, width, channel]`.
@@ -64,6 +70,7 @@ def patches_conv(
       dimension_numbers: taken for granted to mean NHWC, HWIO, NHWC.
       feature_group_count: see `lhs_dilation`.
       precision: precision of the matrix product.
+      in_tiles: whether to take a few images at a time, one tile after another.
 
     Returns:
       `[batch, height', width', output channel]`.
@@ -109,7 +116,6 @@ def patches_conv(
         return jnp.matmul(patches, matrix, precision=precision)
 
     size = rows * columns * matrix.shape[0] * lhs.dtype.itemsize
-    in_tiles = jax.default_backend() == "cpu" and lhs.dtype == jnp.float32
     if not in_tiles or len(lhs) * size <= _TILE:
         return convolve(lhs)
 
@@ -121,7 +127,11 @@ def patches_conv(
     return jax.lax.map(tile, lhs, batch_size=max(1, _TILE // size))
 
 
-_CONVOLUTIONS = {"patches": patches_conv, "lax": jax.lax.conv_general_dilated}
+_CONVOLUTIONS: dict[Convolution, Callable[..., jax.Array]] = {
+    "patches": patches_conv,
+    "tiles": functools.partial(patches_conv, in_tiles=True),
+    "lax": jax.lax.conv_general_dilated,
+}
 
 
 def max_pool(images: jax.Array) -> jax.Array:
@@ -147,35 +157,72 @@ def max_pool(images: jax.Array) -> jax.Array:
 
 
 class Head(nn.Module):
-    """Owns the prototypes of the classes and, with `use_bias`, their biases.
+    """Owns the prototypes of the classes and, where linear, their biases.
 
-    With biases it is the linear head of the logit losses, without it is the cosine
-    head of the angular ones; the score itself belongs to the loss.
+    The linear head serves the logit losses, the cosine head the angular ones; the
+    score itself belongs to the loss.
     """
 
     num_classes: int
-    use_bias: bool
+    kind: HeadKind
 
     @nn.compact
     def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """Returns prototypes `[feature, class]` and biases `[class]` or None."""
         shape = (features.shape[-1], self.num_classes)
         prototypes = self.param("prototypes", nn.initializers.glorot_uniform(), shape)
-        if not self.use_bias:
+        if self.kind == "cosine":
             return prototypes, None
         return prototypes, self.param("bias", nn.initializers.zeros, shape[1:])
 
 
+class Classifier(nn.Module):
+    r"""A network with a head: all that a trial trains.
+
+    .. math::
+        z = \mathrm{backbone}(x), \qquad \text{scores} = a\,(z W + b)
+        \quad\text{or}\quad \cos(z, W)
+
+    Attributes:
+      backbone: module from images `[batch, height, width, channel]`, uint8, and
+        `train` to features `[batch, feature]`, float32: one of `NETWORKS`, or your own.
+      num_classes: number of classes.
+      head: `"linear"` (with biases, for logit losses) or `"cosine"`.
+      logit_scale: the a above: what the prototypes and biases of a linear head are
+        multiplied by on their way out. A small one slows their training down.
+
+    Example:
+      >>> classifier = Classifier(small(), num_classes=10, head="cosine")
+      >>> images = jnp.zeros((2, 8, 8, 1), jnp.uint8)
+      >>> variables = classifier.init(jax.random.key(0), images, train=False)
+      >>> classifier.apply(variables, images, train=False).prototypes.shape
+      (128, 10)
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    head: HeadKind
+    logit_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Embeds `images` `[batch, height, width, channel]`, uint8 in 0..255."""
+        features = self.backbone(images, train=train)
+        prototypes, bias = Head(self.num_classes, self.head, name="classes")(features)
+        if bias is None:
+            return Outputs(features, prototypes, None)
+        scale = self.logit_scale
+        return Outputs(features, scale * prototypes, scale * bias)
+
+
 class CNN(nn.Module):
-    """A plain convolutional network from uint8 images to features and prototypes.
+    """A plain convolutional network from uint8 images to features.
 
     Every convolution is 3x3 with bias and ReLU. Blocks are separated by a 2x2
     max-pool and dropout, groups within a block by batch normalization; after the last
     block come global average pooling, a dense layer and batch normalization.
 
     Attributes:
-      num_classes: number of classes.
-      use_bias: linear head with bias (logit losses) or cosine head without.
       blocks: output channels of each convolution, in groups, in blocks.
       feature_dim: dimension of the features.
       dropout_rate: fraction of units dropped after each pooling.
@@ -185,22 +232,20 @@ class CNN(nn.Module):
       dtype: type of the activations and of the operands of matrix products; the
         weights, the statistics of batch normalization, the global average and what
         comes out are float32.
-      convolution: `"patches"` (`patches_conv`, made for `scan` and
-        `vmap`) or `"lax"` (`jax.lax.conv_general_dilated`).
+      convolution: `"patches"` (`patches_conv`, made for `scan` and `vmap`),
+        `"tiles"` (the same, a few images at a time) or `"lax"`
+        (`jax.lax.conv_general_dilated`).
 
     Reference:
       Section IV-A2; widths and initializers from the authors' code.
 
     Example:
-      >>> model = small(num_classes=10, use_bias=False)
-      >>> images = jnp.zeros((2, 8, 8, 1), jnp.uint8)
-      >>> variables = model.init(jax.random.key(0), images, train=False)
-      >>> model.apply(variables, images, train=False).features.shape
+      >>> network, images = small(), jnp.zeros((2, 8, 8, 1), jnp.uint8)
+      >>> variables = network.init(jax.random.key(0), images, train=False)
+      >>> network.apply(variables, images, train=False).shape
       (2, 128)
     """
 
-    num_classes: int
-    use_bias: bool
     blocks: tuple[tuple[tuple[int, ...], ...], ...]
     feature_dim: int
     dropout_rate: float
@@ -210,9 +255,9 @@ class CNN(nn.Module):
     convolution: Convolution = "patches"
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Embeds `images` `[batch, height, width, channel]`, uint8 in 0..255."""
-        self._check(images)
+        _check_images(images, 2 ** (len(self.blocks) - 1))
         norm = functools.partial(
             nn.BatchNorm,
             use_running_average=not train,
@@ -244,18 +289,186 @@ class CNN(nn.Module):
             dtype=self.dtype,
         )(x)
         x = nn.relu(x) if self.relu_features else x
-        features = norm(dtype=jnp.float32)(x)
-        return Outputs(features, *Head(self.num_classes, self.use_bias)(features))
+        return norm(dtype=jnp.float32)(x)
 
-    def _check(self, images: jax.Array) -> None:
-        smallest = 2 ** (len(self.blocks) - 1)
-        if images.ndim != 4 or min(images.shape[1:3]) < smallest:
-            raise ValueError(
-                "images must be [batch, height, width, channel] and at least "
-                f"{smallest} pixels high and wide, got shape {images.shape}"
-            )
-        if images.dtype != jnp.uint8:
-            raise TypeError(f"images must be uint8 in 0..255, got {images.dtype}")
+
+class Whitening(nn.Module):
+    """A 2x2 convolution, computed from images instead of trained, that whitens.
+
+    The kernel holds the eigenvectors of the second moments of all 2x2 patches of the
+    images, each divided by the root of its eigenvalue, and their negatives: what comes
+    out is uncorrelated and of variance 1. It, with the mean and the standard deviation
+    of each channel, is computed by `init` from the images that `init` is given, and
+    kept in the collection `constants`; only the bias is a parameter.
+
+    Attributes:
+      dtype: of the operands of the convolution.
+      convolution: as in `CNN`.
+
+    Reference:
+      Jordan, arXiv 2404.00498, section 3.2; the 5e-4 from the same.
+    """
+
+    dtype: Any = jnp.float32
+    convolution: Convolution = "patches"
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps `[batch, h, w, c]` in 0..1 to `[batch, h - 1, w - 1, 8 c]`."""
+        mean = self.variable("constants", "mean", images.mean, (0, 1, 2))
+        # A channel that is the same in all images divides by nearly nothing otherwise.
+        std = self.variable(
+            "constants", "std", lambda: jnp.maximum(images.std((0, 1, 2)), 1e-3)
+        )
+        standard = (images - mean.value[None, None, None]) / std.value[None, None, None]
+        kernel = self.variable("constants", "kernel", _whitening_kernel, standard)
+        bias = self.param("bias", nn.initializers.zeros, kernel.value.shape[-1:])
+        x = _CONVOLUTIONS[self.convolution](
+            standard.astype(self.dtype),
+            kernel.value.astype(self.dtype),
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return x + bias.astype(self.dtype)[None, None, None]
+
+
+def _whitening_kernel(images: jax.Array) -> jax.Array:
+    """Returns `[2, 2, channel, 8 channel]`, from images of mean 0, variance 1."""
+    height, width, channels = images.shape[1:]
+    patches = jnp.concatenate(
+        [
+            images[:, u : height - 1 + u, v : width - 1 + v]
+            for u in (0, 1)
+            for v in (0, 1)
+        ],
+        axis=-1,
+    ).reshape(-1, 4 * channels)
+    moments = jnp.matmul(patches.T, patches, precision="highest") / len(patches)
+    values, vectors = jnp.linalg.eigh(moments)
+    kernel = (vectors / jnp.sqrt(values + 5e-4)[None]).reshape(2, 2, channels, -1)
+    return jnp.concatenate([kernel, -kernel], axis=-1)
+
+
+def _dirac(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Starts a convolution as the identity, as far as it has inputs and outputs.
+
+    What outputs it has beyond its inputs start at random, uniform within
+    1/sqrt(fan in).
+    """
+    height, width, inputs, outputs = shape
+    same = min(inputs, outputs)
+    uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    kernel = uniform(key, tuple(shape), dtype).at[..., :same].set(0.0)
+    diagonal = jnp.arange(same)
+    return kernel.at[height // 2, width // 2, diagonal, diagonal].set(1.0)
+
+
+class WhitenedCNN(nn.Module):
+    """A convolutional network that trains to 90 % on CIFAR-10 in a few epochs.
+
+    `Whitening`, GELU, then blocks of [3x3 convolution, 2x2 max-pool, batch
+    normalization, GELU, 3x3 convolution, batch normalization, GELU], then the maximum
+    over all places. Convolutions have no bias and start as the identity, the
+    normalizations have no scale. There are as many blocks as leave 2 to 5 pixels of
+    images of 24 and more, and at least two.
+
+    Give `init` some 5,000 training images, for it whitens by them (`Whitening`).
+
+    Attributes:
+      widths: output channels of each block; the last serves all blocks beyond.
+      feature_dim: dimension of the features, made by a dense layer and a normalization
+        after the maximum; `None` for the last width, without these.
+      batch_norm_momentum: weight of the past in the running statistics.
+      dtype: as in `CNN`.
+      convolution: as in `CNN`.
+
+    Reference:
+      Jordan, arXiv 2404.00498.
+
+    Example:
+      >>> network, images = fast(), jnp.zeros((2, 32, 32, 3), jnp.uint8)
+      >>> variables = network.init(jax.random.key(0), images, train=False)
+      >>> network.apply(variables, images, train=False).shape
+      (2, 128)
+    """
+
+    widths: tuple[int, ...]
+    feature_dim: int | None = None
+    batch_norm_momentum: float = 0.6
+    dtype: Any = jnp.float32
+    convolution: Convolution = "patches"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Embeds `images` `[batch, height, width, channel]`, uint8 in 0..255."""
+        _check_images(images, 5)
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=self.batch_norm_momentum,
+            epsilon=1e-5,
+            use_scale=False,
+            dtype=self.dtype,
+        )
+        conv = functools.partial(
+            nn.Conv,
+            kernel_size=(3, 3),
+            use_bias=False,
+            kernel_init=_dirac,
+            dtype=self.dtype,
+            conv_general_dilated=_CONVOLUTIONS[self.convolution],
+        )
+        whitening = Whitening(self.dtype, self.convolution, name="whitening")
+        x = nn.gelu(whitening(images.astype(jnp.float32) / 255.0))
+        blocks = max(2, round(math.log2(min(images.shape[1:3]))) - 2)
+        for i in range(blocks):
+            width = self.widths[min(i, len(self.widths) - 1)]
+            x = nn.gelu(norm()(max_pool(conv(width)(x))))
+            x = nn.gelu(norm()(conv(width)(x)))
+        x = x.max((1, 2))
+        if self.feature_dim is not None:
+            x = nn.Dense(self.feature_dim, use_bias=False, dtype=self.dtype)(x)
+            x = norm(dtype=jnp.float32)(x)
+        return x.astype(jnp.float32)
+
+
+def _check_images(images: jax.Array, smallest: int) -> None:
+    if images.ndim != 4 or min(images.shape[1:3]) < smallest:
+        raise UsageError(
+            "images must be [batch, height, width, channel] and at least "
+            f"{smallest} pixels high and wide, got shape {images.shape}"
+        )
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"images must be uint8 in 0..255, got {images.dtype}")
+
+
+def param_labels(params: Any) -> Any:
+    """Names the part that each parameter plays, for an optimizer to treat it by.
+
+    Args:
+      params: of a `Classifier`.
+
+    Returns:
+      The same tree with `"head"`, `"whitening_bias"`, `"norm_bias"` or `"weights"`
+      in place of each array.
+
+    Example:
+      >>> param_labels({"backbone": {"BatchNorm_0": {"bias": 0.0}}})
+      {'backbone': {'BatchNorm_0': {'bias': 'norm_bias'}}}
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = [entry.key for entry in path]
+        if names[0] == "classes":
+            return "head"
+        if names[-1] == "bias" and names[-2] == "whitening":
+            return "whitening_bias"
+        if names[-1] == "bias" and "Norm" in names[-2]:
+            return "norm_bias"
+        return "weights"
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
 paper = functools.partial(
@@ -280,4 +493,11 @@ small = functools.partial(
 )
 """Five convolutions, 0.3 million parameters, for CPUs and images from 8x8 up."""
 
-PRESETS = {"paper": paper, "small": small}
+fast = functools.partial(WhitenedCNN, widths=(32, 128, 128))
+"""Seven convolutions, 0.5 million parameters; 90 % on CIFAR-10 in about six epochs."""
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "paper": paper,
+    "small": small,
+    "fast": fast,
+}
