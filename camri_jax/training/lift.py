@@ -1,12 +1,14 @@
 """Lifts a function of one trial over many trials and over all devices.
 
 Knows nothing of training. The compiled program holds no communication: trials are
-independent, so each device works through its own share.
+independent, so each device works through its own share. What a kind of device wants is
+said in one place, `placement`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -14,7 +16,56 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 TRIAL = "trial"
 
 
-def trial_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+class Placement(NamedTuple):
+    """How trials are laid on devices.
+
+    Attributes:
+      mesh: the devices, along the axis of trials.
+      convolution: the form of a convolution, a name of
+        `camri_jax.training.network.Convolution`.
+      together: whether a device works on all its trials at the same time, by `vmap`,
+        or on one after another.
+      loop: whether an epoch is one compiled `scan`, or its steps are called from
+        Python: XLA:CPU runs a convolution in a loop 30 times slower than outside.
+    """
+
+    mesh: Mesh
+    convolution: Literal["patches", "tiles", "lax"]
+    together: bool
+    loop: Literal["scan", "steps"]
+
+    @property
+    def platform(self) -> str:
+        """What is compiled for, which need not be the default backend."""
+        return self.mesh.devices.flat[0].platform
+
+
+_WANTED = {
+    "cpu": ("lax", False, "steps"),
+    "tpu": ("lax", True, "scan"),
+    # Not measured: `vmap` over kernels makes a grouped convolution of `lax`.
+    "gpu": ("patches", True, "scan"),
+}
+
+
+def placement(mesh: Mesh) -> Placement:
+    """Returns how a mesh's kind of device takes trials, by the table of measurements.
+
+    Args:
+      mesh: from `trial_mesh`.
+
+    Returns:
+      The placement; `_replace` overrides a choice.
+
+    Example:
+      >>> placement(trial_mesh(jax.devices("cpu"))).convolution
+      'lax'
+    """
+    platform = mesh.devices.flat[0].platform
+    return Placement(mesh, *_WANTED.get(platform, _WANTED["gpu"]))
+
+
+def trial_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a one-dimensional mesh of devices along the `trial` axis.
 
     Args:
@@ -33,10 +84,9 @@ def trial_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 
 def lift(
     function: Callable[..., Any],
-    mesh: Mesh,
+    placement: Placement,
     in_axes: Sequence[int | None],
     *,
-    together: bool = True,
     donate_argnums: Sequence[int] = (),
     compiler_options: dict[str, Any] | None = None,
 ) -> jax.stages.Wrapped:
@@ -46,15 +96,14 @@ def lift(
     trials, which keeps communication out of the program (`jit(vmap)` on sharded
     arguments inserts all-gathers), and `vmap` batches the trials of a device. That
     fills a GPU or TPU. A CPU core is full with one trial, whose arrays its caches
-    hold better than those of many: there `lax.map` takes the place of `vmap`.
+    hold better than those of many: there `lax.map` takes the place of `vmap`, and a
+    single trial needs neither.
 
     Args:
       function: takes and returns trees of arrays of one trial.
-      mesh: from `trial_mesh`.
+      placement: the devices, and how each takes its trials.
       in_axes: for each argument 0 if it has a leading trial axis, or `None` if
         all trials share it.
-      together: whether a device works on all its trials at the same time, by `vmap`,
-        or on one after another, by `lax.map`.
       donate_argnums: arguments whose memory the result may take.
       compiler_options: passed to `jax.jit`.
 
@@ -62,8 +111,8 @@ def lift(
       A compiled function; every output has a leading trial axis.
 
     Example:
-      >>> mesh = trial_mesh(jax.devices()[:1])
-      >>> add = lift(lambda x, y: x + y, mesh, (0, None))
+      >>> one = placement(trial_mesh(jax.devices()[:1]))
+      >>> add = lift(lambda x, y: x + y, one, (0, None))
       >>> add(np.arange(3), np.int64(10)).tolist()
       [10, 11, 12]
     """
@@ -72,8 +121,8 @@ def lift(
     )
     many = jax.vmap(function, in_axes=tuple(in_axes))
     mapped = jax.shard_map(
-        many if together else _one_by_one(function, in_axes),
-        mesh=mesh,
+        many if placement.together else _one_by_one(function, in_axes),
+        mesh=placement.mesh,
         in_specs=specs,
         out_specs=PartitionSpec(TRIAL),
         # Which values differ between devices matters to collectives only, and the
@@ -99,16 +148,20 @@ def _one_by_one(
             pairs = zip(arguments, leads, strict=True)
             return function(*(next(left) if lead else x for x, lead in pairs))
 
+        if {len(leaf) for leaf in jax.tree.leaves(own)} == {1}:
+            # A single trial needs no loop, in which a CPU convolves slowly.
+            alone = one(jax.tree.map(lambda leaf: leaf[0], own))
+            return jax.tree.map(lambda leaf: leaf[None], alone)
         return jax.lax.map(one, own)
 
     return many
 
 
-def shard(tree: Any, mesh: Mesh) -> Any:
+def shard(tree: chex.ArrayTree, mesh: Mesh) -> chex.ArrayTree:
     """Places a tree whose leaves lead with a trial axis, a share on each device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(TRIAL)))
 
 
-def replicate(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: chex.ArrayTree, mesh: Mesh) -> chex.ArrayTree:
     """Places a tree that all trials share, whole on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

@@ -1,12 +1,17 @@
 """What is the same for many trials: how they are trained, and on what."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
+import chex
 import jax.numpy as jnp
 
-from camri_jax.training.methods import FAMILIES
-from camri_jax.training.network import CNN, PRESETS
+from camri_jax._files import UsageError
+from camri_jax.training.augment import Fill, Flip
+from camri_jax.training.methods import Head, Method
+from camri_jax.training.network import NETWORKS, Classifier, Convolution
 
 
 @dataclass(frozen=True)
@@ -16,22 +21,25 @@ class Recipe:
     Batch size, optimizer, learning rate and schedule are the paper's (section IV-A2).
 
     Attributes:
-      model: a name in `camri_jax.training.network.PRESETS`.
-      feature_dim: dimension of the features; `None` keeps the model's own.
-      epochs: passes over the training images.
-      batch_size: images a step.
+      network: A name in camri_jax.training.network.NETWORKS.
+      feature_dim: Dimension of the features; None keeps the network's own.
+      epochs: Passes over the training images.
+      batch_size: Images a step.
       optimizer: Adam and AdamW with epsilon 1e-7, or SGD with Nesterov momentum 0.9.
-      learning_rate: its value at the first step.
-      schedule: constant, or a cosine from the learning rate down to zero.
-      ema_decay: weight of the past in the moving average of the weights, which is
-        then what is evaluated; 0 for none.
-      augment_pad: pixels of zero padding before a random crop; 0 for none.
-      augment_flip: mirror half of the images left to right.
-      precision: type of the network's activations and matrix products. Weights,
-        optimizer, features and losses are float32 either way.
+      learning_rate: Its value at the first step.
+      schedule: Constant, or a cosine from the learning rate down to zero.
+      ema_decay: Weight of the past in the moving average of the weights, which is then
+        what is evaluated; 0 for none.
+      augment_shift: Largest random translation along each axis, in pixels; 0 for none.
+      augment_fill: What then moves in: zeros, or the image reflected at its edge.
+      augment_flip: Mirror half of the images left to right: drawn anew each epoch, or
+        once and then in every other epoch.
+      logit_scale: What the prototypes and biases of a linear head are multiplied by.
+      precision: Type of the network's activations and matrix products. Weights,
+        optimizer, features, scores and losses are float32 either way.
     """
 
-    model: Literal["small", "paper"] = "small"
+    network: str = "small"
     feature_dim: int | None = None
     epochs: int = 10
     batch_size: int = 64
@@ -39,33 +47,38 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     ema_decay: float = 0.0
-    augment_pad: int = 0
-    augment_flip: bool = False
+    augment_shift: int = 0
+    augment_fill: Fill = "black"
+    augment_flip: Flip = "none"
+    logit_scale: float = 1.0
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("model", tuple(PRESETS)),
+            ("network", tuple(NETWORKS)),
             ("optimizer", ("adam", "adamw", "sgd")),
             ("schedule", ("constant", "cosine")),
+            ("augment_fill", get_args(Fill)),
+            ("augment_flip", get_args(Flip)),
             ("precision", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(
+                raise UsageError(
                     f"{name} must be one of {', '.join(allowed)}, got "
                     f"{getattr(self, name)!r}"
                 )
-        for name, least in (("epochs", 1), ("batch_size", 2), ("augment_pad", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("augment_shift", 0)):
             if getattr(self, name) < least:
-                raise ValueError(
+                raise UsageError(
                     f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
         if self.feature_dim is not None and self.feature_dim < 2:
-            raise ValueError(f"feature_dim must be at least 2, got {self.feature_dim}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+            raise UsageError(f"feature_dim must be at least 2, got {self.feature_dim}")
+        for name in ("learning_rate", "logit_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+            raise UsageError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
 
 @dataclass(frozen=True)
@@ -73,23 +86,35 @@ class TrainConfig:
     """What the trials of one compiled program share.
 
     Attributes:
-      family: a name in `camri_jax.training.methods.FAMILIES`.
+      loss: `(scores, labels, **hyperparameters)` to one value per example.
+      head: linear with bias, or cosine without.
       num_classes: number of classes.
       num_images: number of training images.
       recipe: how they are trained.
+      backbone: a Flax module from images to features; `None` for the recipe's network.
+      convolution: the form of the recipe's network's convolutions: which is fast
+        depends on the device, the numbers hardly do.
     """
 
-    family: str
+    loss: Callable[..., chex.Array]
+    head: Head
     num_classes: int
     num_images: int
     recipe: Recipe = field(default_factory=Recipe)
+    backbone: Any = None
+    convolution: Convolution = "patches"
 
     def __post_init__(self) -> None:
         if self.num_images < self.recipe.batch_size:
-            raise ValueError(
+            raise UsageError(
                 "batch_size must be at most the number of training images, "
                 f"{self.num_images}, got {self.recipe.batch_size}"
             )
+
+    @classmethod
+    def of(cls, method: Method, **shared: Any) -> "TrainConfig":
+        """Returns what the trials of a method share."""
+        return cls(method.loss, method.head, **shared)
 
     @property
     def num_batches(self) -> int:
@@ -97,13 +122,15 @@ class TrainConfig:
         return self.num_images // self.recipe.batch_size
 
     @property
-    def network(self) -> CNN:
+    def network(self) -> Classifier:
         """The network that the trials train."""
-        network = PRESETS[self.recipe.model](
-            num_classes=self.num_classes,
-            use_bias=FAMILIES[self.family].use_bias,
-            dtype=jnp.dtype(self.recipe.precision),
-        )
-        if self.recipe.feature_dim is None:
-            return network
-        return network.copy(feature_dim=self.recipe.feature_dim)
+        backbone = self.backbone
+        if backbone is None:
+            own = {"feature_dim": self.recipe.feature_dim}
+            backbone = NETWORKS[self.recipe.network](
+                dtype=jnp.dtype(self.recipe.precision),
+                convolution=self.convolution,
+                **{name: value for name, value in own.items() if value is not None},
+            )
+        scale = self.recipe.logit_scale
+        return Classifier(backbone, self.num_classes, self.head, scale)

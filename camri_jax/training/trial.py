@@ -1,24 +1,28 @@
-"""Training and evaluation of ONE trial, as pure functions of arrays.
+"""Training and scoring of ONE trial, as pure functions of arrays.
 
-A trial's seed and hyperparameters are arrays, its configuration is static. Nothing
-here knows of other trials or of devices: `camri_jax.training.lift` lifts these
-functions over both.
+A trial's seed and hyperparameters are arrays, its configuration is static. What comes
+out is logits: nothing here knows which class is important, of other trials, or of
+devices. `camri_jax.training.lift` lifts these functions over both.
 """
 
 from typing import Any, NamedTuple, cast
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from camri_jax import metrics
+from camri_jax import losses, metrics
 from camri_jax.training.augment import augment
-from camri_jax.training.methods import FAMILIES, Hyperparameters, scores, test_logits
-from camri_jax.training.network import CNN, Outputs
+from camri_jax.training.methods import Hyperparameters
+from camri_jax.training.network import Outputs
+from camri_jax.training.optimizer import optimizer
 from camri_jax.training.recipe import TrainConfig
 
-Tree = Any
 _SHUFFLE, _DROPOUT, _AUGMENT = 1, 2, 3
+
+NUMERICS = 2
+"""Raised when the same trial gives other numbers than before; part of its name."""
 
 
 class TrialState(NamedTuple):
@@ -26,7 +30,8 @@ class TrialState(NamedTuple):
 
     Attributes:
       params: weights of the network and its head.
-      batch_stats: running statistics of batch normalization.
+      collections: what else the network keeps: running statistics of batch
+        normalization as `batch_stats`, and what stays as it was at the start.
       opt_state: state of the optimizer.
       average: exponential moving average of `(params, batch_stats)`; `None`
         without one.
@@ -34,48 +39,29 @@ class TrialState(NamedTuple):
       step: number of steps taken, int32.
     """
 
-    params: Tree
-    batch_stats: Tree
-    opt_state: Tree
-    average: Tree
-    key: jax.Array
-    step: jax.Array
+    params: chex.ArrayTree
+    collections: dict[str, chex.ArrayTree]
+    opt_state: chex.ArrayTree
+    average: chex.ArrayTree | None
+    key: chex.PRNGKey
+    step: chex.Array
 
 
-class Evaluation(NamedTuple):
-    """What a trial does on a set of images; rows of a matrix are true classes.
+class Scores(NamedTuple):
+    """What a trial says of images, without margin and without dropout.
 
     Attributes:
-      loss: mean of the method's loss, margin included.
-      confusion: `[class, class]` int32.
-      curves: `[choice, constant, class, class]` int32, the confusion matrix as a
-        constant is added to the logits of each choice of important classes.
-      angle_mean: `[class]` mean radian angle to the true prototype.
-      angle_std: `[class]` its standard deviation (Table II).
-      diverged: whether any weight is NaN or infinite.
+      logits: `[image, class]` float32, in units of log odds.
+      loss: `[image]` the method's loss, margin included.
+      angle: `[image]` radians between an image's features and its class's prototype.
     """
 
-    loss: jax.Array
-    confusion: jax.Array
-    curves: jax.Array
-    angle_mean: jax.Array
-    angle_std: jax.Array
-    diverged: jax.Array
+    logits: chex.Array
+    loss: chex.Array
+    angle: chex.Array
 
 
-def _optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    recipe, rate = config.recipe, config.recipe.learning_rate
-    if recipe.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(rate, recipe.epochs * config.num_batches)
-    if recipe.optimizer == "sgd":
-        return optax.sgd(rate, momentum=0.9, nesterov=True)
-    # Epsilon as in Keras, with which the authors trained.
-    return {"adam": optax.adam, "adamw": optax.adamw}[recipe.optimizer](rate, eps=1e-7)
-
-
-def init(
-    config: TrainConfig, image_shape: tuple[int, ...], seed: jax.Array
-) -> TrialState:
+def init(config: TrainConfig, images: chex.Array, seed: chex.Numeric) -> TrialState:
     """Returns the state of a trial before its first step.
 
     A seed fixes the weights, the order of the images, the dropout and the
@@ -83,26 +69,27 @@ def init(
 
     Args:
       config: what the program's trials share.
-      image_shape: `(height, width, channels)`.
+      images: training images `[n, height, width, channel]`, uint8: some thousands for
+        a network that measures them first, else one is enough.
       seed: integer scalar.
 
     Returns:
       The initial `TrialState`.
 
     Example:
-      >>> config = TrainConfig("angular", num_classes=10, num_images=640)
-      >>> int(init(config, (8, 8, 1), jnp.int32(0)).step)
+      >>> from camri_jax.training.methods import METHODS
+      >>> config = TrainConfig.of(METHODS["camri"], num_classes=10, num_images=640)
+      >>> int(init(config, jnp.zeros((1, 8, 8, 1), jnp.uint8), jnp.int32(0)).step)
       0
     """
     key = jax.random.key(seed)
-    images = jnp.zeros((1, *image_shape), jnp.uint8)
-    variables = config.network.init(key, images, train=False)
-    params, batch_stats = variables["params"], variables["batch_stats"]
+    variables = dict(config.network.init(key, images, train=False))
+    params = variables.pop("params")
     return TrialState(
         params=params,
-        batch_stats=batch_stats,
-        opt_state=_optimizer(config).init(params),
-        average=(params, batch_stats) if config.recipe.ema_decay else None,
+        collections=variables,
+        opt_state=optimizer(config).init(params),
+        average=_averaged(params, variables) if config.recipe.ema_decay else None,
         key=key,
         step=jnp.int32(0),
     )
@@ -112,9 +99,9 @@ def train_step(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    images: jax.Array,
-    labels: jax.Array,
-) -> tuple[TrialState, jax.Array]:
+    images: chex.Array,
+    labels: chex.Array,
+) -> tuple[TrialState, chex.Array]:
     """Takes one optimizer step on one batch.
 
     Args:
@@ -127,47 +114,99 @@ def train_step(
     Returns:
       The next state and the mean loss of the batch before the step.
     """
-    loss_function = FAMILIES[config.family].loss
     dropout_key = _key(state, _DROPOUT)
 
     def objective(params):
         outputs, updates = config.network.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, **state.collections},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
-        values = loss_function(scores(outputs), labels, **hyperparameters)
-        return values.mean(), updates["batch_stats"]
+        values = config.loss(scores(cast(Outputs, outputs)), labels, **hyperparameters)
+        return values.mean(), dict(updates)
 
-    (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(
+    (loss, updated), gradients = jax.value_and_grad(objective, has_aux=True)(
         state.params
     )
-    updates, opt_state = _optimizer(config).update(
+    updates, opt_state = optimizer(config).update(
         gradients, state.opt_state, state.params
     )
     params = optax.apply_updates(state.params, updates)
+    collections = state.collections | updated
     average = state.average
     if config.recipe.ema_decay:
         average = optax.incremental_update(
-            (params, batch_stats), average, 1.0 - config.recipe.ema_decay
+            _averaged(params, collections), average, 1.0 - config.recipe.ema_decay
         )
     step = state.step + 1
-    return TrialState(params, batch_stats, opt_state, average, state.key, step), loss
+    return TrialState(params, collections, opt_state, average, state.key, step), loss
+
+
+def shuffle(config: TrainConfig, state: TrialState) -> chex.Array:
+    """Returns the order in which an epoch takes the images, `[batch, image]`.
+
+    The last, incomplete batch is left out, as all batches of a compiled loop have one
+    shape; the next epoch shuffles anew.
+
+    Args:
+      config: what the program's trials share.
+      state: the trial's state at the start of the epoch.
+    """
+    shape = config.num_batches, config.recipe.batch_size
+    order = jax.random.permutation(_key(state, _SHUFFLE), config.num_images)
+    return order[: shape[0] * shape[1]].reshape(shape)
+
+
+def train_batch(
+    config: TrainConfig,
+    state: TrialState,
+    hyperparameters: Hyperparameters,
+    order: chex.Array,
+    images: chex.Array,
+    labels: chex.Array,
+) -> tuple[TrialState, chex.Array]:
+    """Takes the step of an epoch that the state has come to.
+
+    Args:
+      config: what the program's trials share.
+      state: the trial's state.
+      hyperparameters: arrays of the trial's method.
+      order: of this epoch, from `shuffle`.
+      images: all `config.num_images` training images
+        `[image, height, width, channel]`, uint8.
+      labels: `[image]` integers.
+
+    Returns:
+      The next state and the mean loss of the batch before the step.
+    """
+    recipe = config.recipe
+    index = order[state.step % config.num_batches]
+    batch = images[index]
+    if recipe.augment_shift or recipe.augment_flip != "none":
+        batch = augment(
+            jax.random.fold_in(state.key, _AUGMENT),
+            state.step // config.num_batches,
+            index,
+            batch,
+            shift=recipe.augment_shift,
+            fill=recipe.augment_fill,
+            flip=recipe.augment_flip,
+        )
+    return train_step(config, state, hyperparameters, batch, labels[index])
 
 
 def train_epoch(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    images: jax.Array,
-    labels: jax.Array,
-) -> tuple[TrialState, jax.Array]:
+    images: chex.Array,
+    labels: chex.Array,
+) -> tuple[TrialState, chex.Array]:
     """Takes one step on each batch of the shuffled images, in one `scan`.
 
-    The last, incomplete batch of a shuffle is left out, as all batches of a compiled
-    loop have one shape; the next epoch shuffles anew.
+    The same steps as `shuffle` and `train_batch` called one by one.
 
     Args:
       config: what the program's trials share.
@@ -180,108 +219,131 @@ def train_epoch(
     Returns:
       The state after the epoch and the mean loss over its steps.
     """
-    recipe, shape = config.recipe, (config.num_batches, config.recipe.batch_size)
-    order = jax.random.permutation(_key(state, _SHUFFLE), config.num_images)
-    order = order[: config.num_batches * recipe.batch_size].reshape(shape)
+    order = shuffle(config, state)
 
-    def step(state, index):
-        batch = images[index]
-        if recipe.augment_pad or recipe.augment_flip:
-            key = _key(state, _AUGMENT)
-            batch = augment(
-                key, batch, pad=recipe.augment_pad, flip=recipe.augment_flip
-            )
-        return train_step(config, state, hyperparameters, batch, labels[index])
+    def step(state, _):
+        return train_batch(config, state, hyperparameters, order, images, labels)
 
-    state, loss = jax.lax.scan(step, state, order)
+    state, loss = jax.lax.scan(step, state, None, length=config.num_batches)
     return state, loss.mean()
 
 
-def evaluated_variables(state: TrialState) -> dict[str, Tree]:
-    """Returns the weights and statistics that are evaluated: averaged, if any are."""
-    params, batch_stats = state.average or (state.params, state.batch_stats)
-    return {"params": params, "batch_stats": batch_stats}
-
-
-def predict(
-    config: TrainConfig, variables: dict[str, Tree], images: jax.Array
-) -> Outputs:
-    """Embeds images, a batch at a time: memory that trains a trial evaluates it.
-
-    Args:
-      config: what the program's trials share.
-      variables: from `evaluated_variables`.
-      images: `[image, height, width, channel]` uint8.
-
-    Returns:
-      `Outputs` with features `[image, feature]`.
-    """
-    images, network = jnp.asarray(images), config.network
-    num_images = images.shape[0]
-    batch_size = min(config.recipe.batch_size, num_images)
-    num_batches = -(-num_images // batch_size)
-    # The last batch is filled up with its own last image, and cut off below.
-    index = jnp.minimum(jnp.arange(num_batches * batch_size), num_images - 1)
-
-    def embed(_, index):
-        return None, _embed(network, variables, images[index]).features
-
-    _, features = jax.lax.scan(embed, None, index.reshape(num_batches, batch_size))
-    head = _embed(network, variables, images[:1])
-    return head._replace(features=features.reshape(-1, features.shape[-1])[:num_images])
-
-
-def _embed(network: CNN, variables: dict[str, Tree], images: jax.Array) -> Outputs:
-    return cast(Outputs, network.apply(variables, images, train=False))
-
-
-def evaluate(
+def score(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    important: jax.Array,
-    constants: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-) -> Evaluation:
-    """Measures a trial on a set of images, without margin and without dropout.
+    images: chex.Array,
+    labels: chex.Array,
+) -> Scores:
+    """Scores a batch of images, without margin and without dropout.
 
     Args:
       config: what the program's trials share.
       state: the trial's state.
       hyperparameters: arrays of the trial's method.
-      important: `[choice, class]` bool, the choices of important classes for
-        which the threshold is moved.
-      constants: `[constant]` ascending, what is added to their logits.
-      images: `[image, height, width, channel]` uint8.
-      labels: `[image]` integers.
+      images: `[batch, height, width, channel]` uint8.
+      labels: `[batch]` integers.
 
     Returns:
-      An `Evaluation`.
+      Their `Scores`.
     """
-    num_classes = config.num_classes
-    outputs = predict(config, evaluated_variables(state), images)
+    outputs = embed(config, evaluated_variables(state), images)
     values = scores(outputs)
-    logits = test_logits(values, hyperparameters)
-    loss = FAMILIES[config.family].loss(values, labels, **hyperparameters).mean()
-    angle_mean, angle_std = metrics.angle_statistics(
-        outputs.features, outputs.prototypes, labels
-    )
-    leaves = jax.tree.leaves((state.params, state.batch_stats))
-    finite = jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-    return Evaluation(
-        loss=loss,
-        confusion=metrics.confusion_matrix(labels, logits.argmax(-1), num_classes),
-        curves=jax.vmap(
-            lambda mask: metrics.threshold_curve(
-                logits, labels, mask, constants, num_classes
-            )
-        )(important),
-        angle_mean=angle_mean,
-        angle_std=angle_std,
-        diverged=~finite,
+    return Scores(
+        logits=logits(values, hyperparameters),
+        loss=config.loss(values, labels, **hyperparameters),
+        angle=metrics.true_angles(outputs.features, outputs.prototypes, labels),
     )
 
 
-def _key(state: TrialState, purpose: int) -> jax.Array:
+def score_all(
+    config: TrainConfig,
+    state: TrialState,
+    hyperparameters: Hyperparameters,
+    images: chex.Array,
+    labels: chex.Array,
+) -> Scores:
+    """Scores batches of images, one after another in one `scan`.
+
+    Args:
+      config: what the program's trials share.
+      state: the trial's state.
+      hyperparameters: arrays of the trial's method.
+      images: `[num_batches, batch, height, width, channel]` uint8.
+      labels: `[num_batches, batch]` integers.
+
+    Returns:
+      Their `Scores`, `[num_batches, batch, ...]`.
+    """
+
+    def step(_, batch):
+        return None, score(config, state, hyperparameters, *batch)
+
+    return jax.lax.scan(step, None, (images, labels))[1]
+
+
+def embed(
+    config: TrainConfig, variables: chex.ArrayTree, images: chex.Array
+) -> Outputs:
+    """Returns the features of images, with the prototypes and the bias.
+
+    Args:
+      config: what the program's trials share.
+      variables: from `evaluated_variables`.
+      images: `[batch, height, width, channel]` uint8.
+    """
+    return cast(Outputs, config.network.apply(variables, images, train=False))
+
+
+def evaluated_variables(state: TrialState) -> dict[str, chex.ArrayTree]:
+    """Returns the weights and statistics that are evaluated: averaged, if any are."""
+    params, averaged = state.average or (state.params, {})
+    return {"params": params, **state.collections, **averaged}
+
+
+def is_finite(state: TrialState) -> chex.Array:
+    """Whether all weights and statistics are finite; else the trial has diverged."""
+    leaves = jax.tree.leaves((state.params, state.collections))
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def scores(outputs: Outputs) -> chex.Array:
+    """Returns what a loss compares classes by: cosines without bias, else logits.
+
+    Both in float32, so that no head is compared at fewer digits than another.
+
+    Args:
+      outputs: of the network.
+
+    Returns:
+      Scores `[batch, num_classes]`, float32.
+    """
+    if outputs.bias is None:
+        return losses.cosine_similarity(outputs.features, outputs.prototypes)
+    highest = jax.lax.Precision.HIGHEST
+    products = jnp.matmul(outputs.features, outputs.prototypes, precision=highest)
+    return products + outputs.bias[None]
+
+
+def logits(scores: chex.Array, hyperparameters: Hyperparameters) -> chex.Array:
+    """Returns scores in units of log odds, as they are used after training.
+
+    The margin belongs to training only (section III-E); the scale stays.
+
+    Args:
+      scores: `[batch, num_classes]`.
+      hyperparameters: of the trial's method.
+
+    Returns:
+      Logits `[batch, num_classes]`.
+    """
+    return scores * hyperparameters.get("scale", 1.0)
+
+
+def _averaged(params: Any, collections: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    statistics = {n: c for n, c in collections.items() if n == "batch_stats"}
+    return params, statistics
+
+
+def _key(state: TrialState, purpose: int) -> chex.PRNGKey:
     return jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.step)
