@@ -1,4 +1,4 @@
-"""Pictures of features of two dimensions on the unit circle."""
+"""Features of two dimensions on the unit circle, as in Fig. 2."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from camri_jax import losses, metrics
-from camri_jax.evidence.figures.looks import background
+from camri_jax.evidence.figures import looks
 
 # Colours of classes, told apart by colour-blind readers, and that of the important one.
 _COLOURS = [
@@ -24,6 +24,7 @@ _COLOURS = [
     "#009e73",
 ]
 _EMPHASIS = "#d55e00"
+_FEW = 12  # classes up to which every spoke has its name
 _HEIGHT = 0.5  # of the highest bin, on a circle of radius 1
 _EDGES = np.linspace(-np.pi, np.pi, 181)
 
@@ -51,7 +52,7 @@ def circles(
 
     Each image is a dot at its feature's direction, its radius random so that dots can
     be told apart; a histogram outside says how many there are. Each class has a spoke,
-    its prototype, with its name.
+    its prototype, with its name or, of many classes, its index.
 
     Args:
       embeddings: of cosine heads, one a panel.
@@ -66,20 +67,25 @@ def circles(
     places = figure.subplots(1, number, squeeze=False, sharex=True, sharey=True)[0]
     shares = [_histograms(embedding) for embedding in embeddings]
     unit = _HEIGHT / max(np.nanmax(share) for share in shares)
+    names, note = looks.names(class_names)
+    if len(names) > _FEW:
+        names = [n if k == important else str(k) for k, n in enumerate(names)]
     told = []
     for embedding, share, place in zip(embeddings, shares, places, strict=True):
-        _draw_circle(place, embedding, unit * share, class_names, important)
-        numbers = _describe(embedding, class_names[important], important)
-        place.set_title(f"{embedding.title}\n{numbers}", fontsize="medium")
+        _draw_circle(place, embedding, unit * share, names, important)
+        numbers = _describe(embedding, names[important], important)
+        place.set_title(f"{looks.plain(embedding.title)}\n{numbers}", fontsize="medium")
         place.set_xlabel("$z'_1$")
         place.set_aspect("equal")
+        numbers = _describe(embedding, class_names[important], important)
         told.append(f"{embedding.title}: {numbers}".replace("\n", ", "))
     places[0].set_ylabel("$z'_2$")
-    figure.set_label(
+    return looks.finish(
+        figure,
         "Test images as dots on the unit circle of a two-dimensional feature space, "
-        "with the prototypes of the classes. " + "; ".join(told) + "."
+        "with the prototypes of the classes. " + "; ".join(told) + ".",
+        note,
     )
-    return figure
 
 
 def _describe(embedding: Embedding, name: str, important: int) -> str:
@@ -114,17 +120,18 @@ def _draw_circle(
     place: Axes,
     embedding: Embedding,
     heights: np.ndarray,
-    class_names: Sequence[str],
+    names: Sequence[str],
     important: int,
 ) -> None:
     angles, spokes = _angles(embedding.features), _angles(embedding.prototypes.T)
     radii = np.random.default_rng(0).uniform(0.88, 1.0, len(angles))
     # Names of neighbours stand at two distances, or they would cover each other.
     turn = np.argsort(np.argsort(spokes)) % 2
-    for k, name in enumerate(class_names):
+    for k, name in enumerate(names):
         emphasised = k == important
         among_others = k - (k > important)
         colour = _EMPHASIS if emphasised else _COLOURS[among_others % len(_COLOURS)]
+        order = 4 if emphasised else 2
         own = embedding.labels == k
         place.scatter(
             radii[own] * np.cos(angles[own]),
@@ -144,16 +151,23 @@ def _draw_circle(
             lw=0,
         )
         x, y = np.cos(spokes[k]), np.sin(spokes[k])
-        place.plot([0, x], [0, y], color=colour, lw=4 if emphasised else 1.5)
+        place.plot(
+            [0, x], [0, y], color=colour, lw=4 if emphasised else 1.5, zorder=order
+        )
         place.text(
             (0.76 - 0.16 * turn[k]) * x,
             (0.76 - 0.16 * turn[k]) * y,
             name,
             color=colour,
             fontweight="bold",
-            fontsize="x-large" if emphasised else "medium",
+            fontsize="x-large" if emphasised else _size(names),
             ha="center",
             va="center",
-            path_effects=[withStroke(linewidth=3, foreground=background())],
+            zorder=order + 2,
+            path_effects=[withStroke(linewidth=3, foreground=looks.background())],
         )
     place.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+
+
+def _size(names: Sequence[str]) -> str:
+    return "medium" if len(names) <= _FEW else "small"

@@ -1,179 +1,138 @@
 """Confusion matrices as pictures: one whole, and what others change of it."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import Colormap, ListedColormap, Normalize, PowerNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from camri_jax.evidence.curves import BASELINE, POINT, confusions, each
-from camri_jax.evidence.selection import LABELS, describe
+from camri_jax.evidence.figures import looks
 
 _FEW = 12
 """Classes up to which every cell has its number."""
 
+_MORE, _LESS = "#2f7fc1", "#c2641c"
+_LARGEST = 8.0  # points
+_WIDE = 0.66  # of a character, in its size
 
-def confusion_matrices(
-    rows: pd.DataFrame,
-    trials: pd.DataFrame,
-    selected: pd.DataFrame,
-    method: str = "camri",
+
+def confusions(
+    counts: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    important: Sequence[int],
 ) -> Figure:
-    """Draws cross-entropy's confusion matrix, and the differences to it, as in Fig. 4.
+    """Draws a confusion matrix and what other methods change of it, as in Fig. 4.
 
-    Rows are true classes and add to 100 %; each is the mean over trials, on test
-    images. A difference is the method's matrix, in its selected setting, minus
-    cross-entropy's, in percentage points; its important class is framed.
+    Rows are true classes and add to 100 %, and each is the mean over trials. The first
+    matrix stands whole; of the others stands the difference to it, in percentage
+    points. A class without images has an empty row.
 
     Args:
-      rows: from `camri_jax.sweeps.rows.read`.
-      trials: from `camri_jax.evidence.selection.trials`.
-      selected: from `camri_jax.evidence.selection.select`.
-      method: the method; one with its threshold moved will do.
+      counts: `[trial, true, predicted]` by title; the first is what others are compared
+        with.
+      class_names: `[class]`.
+      important: indices of the important classes, which are framed.
 
     Returns:
       The figure; its label says in words what it shows.
 
     Raises:
-      ValueError: there are no trials of the method or of cross-entropy that did not
-        diverge.
+      ValueError: a matrix has no trials, as where all diverged.
     """
-    names = list(rows["class_names"].iloc[0])
-    choices = list(dict.fromkeys(selected["important"]))
-    baseline = _mean(rows, trials, selected, BASELINE, choices[0])
-    changes = [_mean(rows, trials, selected, method, choice) for choice in choices]
+    shares = {title: _shares(title, each) for title, each in counts.items()}
+    names, note = looks.names(class_names)
     few = len(names) <= _FEW
-    columns = min(2, 1 + len(changes)) if few else 1
-    height = -(-(1 + len(changes)) // columns)
-    side = 1.8 + (0.42 if few else 0.19) * len(names)
-    figure = Figure(
-        figsize=((side + 1.0) * columns, side * height), layout="constrained"
-    )
-    places = figure.subplots(height, columns, squeeze=False).flatten()
-    image = _draw(places[0], baseline.shares, names, "Blues", (0, 100))
-    places[0].set_title(baseline.title)
-    figure.colorbar(image, ax=places[0], label="% of the true class", shrink=0.7)
-    told = []
-    differences = [change.shares - baseline.shares for change in changes]
-    most = max(np.nanmax(np.abs(difference)) for difference in differences)
-    for place, change, difference in zip(
-        places[1:], changes, differences, strict=False
+    columns = min(2, len(shares)) if few else 1
+    height = -(-len(shares) // columns)
+    side = 0.9 + 0.08 * max(map(len, names)) + (0.42 if few else 0.2) * len(names)
+    size = (side + 1.0) * columns, side * height
+    figure = Figure(figsize=size, layout="constrained")
+    places = list(figure.subplots(height, columns, squeeze=False).flat)
+    (first, whole), *others = shares.items()
+    differences = {title: each - whole for title, each in others}
+    most = max([1e-3, *(np.nanmax(np.abs(d)) for d in differences.values())])
+    drawn = [_draw(places[0], whole, PowerNorm(0.5, 0, 100))]
+    places[0].set_title(_heading(first), fontsize="medium")
+    for place, (title, difference) in zip(
+        places[1:], differences.items(), strict=False
     ):
-        limits = (-max(most, 1e-3), max(most, 1e-3))
-        image = _draw(place, difference, names, "PuOr", limits, change.important)
-        place.set_title(f"{change.title}\nminus cross-entropy")
-        figure.colorbar(image, ax=place, label="percentage points", shrink=0.7)
-        told += [_tell(change, difference, names, k) for k in change.important]
-    for place in places[1 + len(changes) :]:
+        drawn.append(_draw(place, difference, Normalize(-most, most)))
+        place.set_title(f"{_heading(title)},\nminus the first", fontsize="medium")
+    for place in places[len(drawn) :]:
         place.set_axis_off()
-    figure.set_label(
-        "Confusion matrix of cross-entropy on test images, and differences to it. "
-        + " ".join(told)
+    for place, image in zip(places, drawn, strict=False):
+        label = "% of the true class" if place is places[0] else "percentage points"
+        figure.colorbar(image, ax=place, label=label, shrink=0.7)
+        _name(place, names, important)
+    told = [
+        _tell(t, d, class_names, k) for t, d in differences.items() for k in important
+    ]
+    looks.finish(
+        figure,
+        f"Confusion matrix of {first} on test images, and differences to it. "
+        + " ".join(told),
+        note,
     )
+    # Cells are as large as all that stands around them leaves.
+    figure.draw_without_rendering()
+    for place, image in zip(places, drawn, strict=False):
+        _number(place, image, important, few)
     return figure
 
 
-class _Mean(NamedTuple):
-    """A setting's title, important classes, and mean shares `[true, predicted]`, %."""
-
-    title: str
-    important: list[int]
-    shares: np.ndarray
-
-
-def _mean(
-    rows: pd.DataFrame,
-    trials: pd.DataFrame,
-    selected: pd.DataFrame,
-    method: str,
-    choice: str,
-) -> _Mean:
-    of_choice = selected[selected["important"] == choice]
-    setting = of_choice[of_choice["method"] == method]
-    if setting.empty:
-        there = ", ".join(name for name in of_choice["method"] if name != BASELINE)
-        raise ValueError(
-            f"method must be one with trials for important class {choice}, got "
-            f"{method}; there are {there or 'only trials of cross-entropy'}"
-        )
-    by = ["important", "method", *POINT]
-    wanted = trials.merge(setting[by], on=by).set_index("trial_id")["constant"]
-    shares, important = [], []
-    for row in each(rows[rows["trial_id"].isin(wanted.index)]):
-        chosen = "+".join(row.class_names[i] for i in row.important)
-        if chosen == choice and not row.diverged:
-            at = np.searchsorted(row.constants, wanted[row.trial_id])
-            counts = confusions(row, "test")[at]
-            # A class without test images has a row of NaN, which is left white.
-            with np.errstate(invalid="ignore"):
-                shares.append(100 * counts / counts.sum(1, keepdims=True))
-            important = list(row.important)
-    name = f"{LABELS[method]} {describe(setting.iloc[0])}".rstrip()
-    if not shares:
-        raise ValueError(f"every trial of {name} diverged: it has no confusion matrix")
-    if method != BASELINE:
-        name += f", important: {choice}"
-    return _Mean(f"{name}, n={len(shares)}", important, np.mean(shares, 0))
+def _shares(title: str, counts: np.ndarray) -> np.ndarray:
+    """Mean shares `[true, predicted]` in percent."""
+    if not len(counts):
+        raise ValueError(f"every trial of {title} diverged: it has no confusion matrix")
+    with np.errstate(invalid="ignore"):
+        return np.mean(100 * counts / counts.sum(-1, keepdims=True), 0)
 
 
-def _draw(
-    place: Axes,
-    values: np.ndarray,
-    names: Sequence[str],
-    colours: str,
-    limits: tuple[float, float],
-    important: Sequence[int] = (),
-) -> AxesImage:
-    """Draws a matrix; of many classes only what matters most has its number."""
-    few = len(names) <= _FEW
-    low, high = limits
-    # Shares by their roots, or errors could not be told from none.
-    norm = PowerNorm(0.5, low, high) if low == 0 else Normalize(low, high)
-    image = place.imshow(values, cmap=colours, norm=norm)
-    for true, predicted in _numbered(values, important, few):
-        value = values[true, predicted]
-        text = f"{value:.1f}" if low == 0 else f"{value:+.1f}"
-        if text in ("0.0", "+0.0", "-0.0"):
-            continue
-        red, green, blue, _ = image.cmap(image.norm(value))
-        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+def _heading(title: str) -> str:
+    """A title in as many lines as it has parts, if it is long."""
+    text = looks.visible(title).replace("$", r"\$")
+    return text.replace(", ", ",\n") if len(text) > 36 else text
+
+
+def _draw(place: Axes, values: np.ndarray, norm: Normalize) -> AxesImage:
+    # Of zero nothing is seen but the page, be it light or dark.
+    return place.imshow(values, cmap=_colours(norm), norm=norm, interpolation="none")
+
+
+def _colours(norm: Normalize) -> Colormap:
+    strength = np.linspace(0 if norm.vmin == 0 else -1, 1, 256)
+    shades = [to_rgb(_MORE if s >= 0 else _LESS) for s in strength]
+    colours = ListedColormap(np.column_stack([shades, np.abs(strength)]))
+    return colours.with_extremes(bad=(0, 0, 0, 0))
+
+
+def _number(place: Axes, image: AxesImage, important: Sequence[int], few: bool) -> None:
+    """Writes numbers into cells; of many classes only where it matters most."""
+    values = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan)
+    whole = image.norm.vmin == 0
+    digits = 1 if few else 0
+    cells = {}
+    for cell in _numbered(values, important, few):
+        text = f"{values[cell]:.{digits}f}" if whole else f"{values[cell]:+.{digits}f}"
+        if np.isfinite(values[cell]) and float(text):
+            cells[cell] = text.removesuffix(".0") if text == "100.0" else text
+    longest = max(map(len, cells.values()), default=1)
+    width = place.bbox.width / len(values) * 72 / place.figure.dpi
+    size = min(_LARGEST, width / (_WIDE * longest))
+    for (true, predicted), text in cells.items():
+        strong = image.cmap(image.norm(values[true, predicted]))[3] > 0.6
         place.text(
             predicted,
             true,
             text,
-            color="white" if dark else "black",
-            fontsize=7 if few else 6,
+            color="white" if strong else looks.foreground(),
+            fontsize=size,
             ha="center",
             va="center",
         )
-    _name(place, names, important)
-    return image
-
-
-def _name(place: Axes, names: Sequence[str], important: Sequence[int]) -> None:
-    """Writes the classes on the axes, and frames the important ones."""
-    size = "medium" if len(names) <= _FEW else 7
-    upright = max(map(len, names)) > 3
-    place.set_xticks(
-        range(len(names)), names, fontsize=size, rotation=90 if upright else 0
-    )
-    place.set_yticks(range(len(names)), names, fontsize=size)
-    for k in important:
-        for x, y, width, height in (
-            (-0.5, k - 0.5, len(names), 1),
-            (k - 0.5, -0.5, 1, len(names)),
-        ):
-            place.add_patch(
-                Rectangle((x, y), width, height, fill=False, lw=1.2, ec="black")
-            )
-        for label in (place.get_xticklabels()[k], place.get_yticklabels()[k]):
-            label.set_fontweight("bold")
-    place.set(xlabel="predicted class", ylabel="true class")
 
 
 def _numbered(
@@ -187,18 +146,37 @@ def _numbered(
         for name in np.argsort(-np.abs(np.nan_to_num(values[k])))[:4]:
             yield k, int(name)
         for name in np.argsort(-np.abs(np.nan_to_num(values[:, k])))[:4]:
-            if name != k:
-                yield int(name), k
+            yield int(name), k
+
+
+def _name(place: Axes, names: Sequence[str], important: Sequence[int]) -> None:
+    """Writes the classes on the axes, and frames the important ones."""
+    size = "small" if len(names) <= _FEW else 7
+    upright = max(map(len, names)) > 3
+    place.set_xticks(
+        range(len(names)), names, fontsize=size, rotation=90 if upright else 0
+    )
+    place.set_yticks(range(len(names)), names, fontsize=size)
+    for k in important:
+        for x, y, width, height in (
+            (-0.5, k - 0.5, len(names), 1),
+            (k - 0.5, -0.5, 1, len(names)),
+        ):
+            frame = {"fill": False, "lw": 1.2, "ec": looks.foreground()}
+            place.add_patch(Rectangle((x, y), width, height, **frame))
+        for label in (place.get_xticklabels()[k], place.get_yticklabels()[k]):
+            label.set_fontweight("bold")
+    place.set(xlabel="predicted class", ylabel="true class")
 
 
 def _tell(
-    change: _Mean, difference: np.ndarray, names: Sequence[str], important: int
+    title: str, difference: np.ndarray, names: Sequence[str], important: int
 ) -> str:
     others = np.nan_to_num(difference[important])
     others[important] = 0
     other = np.abs(others).argmax()
     return (
-        f"{change.title}: the recall of {names[important]} changes by "
+        f"{title}: the recall of {names[important]} changes by "
         f"{difference[important, important]:+.1f} percentage points; "
         f"{names[important]} taken for {names[other]} changes most, by "
         f"{others[other]:+.1f}."

@@ -1,4 +1,4 @@
-"""Pictures of a two-dimensional feature space: losses over it, features in it."""
+"""Losses over a two-dimensional feature space, as in Fig. 1."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.contour import ContourSet
@@ -14,20 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from camri_jax import losses
-from camri_jax.evidence.figures.circles import Embedding, circles
-from camri_jax.evidence.selection import LABELS, describe
-from camri_jax.training.methods import FAMILIES, METHODS
-
-__all__ = [
-    "PANELS",
-    "PROTOTYPES",
-    "Embedding",
-    "Panel",
-    "boundaries",
-    "circles",
-    "contours",
-    "loss_values",
-]
+from camri_jax.evidence.figures import looks
+from camri_jax.training.methods import METHODS, Problem, hyperparameters
 
 PROTOTYPES = np.array([[0.2, 1.5], [-1.0, -0.6], [1.1, -0.7]], np.float32).T
 """Prototypes `[feature, class]` of Fig. 1: of unequal length, at unequal angles."""
@@ -78,16 +65,15 @@ def loss_values(
       Losses `[example]`.
     """
     method = METHODS[panel.method]
-    family = FAMILIES[method.family]
-    if family.use_bias:
+    if method.head == "linear":
         scores = jnp.asarray(features) @ jnp.asarray(prototypes)
     else:
         scores = losses.cosine_similarity(features, prototypes)
-    arrays = method.hyperparameters(
-        prototypes.shape[1], (panel.important,), **panel.point
-    )
+    number = prototypes.shape[1]
+    problem = Problem(number, (panel.important,), class_counts=(1,) * number)
+    arrays = hyperparameters(panel.method, problem, panel.point)
     labels = jnp.full(len(features), label, jnp.int32)
-    return np.asarray(family.loss(scores, labels, **arrays))
+    return np.asarray(method.loss(scores, labels, **arrays))
 
 
 def boundaries(prototypes: np.ndarray) -> np.ndarray:
@@ -132,7 +118,7 @@ def contours() -> Figure:
         figure.colorbar(
             filled, ax=place, label="loss", ticks=ticks, format="%.2f", shrink=0.8
         )
-        angular = not FAMILIES[METHODS[panel.method].family].use_bias
+        angular = METHODS[panel.method].head == "cosine"
         lengths = np.linalg.norm(PROTOTYPES, axis=0) if angular else 1.0
         _draw_prototypes(place, PROTOTYPES / lengths)
         place.set_title(_title(panel), fontsize="medium")
@@ -146,13 +132,13 @@ def contours() -> Figure:
         place.set_xlabel("feature $z_1$")
     for place in places[:, 0]:
         place.set_ylabel("feature $z_2$")
-    names = ", ".join(dict.fromkeys(LABELS[panel.method] for panel in PANELS))
-    figure.set_label(
+    names = ", ".join(dict.fromkeys(METHODS[panel.method].label for panel in PANELS))
+    return looks.finish(
+        figure,
         f"Contours of the loss of class 1 over two features for {names}: the margin "
         "of ArcFace and CAMRI narrows the valley of low loss around the prototype of "
-        "class 1, weights and costs shift or steepen it."
+        "class 1, weights and costs shift or steepen it.",
     )
-    return figure
 
 
 def _draw_loss(place: Axes, panel: Panel) -> tuple[ContourSet, np.ndarray]:
@@ -174,7 +160,7 @@ def _draw_loss(place: Axes, panel: Panel) -> tuple[ContourSet, np.ndarray]:
 
 
 def _title(panel: Panel) -> str:
-    title = f"{LABELS[panel.method]} {describe(pd.Series(dict(panel.point)))}".rstrip()
+    title = looks.title({"method": panel.method, **panel.point})
     if METHODS[panel.method].class_sensitive:
         title += f"\nclass {panel.important + 1} important"
     return title

@@ -1,28 +1,30 @@
-"""How pictures look: the colour and marker of each method, and how they are written.
+"""How pictures look: methods, text that is drawn as it is, and how they are written.
 
 Colours that depend on the page are asked of matplotlib's settings when a figure is
-drawn: within a dark style, figures are dark.
+drawn: within a dark style, figures are dark. No picture touches `pyplot`, so any
+backend will do.
 """
 
+import functools
+import unicodedata
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from camri_jax.evidence.selection import trained
+from camri_jax.training.methods import HYPERPARAMETERS, METHODS, describe
 
-# Okabe and Ito's colours, told apart by colour-blind readers, each with a marker.
-STYLES: dict[str, tuple[str | None, str]] = {
-    "cross_entropy": (None, "o"),
-    "weighted_cross_entropy": ("#e69f00", "^"),
-    "real_world_weight_cross_entropy": ("#56b4e9", "v"),
-    "wasserstein": ("#009e73", "D"),
-    "l2_softmax": ("#0072b2", "P"),
-    "arcface": ("#cc79a7", "s"),
-    "camri": ("#d55e00", "*"),
-}
-"""Colour and marker of each method; without a colour, that of the text."""
+_LONGEST = 24  # characters of a name in a picture
+
+# Controls that hide or turn the text around them, besides those of category Cc.
+_TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def foreground() -> str:
@@ -35,16 +37,159 @@ def background() -> str:
     return mpl.rcParams["axes.facecolor"]
 
 
-def style(method: str) -> dict[str, Any]:
-    """Returns a method's look as matplotlib takes it; hollow if its threshold moved.
+def style(method: str, moved: bool = False) -> dict[str, Any]:
+    """Returns a method's look as matplotlib takes it.
 
-    >>> style("wasserstein")["markerfacecolor"], style("camri+threshold")["marker"]
-    ('#009e73', '*')
+    Args:
+      method: a name in `camri_jax.training.methods.METHODS`.
+      moved: whether its threshold is moved: then its marker is hollow.
+
+    >>> style("camri")["marker"], style("camri", moved=True)["color"]
+    ('*', '#d55e00')
     """
-    colour, marker = STYLES[trained(method)]
-    colour = colour or foreground()
-    face = colour if method == trained(method) else background()
-    return {"color": colour, "marker": marker, "markerfacecolor": face}
+    entry = METHODS[method]
+    colour = entry.colour or foreground()
+    face = background() if moved else colour
+    return {"color": colour, "marker": entry.marker, "markerfacecolor": face}
+
+
+def visible(text: str) -> str:
+    r"""Returns text whose control characters are written out.
+
+    >>> visible("a\x07b\n")
+    'a\\x07b\\n'
+    """
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if _hides(c) else c for c in text
+    )
+
+
+def _hides(character: str) -> bool:
+    control = unicodedata.category(character) in ("Cc", "Cs")
+    return control or ord(character) in _TURNING
+
+
+def plain(text: str) -> str:
+    r"""Returns text that matplotlib draws as it is, and never reads as a formula.
+
+    >>> plain("$x_1$")
+    '\\$x_1\\$'
+    """
+    text = visible(text)
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def names(class_names: Sequence[str]) -> tuple[list[str], str]:
+    """Returns names that can be drawn, and a note if some cannot.
+
+    A name is drawn with matplotlib's own font or, where that lacks a character, with
+    any font of the machine that has it; without one, its number stands for it.
+
+    Args:
+      class_names: `[class]`.
+
+    Returns:
+      Names in the same order, and a sentence that says which numbers stand for names,
+      empty if none does.
+    """
+    shown, numbered = [], 0
+    for k, name in enumerate(class_names):
+        text = plain(name)
+        drawn = all(_family(c) is not None for c in text)
+        shown.append(text if drawn else f"class {k}")
+        numbered += not drawn
+    if not numbered:
+        return shown, ""
+    return shown, (
+        f"{numbered} of {len(shown)} class names have characters that no font of this "
+        "machine has: their numbers, from 0, stand for them"
+    )
+
+
+def finish(figure: Figure, words: str, note: str = "") -> Figure:
+    """Sets a figure's words and fonts, and returns it.
+
+    Args:
+      figure: the figure.
+      words: what it shows, for those who do not see it.
+      note: a sentence to stand below it.
+    """
+    if note:
+        figure.text(0.5, -0.02, note, ha="center", va="top", fontsize="small")
+    for text in figure.findobj(Text):
+        families = {_family(c) for c in text.get_text()} - {None, ""}
+        if families:
+            own = text.get_fontfamily()
+            text.set_fontfamily([*own, *sorted(map(str, families))])
+    figure.set_label(visible(f"{words} {note}.".strip() if note else words))
+    return figure
+
+
+@functools.cache
+def _family(character: str) -> str | None:
+    """The family that draws a character: empty for the first, None without any."""
+    if ord(character) < 0x250:
+        return ""
+    if ord(character) in _characters(font_manager.findfont("DejaVu Sans")):
+        return ""
+    for font in font_manager.fontManager.ttflist:
+        if "LastResort" not in font.fname and ord(character) in _characters(font.fname):
+            return font.name
+    return None
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+    try:
+        return frozenset(font_manager.get_font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def legend(figure: Figure, places: Sequence[Axes], columns: int) -> None:
+    """Puts one legend of all that is drawn in some axes above a figure."""
+    entries = {}
+    for place in places:
+        handles, labels = place.get_legend_handles_labels()
+        for label, handle in zip(labels, handles, strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper left",
+        ncols=min(columns, max(1, len(entries))),
+        frameon=False,
+        fontsize="small",
+        handlelength=2.4,
+        columnspacing=1.2,
+    )
+
+
+def title(line: Mapping[Hashable, Any] | pd.Series) -> str:
+    """Returns what a method's line is called: label, setting, threshold moved.
+
+    Args:
+      line: with `method`, hyperparameters and perhaps `moved`.
+
+    >>> title({"method": "camri", "scale": 16.0, "moved": True})
+    'CAMRI s=16, threshold moved'
+    """
+    point = {name: line[name] for name in HYPERPARAMETERS if name in line}
+    words = f"{METHODS[line['method']].label} {describe(point)}".rstrip()
+    return f"{words}, threshold moved" if line.get("moved") else words
+
+
+def band(
+    place: Axes, x: np.ndarray, values: np.ndarray, look: Mapping[str, Any]
+) -> None:
+    """Fills between the lowest and the highest of `values` `[seed, x]`."""
+    if len(values) < 2:
+        return
+    low, high, colour = values.min(0), values.max(0), look["color"]
+    place.fill_between(x, low, high, color=colour, alpha=0.16, lw=0)
+    for edge in (low, high):
+        place.plot(x, edge, color=colour, lw=0.6, alpha=0.6)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -55,5 +200,10 @@ def save(figure: Figure, path: Path) -> None:
       path: the file; text stays text in `.svg`.
     """
     with mpl.rc_context({"svg.fonttype": "none"}):
-        text = str(figure.get_label())
-        figure.savefig(path, dpi=150, metadata={"Description": text} if text else None)
+        words = str(figure.get_label())
+        figure.savefig(
+            path,
+            dpi=150,
+            bbox_inches="tight",
+            metadata={"Description": words} if words else None,
+        )

@@ -1,0 +1,149 @@
+"""The main picture: what each recall costs, whichever loss a network had."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from camri_jax.evidence.figures import looks
+from camri_jax.training.methods import BASELINE
+
+AXES = {
+    "false_alarms": "false alarms per 1,000 images",
+    "accuracy": "accuracy",
+}
+"""What a recall costs, by column."""
+
+_TICKS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_ALARMS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_FEW = 3  # methods whose bands can be told apart
+
+
+def price(
+    prices: pd.DataFrame,
+    name: str,
+    *,
+    measures: Sequence[str] = ("false_alarms", "accuracy"),
+    certifiable: float | None = None,
+    emphasis: str | None = None,
+) -> Figure:
+    r"""Draws what a recall costs, a line a method, its threshold moved for all alike.
+
+    At each recall r the logit of the important class is raised by the least offset at
+    which at least r of its n images are found: k = ceil(r n). The horizontal axis is
+    even in the share that is missed, log(1 - r), as the last percents cost most.
+
+    Args:
+      prices: from `camri_jax.evidence.curves.prices`: a line a method, seed and recall
+        asked, with `num_important` and the columns of `AXES`.
+      name: of the important class.
+      measures: which of `AXES` to draw, a panel each.
+      certifiable: the largest recall that the calibration images can certify.
+      emphasis: a method that has its band, besides cross-entropy, where there are too
+        many for all.
+
+    Returns:
+      The figure; its label says in words what it shows. The line is the mean over
+      seeds, the band reaches from the lowest to the highest seed.
+
+    Raises:
+      ValueError: there is nothing to draw, as where every trial diverged.
+    """
+    prices = prices.dropna(subset=list(measures))
+    if prices.empty:
+        raise ValueError("every trial diverged: there is no price to draw")
+    figure = Figure(figsize=(0.6 + 4.6 * len(measures), 4.4), layout="constrained")
+    places = figure.subplots(1, len(measures), squeeze=False)[0]
+    methods = list(dict.fromkeys(prices["method"]))
+    banded = methods if len(methods) <= _FEW else [BASELINE, emphasis]
+    for place, measure in zip(places, measures, strict=True):
+        for method, lines in prices.groupby("method", sort=False):
+            _draw(place, lines, measure, method in banded)
+        _limit(place, prices, certifiable)
+        _scale(place, prices, measure)
+        place.set(xlabel=f"share of {looks.plain(name)} found", ylabel=AXES[measure])
+    looks.legend(figure, places, columns=2 * len(measures))
+    return looks.finish(figure, _tell(prices, name, measures))
+
+
+def _draw(place: Axes, lines: pd.DataFrame, measure: str, banded: bool) -> None:
+    values = lines.pivot(index="seed", columns="asked", values=measure)
+    asked = np.asarray(values.columns, float)
+    look = looks.style(str(lines["method"].iloc[0]))
+    if banded:
+        looks.band(place, asked, values.to_numpy(), look)
+    label = looks.title(lines.iloc[0].drop("moved", errors="ignore"))
+    place.plot(
+        asked,
+        values.mean(0),
+        label=f"{label}, n={len(values)}",
+        markevery=[i for i, r in enumerate(asked) if np.isclose(r, _TICKS).any()],
+        markersize=8 if look["marker"] == "*" else 5,
+        lw=1.6,
+        **look,
+    )
+
+
+def _limit(place: Axes, prices: pd.DataFrame, certifiable: float | None) -> None:
+    """Marks what is certifiable, and where every test image must be found."""
+    last, number = float(prices["asked"].max()), int(prices["num_important"].iloc[0])
+    if 1 - 1 / number < last:
+        label = f"all {number} test images must be found"
+        look = {"color": looks.foreground(), "alpha": 0.1, "lw": 0}
+        place.axvspan(1 - 1 / number, last, label=label, **look)
+    if certifiable is not None and prices["asked"].min() <= certifiable:
+        certain = min(certifiable, last)
+        label = f"certifiable up to {np.floor(1000 * certifiable) / 1000:g}"
+        place.axvline(certain, color=looks.foreground(), lw=1.2, ls="--", label=label)
+
+
+def _scale(place: Axes, prices: pd.DataFrame, measure: str) -> None:
+    first, last = float(prices["asked"].min()), float(prices["asked"].max())
+    place.set_xscale("function", functions=(_forward, _backward))
+    left, right = _forward(np.array([first, last]))
+    room = 0.02 * (right - left)
+    place.set_xlim(*_backward(np.array([left - room, right + room])))
+    ticks = [tick for tick in _TICKS if first <= tick <= last]
+    place.xaxis.set_major_locator(FixedLocator(ticks))
+    place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    place.xaxis.set_minor_locator(NullLocator())
+    values = prices.groupby(["method", "asked"])[measure].mean()
+    if measure == "false_alarms":
+        place.set_yscale("symlog", linthresh=1, linscale=0.5)
+        place.yaxis.set_major_locator(FixedLocator(_ALARMS))
+        place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        place.yaxis.set_minor_locator(NullLocator())
+        bottom = max(tick for tick in _ALARMS if tick <= max(0.0, values.min()))
+        place.set_ylim(bottom, 1.25 * max(1.0, values.max()))
+    else:
+        room = 0.05 * max(np.ptp(values), 0.01)
+        place.set_ylim(max(0.0, values.min() - room), min(1.0, values.max() + room))
+    place.grid(color=looks.foreground(), alpha=0.15, lw=0.6)
+    place.spines[["top", "right"]].set_visible(False)
+
+
+def _forward(recall: np.ndarray) -> np.ndarray:
+    return -np.log10(np.clip(1 - np.asarray(recall), 1e-6, None))
+
+
+def _backward(place: np.ndarray) -> np.ndarray:
+    return 1 - 10.0 ** -np.asarray(place)
+
+
+def _tell(prices: pd.DataFrame, name: str, measures: Sequence[str]) -> str:
+    asked = prices["asked"].unique()
+    at = asked[np.abs(asked - 0.95).argmin()]
+    here = prices[prices["asked"] == at]
+    told = [f"What it costs on test images to find more of {name}, thresholds moved."]
+    for _, lines in here.groupby("method", sort=False):
+        costs = " and ".join(
+            f"{lines['false_alarms'].mean():.1f} false alarms per 1,000 images"
+            if measure == "false_alarms"
+            else f"accuracy {lines['accuracy'].mean():.3f}"
+            for measure in measures
+        )
+        told.append(f"{looks.title(lines.iloc[0])} finds {at:g} of them at {costs}.")
+    return " ".join(told)
