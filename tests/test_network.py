@@ -1,4 +1,4 @@
-"""Laws of the network: one convolution in two forms, the authors' shape, two heads."""
+"""Laws of the networks: one convolution in three forms, shapes, heads, whitening."""
 
 import functools
 from unittest import mock
@@ -12,20 +12,21 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camri_jax.training import network as models
+from camri_jax._files import UsageError
+from camri_jax.training import network
 
 
 def _random(shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.sampled_from(["SAME", "VALID", ((2, 1), (0, 3))]),
     size=st.tuples(st.integers(4, 7), st.integers(4, 7)),
-    tile=st.sampled_from([1, 5_000, 2**20]),
+    tile=st.sampled_from([1, 5_000]),
 )
 def test_patches_equal_the_convolution_and_its_gradients(
     kernel, strides, padding, size, tile
@@ -41,32 +42,41 @@ def test_patches_equal_the_convolution_and_its_gradients(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    def patches(images, weights):
-        return models.patches_conv(images, weights, strides, padding)
+    def patches(images, weights, in_tiles=False):
+        return network.patches_conv(
+            images, weights, strides, padding, in_tiles=in_tiles
+        )
 
+    tiles = functools.partial(patches, in_tiles=True)
     outputs = []
-    with mock.patch.object(models, "_TILE", tile):
-        for function in (convolve, patches):
-            value, pullback = jax.vjp(function, images, weights)
-            outputs.append((value, pullback(jnp.cos(value))))
-    chex.assert_trees_all_close(*outputs, rtol=1e-4, atol=1e-4)
+    with mock.patch.object(network, "_TILE", tile):
+        for function in (convolve, patches, tiles):
+
+            @jax.jit
+            def both(images, weights, function=function):
+                value, pullback = jax.vjp(function, images, weights)
+                return value, pullback(jnp.cos(value))
+
+            outputs.append(both(images, weights))
+    chex.assert_trees_all_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(outputs[2], outputs[0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_tile_of_patches_is_all_that_a_cpu_holds(monkeypatch):
-    if jax.default_backend() != "cpu":
-        pytest.skip("only a CPU convolves in tiles")
+def test_a_tile_of_patches_is_all_that_tiles_hold():
     images, weights = _random((64, 32, 32, 8)), _random((3, 3, 8, 8))
     needs = {}
-    for tile in (models._TILE, 2**30):
-        monkeypatch.setattr(models, "_TILE", tile)
+    for in_tiles in (False, True):
 
-        def objective(weights, images):
-            return jnp.cos(models.patches_conv(images, weights, (1, 1), "SAME")).sum()
+        def objective(weights, images, in_tiles=in_tiles):
+            outputs = network.patches_conv(
+                images, weights, (1, 1), "SAME", in_tiles=in_tiles
+            )
+            return jnp.cos(outputs).sum()
 
         program = jax.jit(jax.grad(objective)).lower(weights, images).compile()
-        needs[tile] = program.memory_analysis().temp_size_in_bytes
+        needs[in_tiles] = program.memory_analysis().temp_size_in_bytes
     patches = 4 * 64 * 32 * 32 * 72
-    assert needs[2**20] < patches < needs[2**30]
+    assert needs[True] < patches < needs[False]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +85,7 @@ def test_a_tile_of_patches_is_all_that_a_cpu_holds(monkeypatch):
 )
 def test_patches_refuse_what_they_do_not_compute(options):
     with pytest.raises(NotImplementedError, match="plain convolutions only"):
-        models.patches_conv(
+        network.patches_conv(
             _random((1, 4, 4, 3)), _random((3, 3, 3, 5)), (1, 1), "SAME", **options
         )
 
@@ -84,51 +94,73 @@ def test_patches_refuse_what_they_do_not_compute(options):
 def test_max_pool_is_flax_max_pool_with_its_gradient(size):
     images = _random((2, *size, 3))
     outputs = []
-    for pool in (models.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2))):
+    for pool in (network.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2))):
         value, pullback = jax.vjp(pool, images)
         outputs.append((value, pullback(jnp.sin(value))))
     chex.assert_trees_all_close(*outputs, rtol=1e-6)
 
 
 _tiny = functools.partial(
-    models.CNN,
+    network.CNN,
     blocks=(((8,), (8,)), ((16, 16), (8,))),
     feature_dim=4,
     dropout_rate=0.25,
     batch_norm_momentum=0.9,
 )
+_tiny_fast = functools.partial(network.WhitenedCNN, widths=(6, 8))
+both_networks = pytest.mark.parametrize("backbone", [_tiny, _tiny_fast])
 
 
-def test_both_lowerings_train_alike():
-    images = jax.random.randint(jax.random.key(0), (4, 9, 9, 3), 0, 256)
-    images = images.astype(jnp.uint8)
+def _pictures(shape, seed=0):
+    # Smooth, as pictures are: neighbouring pixels and channels go together.
+    noise = jax.random.uniform(jax.random.key(seed), shape) - 0.5
+    smooth = noise.cumsum(1).cumsum(2) + 0.2 * noise.cumsum(3)
+    low, high = smooth.min(), smooth.max()
+    return (255 * (smooth - low) / (high - low)).astype(jnp.uint8)
+
+
+def _apply(module, variables, images, **options):
+    return module.apply(
+        variables,
+        images,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(2)},
+        **options,
+    )[0]
+
+
+def _init(module, images):
+    init = jax.jit(lambda key: module.init(key, images, train=False))
+    return init(jax.random.key(1))
+
+
+@both_networks
+def test_all_forms_of_convolution_train_alike(backbone):
+    images = _pictures((4, 9, 9, 3))
     outputs = []
-    for convolution in ("patches", "lax"):
-        network = _tiny(num_classes=5, use_bias=True, convolution=convolution)
-        variables = network.init(jax.random.key(1), images, train=False)
+    for convolution in ("patches", "tiles", "lax"):
+        module = backbone(convolution=convolution)
+        variables = _init(module, images)
 
-        def objective(params, network=network, variables=variables):
-            features = network.apply(
-                {**variables, "params": params},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.key(2)},
-            )[0].features
+        def objective(params, module=module, variables=variables):
+            features = _apply(
+                module, {**variables, "params": params}, images, train=True
+            )
             return jnp.square(features[:, :3]).mean() + features[0, 0]
 
         outputs.append(jax.jit(jax.value_and_grad(objective))(variables["params"]))
-    chex.assert_trees_all_close(*outputs, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_close(outputs[0], outputs[2], rtol=1e-3, atol=1e-3)
+    chex.assert_trees_all_close(outputs[1], outputs[2], rtol=1e-3, atol=1e-3)
 
 
-def _variables(network, size, channels=3):
+def _variables(backbone, size, channels=3):
     images = jnp.zeros((1, size, size, channels), jnp.uint8)
-    return jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
+    return jax.eval_shape(lambda: backbone.init(jax.random.key(0), images, train=False))
 
 
-def test_the_paper_preset_has_the_authors_layers():
-    network = models.paper(num_classes=10, use_bias=False)
-    params = _variables(network, 32)["params"]
+def test_the_paper_network_has_the_authors_layers():
+    backbone = network.paper()
+    params = _variables(backbone, 32)["params"]
     widths = [64] * 3 + [128] * 3 + [256] * 5 + [512] * 2
     inputs = [3, *widths[:-1]]
     shapes = [params[f"Conv_{i}"]["kernel"].shape for i in range(13)]
@@ -137,15 +169,14 @@ def test_the_paper_preset_has_the_authors_layers():
     # Two in blocks 1 and 2, two in block 3, and the features' own.
     assert norms == [64, 128, 256, 256, 512]
     assert params["Dense_0"]["kernel"].shape == (512, 512)
-    assert network.dropout_rate == 0.25
-    assert not network.relu_features
+    assert backbone.dropout_rate == 0.25
+    assert not backbone.relu_features
 
 
 @pytest.mark.parametrize(("size", "millions"), [(32, 568), (48, 1280)])
-def test_the_paper_preset_costs_what_the_authors_network_costs(size, millions):
-    network = models.paper(num_classes=10, use_bias=True)
+def test_the_paper_network_costs_what_the_authors_network_costs(size, millions):
     multiplications, height = 0, size
-    params = _variables(network, size)["params"]
+    params = _variables(network.paper(), size)["params"]
     for i in range(13):
         if i in (3, 6):
             height //= 2
@@ -154,96 +185,204 @@ def test_the_paper_preset_costs_what_the_authors_network_costs(size, millions):
     assert multiplications / 1e6 == pytest.approx(millions, rel=0.005)
 
 
-def test_the_small_preset_is_small():
-    params = _variables(models.small(num_classes=10, use_bias=True), 8, 1)["params"]
+def test_the_small_network_is_small():
+    params = _variables(network.small(), 8, 1)["params"]
     assert 1e5 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 5e5
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_the_head_has_prototypes_and_perhaps_biases(use_bias):
-    network = _tiny(num_classes=7, use_bias=use_bias, feature_dim=2)
-    images = jnp.zeros((3, 8, 8, 1), jnp.uint8)
-    outputs, _ = network.init_with_output(jax.random.key(0), images, train=False)
-    chex.assert_shape(outputs.features, (3, 2))
+@pytest.mark.parametrize("name", network.NETWORKS)
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (13, 3), (32, 3), (96, 1)])
+def test_every_network_embeds_images_of_every_size(name, size, channels):
+    module = network.NETWORKS[name](
+        dtype=jnp.dtype("float32"), convolution="lax", feature_dim=7
+    )
+    images = jnp.zeros((2, size, size - 2, channels), jnp.uint8)
+    features, _ = jax.eval_shape(
+        lambda: module.init_with_output(jax.random.key(0), images, train=False)
+    )
+    chex.assert_shape(features, (2, 7))
+    chex.assert_type(features, jnp.float32)
+
+
+@pytest.mark.parametrize(("size", "convolutions"), [(8, 4), (32, 6), (48, 8), (96, 10)])
+def test_larger_images_get_more_blocks(size, convolutions):
+    params = _variables(network.fast(), size)["params"]
+    widths = [
+        params[f"Conv_{i}"]["kernel"].shape[-1]
+        for i in range(sum(name.startswith("Conv_") for name in params))
+    ]
+    assert widths == [32, 32, *[128] * (convolutions - 2)]
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_a_head_fits_any_module_from_images_to_features(head):
+    class Means(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train):
+            del train
+            return images.mean((1, 2), dtype=jnp.float32)
+
+    classifier = network.Classifier(Means(), num_classes=7, head=head, logit_scale=0.5)
+    images = _pictures((3, 8, 8, 2))
+    outputs, variables = classifier.init_with_output(
+        jax.random.key(0), images, train=False
+    )
+    chex.assert_trees_all_close(outputs.features, images.mean((1, 2)))
+    own = variables["params"]["classes"]
+    # Only a linear head has scores to scale.
+    scale = {"linear": 0.5, "cosine": 1.0}[head]
+    chex.assert_trees_all_equal(outputs.prototypes, scale * own["prototypes"])
     chex.assert_shape(outputs.prototypes, (2, 7))
-    assert (outputs.bias is not None) == use_bias
-    chex.assert_type(outputs.features, jnp.float32)
+    assert (outputs.bias is not None) == ("bias" in own) == (head == "linear")
 
 
 def test_relu_features_are_not_negative_before_normalization():
-    images = jax.random.randint(jax.random.key(0), (8, 8, 8, 1), 0, 256)
-    images = images.astype(jnp.uint8)
-    lowest = {}
+    images, lowest = _pictures((8, 8, 8, 1)), {}
     for relu in (False, True):
-        network = _tiny(num_classes=3, use_bias=False, relu_features=relu)
-        outputs, _ = network.init_with_output(jax.random.key(0), images, train=False)
-        lowest[relu] = float(outputs.features.min())
+        module = _tiny(relu_features=relu)
+        features = module.apply(_init(module, images), images, train=False)
+        lowest[relu] = float(features.min())
     assert lowest[True] == 0.0 > lowest[False]
 
 
 def test_dropout_acts_in_training_only():
-    network = _tiny(num_classes=3, use_bias=False)
+    module = _tiny()
     images = jnp.full((2, 8, 8, 1), 200, jnp.uint8)
-    variables = network.init(jax.random.key(0), images, train=False)
+    variables = _init(module, images)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def features(train, key):
-        return network.apply(
+        return module.apply(
             variables, images, train=train, mutable=True, rngs={"dropout": key}
-        )[0].features
+        )[0]
 
     keys = jax.random.split(jax.random.key(1))
     chex.assert_trees_all_equal(*(features(False, key) for key in keys))
     assert not np.allclose(*(features(True, key) for key in keys))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_whitening_lets_out_is_white(channels):
+    images = _pictures((200, 12, 11, channels))
+    whitening = network.Whitening()
+    outputs, variables = whitening.init_with_output(
+        jax.random.key(0), images.astype(jnp.float32) / 255
+    )
+    half = 4 * channels
+    chex.assert_shape(outputs, (200, 11, 10, 2 * half))
+    chex.assert_trees_all_close(outputs[..., :half], -outputs[..., half:], atol=1e-4)
+    # Each output is white but for the 5e-4 that its eigenvalue was raised by.
+    white = np.asarray(outputs[..., :half], np.float64).reshape(-1, half)
+    moments = white.T @ white / len(white)
+    patches = np.asarray(
+        [
+            (np.asarray(images, np.float64) / 255)[:, u : u + 11, v : v + 10]
+            for u in (0, 1)
+            for v in (0, 1)
+        ]
+    )
+    pixels = np.asarray(images, np.float64) / 255
+    mean, std = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2))
+    rows = np.moveaxis((patches - mean) / std, 0, -2).reshape(-1, half)
+    values = np.linalg.eigvalsh(rows.T @ rows / len(rows))
+    np.testing.assert_allclose(
+        moments, np.diag(values / (values + 5e-4)), rtol=1e-3, atol=1e-3
+    )
+    assert list(variables["params"]) == ["bias"]
+
+
+def test_whitening_knows_the_images_of_init_and_no_key():
+    images, others = _pictures((20, 8, 8, 3)), _pictures((20, 8, 8, 3), seed=1)
+
+    @jax.jit
+    def constants(key, images):
+        module = _tiny_fast()
+        return module.init(key, images, train=False)["constants"]
+
+    keys = jax.random.split(jax.random.key(0))
+    first = constants(keys[0], images)
+    chex.assert_trees_all_equal(first, constants(keys[1], images))
+    assert not np.allclose(
+        first["whitening"]["mean"], constants(keys[0], others)["whitening"]["mean"]
+    )
+
+
+def test_images_of_one_colour_are_whitened_to_finite_numbers():
+    module, images = _tiny_fast(), jnp.full((3, 9, 9, 3), 7, jnp.uint8)
+    variables = _init(module, images)
+    features = module.apply(variables, images, train=False)
+    chex.assert_tree_all_finite((features, variables))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])
+def test_a_dirac_kernel_passes_its_inputs_on(inputs, outputs):
+    images = _random((2, 6, 5, inputs))
+    kernel = network._dirac(jax.random.key(0), (3, 3, inputs, outputs))
+    convolved = network.patches_conv(images, kernel, (1, 1), "SAME")
+    same = min(inputs, outputs)
+    chex.assert_trees_all_close(convolved[..., :same], images[..., :same])
+    rest = kernel[..., same:]
+    assert outputs <= inputs or rest.std() > 0
+    assert jnp.abs(rest).max(initial=0) <= (9 * inputs) ** -0.5
+
+
+def test_each_parameter_has_its_label():
+    classifier = network.Classifier(_tiny_fast(feature_dim=3), 4, "linear")
+    params = _variables(classifier, 8)["params"]
+    labels = network.param_labels(params)
+    assert jax.tree.structure(labels) == jax.tree.structure(params)
+    backbone = labels["backbone"]
+    assert set(labels["classes"].values()) == {"head"}
+    assert backbone.pop("whitening") == {"bias": "whitening_bias"}
+    for name, leaves in backbone.items():
+        norm = name.startswith("BatchNorm")
+        assert set(leaves.values()) == {"norm_bias" if norm else "weights"}
+    paper = network.param_labels(_variables(network.paper(), 32)["params"])
+    assert paper["BatchNorm_0"] == {"bias": "norm_bias", "scale": "weights"}
+    assert paper["Conv_0"] == {"bias": "weights", "kernel": "weights"}
+
+
 # flax normalizes bfloat16 by float32 statistics.
 @jax.numpy_dtype_promotion("standard")
-@pytest.mark.parametrize("convolution", ["patches", "lax"])
-def test_bfloat16_is_in_the_products_alone(convolution):
-    images = jax.random.randint(jax.random.key(0), (16, 8, 8, 3), 0, 256)
-    images = images.astype(jnp.uint8)
-    results = {}
+@pytest.mark.parametrize(
+    ("backbone", "products", "convolution"),
+    [(_tiny, 6, "patches"), (_tiny, 6, "lax"), (_tiny_fast, 5, "lax")],
+)
+def test_bfloat16_is_in_the_products_alone(backbone, products, convolution):
+    images, results = _pictures((16, 8, 8, 3)), {}
     for dtype in (jnp.float32, jnp.bfloat16):
-        network = _tiny(
-            num_classes=5, use_bias=True, dtype=dtype, convolution=convolution
-        )
-        variables = network.init(jax.random.key(1), images, train=False)
-        features = network.apply(
-            variables,
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(2)},
+        module = backbone(dtype=dtype, convolution=convolution)
+        variables = _init(module, images)
+        features = jax.jit(functools.partial(_apply, module, train=True))(
+            variables, images
         )
         chex.assert_type(jax.tree.leaves((variables, features)), jnp.float32)
         results[dtype] = variables, features
         text = jax.jit(
-            lambda v, i, network=network: network.apply(v, i, train=False)
+            lambda v, i, module=module: module.apply(v, i, train=False)
         ).lower(variables, images)
         in_bfloat16 = [
             "bf16" in line
             for line in text.as_text().splitlines()
             if "stablehlo.dot_general" in line or "stablehlo.convolution" in line
         ]
-        assert len(in_bfloat16) == 6
+        assert len(in_bfloat16) == products
         assert set(in_bfloat16) == {dtype == jnp.bfloat16}
     exact, rounded = results.values()
     # The same weights from the same key; what comes out differs by rounding.
     chex.assert_trees_all_equal(exact[0], rounded[0])
-    chex.assert_trees_all_close(exact[1], rounded[1], atol=0.3)
-    difference = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), exact[1], rounded[1])
-    assert max(jax.tree.leaves(difference)) > 0
+    assert 0 < jnp.abs(exact[1] - rounded[1]).mean() < 0.05
 
 
 @pytest.mark.parametrize(
-    ("images", "error", "message"),
+    ("backbone", "shape", "dtype", "error", "message"),
     [
-        (jnp.zeros((1, 1, 8, 1), jnp.uint8), ValueError, "at least 2 pixels"),
-        (jnp.zeros((8, 8, 1), jnp.uint8), ValueError, r"got shape \(8, 8, 1\)"),
-        (jnp.zeros((1, 8, 8, 1)), TypeError, "must be uint8 in 0..255, got float32"),
+        (_tiny, (1, 1, 8, 1), jnp.uint8, UsageError, "at least 2 pixels"),
+        (_tiny_fast, (1, 4, 8, 1), jnp.uint8, UsageError, "at least 5 pixels"),
+        (_tiny, (8, 8, 1), jnp.uint8, UsageError, r"got shape \(8, 8, 1\)"),
+        (_tiny_fast, (1, 8, 8, 1), jnp.float32, TypeError, "uint8.*got float32"),
     ],
 )
-def test_wrong_images_are_named(images, error, message):
-    network = _tiny(num_classes=3, use_bias=False)
+def test_wrong_images_are_named(backbone, shape, dtype, error, message):
     with pytest.raises(error, match=message):
-        network.init(jax.random.key(0), images, train=False)
+        backbone().init(jax.random.key(0), jnp.zeros(shape, dtype), train=False)
