@@ -1,173 +1,161 @@
-"""One trial's whole curve: recall against all else as its threshold is moved.
+"""One trial's whole curve: what each recall costs as its threshold is moved.
 
-Moving the threshold adds a constant to the logits of the important classes after
-training. It buys recall for nothing but false alarms, so a method counts as better only
-where its curve lies above that of cross-entropy.
+An offset on the logits of the important classes buys recall for false alarms. So a
+method counts as better only where its curve lies above that of cross-entropy, and the
+fair comparison is what one and the same recall costs.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from camri_jax import metrics
+from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures, moves
+from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.training.methods import BASELINE
 
-BASELINE = "cross_entropy"
-"""The method that the others are compared with."""
+RECALLS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99, 0.995)
+"""Recalls that users ask for."""
 
-POINT = ["margin", "scale", "weight", "cost", "epsilon"]
-"""Columns of the hyperparameters."""
+COSTS = [name for name in MEASURES if name != "recall"]
+"""What a recall costs."""
 
-BETA = 2.0
-"""How many times as much recall counts as precision in F-beta."""
-
-MEASURES = ["recall", "accuracy", "precision", "f2", "other_recall", "false_alarms"]
-
-
-ALONG = ["accuracy", "other_recall", "false_alarms"]
-"""What a curve shows against recall."""
-
-RECALLS = np.linspace(0.0, 1.0, 101)
-"""A grid of recalls to compare curves on."""
+_SAME = 1e-9  # Far below one image of any data set: shares that are equal but for it.
 
 
-def measures(confusion: np.ndarray, important: Sequence[int]) -> dict[str, np.ndarray]:
-    """Returns what counts about confusion matrices when some classes are important.
+def curve(
+    logits: np.ndarray, labels: np.ndarray, important: Sequence[int]
+) -> pd.DataFrame:
+    """Returns what a trial reaches at every offset.
+
+    An offset matters only where it passes an example's score, so the curve is exact: it
+    has a line for no offset at all (minus infinity, where none is predicted as
+    important) and one for each score, which holds from there to the next.
 
     Args:
-      confusion: counts `[..., true, predicted]`.
+      logits: `[n, num_classes]`, as trained.
+      labels: `[n]`, true classes.
       important: indices of the important classes.
 
     Returns:
-      Arrays `[...]`: `recall`, the mean recall of the important classes; `accuracy`;
-      `precision`, the share of examples predicted as important that are so predicted
-      rightly; `f2`, the F-beta of these counts at `BETA`, (1 + b^2) TP / ((1 + b^2) TP
-      + b^2 FN + FP); `other_recall`, the mean recall of the other classes;
-      `false_alarms`, examples of other classes predicted as important, per 1,000
-      examples. NaN where there is nothing to count.
+      Columns `offset` (float32, ascending) and `MEASURES`; recall never falls.
 
-    Reference:
-      F-beta: van Rijsbergen, Information Retrieval, 1979, chapter 7.
-
-    >>> numbers = measures(np.array([[9, 1], [2, 8]]), [1])
-    >>> {name: round(float(value), 3) for name, value in numbers.items()}
-    {'recall': 0.8, 'accuracy': 0.85, 'precision': 0.889, 'f2': 0.816, \
-'other_recall': 0.9, 'false_alarms': 50.0}
+    >>> curve(np.float32([[0, 2], [1, 0], [2, 0]]), np.array([1, 1, 0]), [1])[
+    ...     ["offset", "recall", "false_alarms"]].to_numpy().round(1).tolist()
+    [[-inf, 0.0, 0.0], [-2.0, 0.5, 0.0], [1.0, 1.0, 0.0], [2.0, 1.0, 333.3]]
     """
-    important = list(important)
-    others = np.setdiff1d(np.arange(confusion.shape[-1]), important)
-    recall = np.asarray(metrics.recall(confusion))
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)[..., important].sum(-1)
-    alarms = confusion[..., important].sum((-2, -1))
-    positives = confusion[..., important, :].sum((-2, -1))
-    false_alarms = confusion[..., others, :][..., important].sum((-2, -1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "recall": np.nanmean(recall[..., important], -1),
-            "accuracy": np.asarray(metrics.accuracy(confusion)),
-            "precision": right / alarms,
-            "f2": (1 + BETA**2) * right / (BETA**2 * positives + alarms),
-            "other_recall": np.nanmean(recall[..., others], -1),
-            "false_alarms": 1000 * false_alarms / confusion.sum((-2, -1)),
-        }
+    scores, within, without = moves(logits, important)
+    order = np.argsort(scores, kind="stable")
+    scores, labels = scores[order], np.asarray(labels)[order]
+    before, after = without[order] == labels, within[order] == labels
+    last = np.flatnonzero(np.append(np.diff(scores) != 0, True)[: len(scores)])
+
+    def passed(values: np.ndarray) -> np.ndarray:
+        """Sums over the examples that are predicted as important, on the curve."""
+        sums = np.cumsum(values, axis=0)[last]
+        return np.concatenate([np.zeros_like(sums[:1]), sums])
+
+    totals = np.bincount(labels, minlength=logits.shape[1])
+    is_inside = np.isin(np.arange(len(totals)), list(important))
+    inside, outside = np.flatnonzero(is_inside), np.flatnonzero(~is_inside)
+    found = passed(after[:, None] & (labels[:, None] == inside))
+    with np.errstate(divide="ignore"):
+        weights = np.where(totals > 0, 1 / totals, 0.0)[labels] * before
+    others = (totals[outside] > 0).sum()
+    with np.errstate(invalid="ignore"):
+        other_recall = np.maximum(weights.sum() - passed(weights), 0) / others
+    numbers = derived(
+        recall=mean_share(found, totals[inside]),
+        other_recall=other_recall,
+        right=before.sum() + passed(after.astype(int) - before),
+        found=found.sum(1),
+        alarms=passed(np.ones(len(labels), int)),
+        false=passed(~is_inside[labels]),
+        positives=totals[inside].sum(),
+        total=np.asarray(len(labels)),
+    )
+    low = np.full(1, -np.inf, np.float32)
+    return pd.DataFrame({"offset": np.concatenate([low, scores[last]]), **numbers})
 
 
-def each(rows: pd.DataFrame) -> Iterator[Any]:
-    """Yields the rows, with their columns as attributes."""
-    yield from rows.itertuples()
-
-
-def confusions(row: Any, part: str) -> Any:
-    """Returns the confusion matrices of a trial at each of its constants.
+def at_recall(curve: pd.DataFrame, recalls: Sequence[float]) -> pd.DataFrame:
+    """Returns the price of recalls: the least offset that reaches each.
 
     Args:
-      row: from `each`.
-      part: `"test"` or `"validation"`.
+      curve: from `curve`.
+      recalls: what is asked.
 
     Returns:
-      Counts `[constant, true, predicted]`; None if it has no such images.
+      A line of the curve for each, with `asked`; NaN where no offset reaches it. Its
+      recall may be above what is asked: n images have only n + 1 recalls.
+
+    >>> line = curve(np.float32([[0, 2], [1, 0], [2, 0]]), np.array([1, 1, 0]), [1])
+    >>> at_recall(line, [0.3, 0.9])["offset"].tolist()
+    [-2.0, 1.0]
     """
-    num_classes = len(row.class_names)
-    flat = getattr(row, f"{part}_curve")
-    if flat is None or len(flat) == 0:
-        return None
-    return np.reshape(flat, (-1, num_classes, num_classes))
+    asked = np.asarray(recalls, float)
+    first = np.searchsorted(curve["recall"].to_numpy(), asked - _SAME)
+    return curve.reindex(first).reset_index(drop=True).assign(asked=asked)
 
 
-def operating_points(row: Any) -> dict[str, np.ndarray]:
-    """Returns what a trial reaches on the test images at each recall it can reach.
+def prices(
+    study: Study, important: Choice, recalls: Sequence[float] | None = RECALLS
+) -> pd.DataFrame:
+    """Returns what recalls cost each trial on test images, and cross-entropy's trial.
 
-    Where several constants have the same recall, the smallest counts, which is the best
-    in all else. No constant is picked here: this is the curve itself.
+    Both thresholds are moved, on the test images themselves, to where just the recall
+    is reached: so it is told apart how good a model is and how well its threshold was
+    picked. What it costs is compared within a seed.
 
     Args:
-      row: from `each`.
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
+      recalls: what is asked; None asks of each trial the recall that it has as trained.
 
     Returns:
-      Arrays `[num_points]` of `ALONG`, and of `recall`, which ascends.
+      A line for each trial that kept its logits and did not diverge, and recall asked:
+      `trial_id`, `method`, `important`, the hyperparameters, `seed`, `asked`, `offset`,
+      `MEASURES` there, `..._difference` for each of `COSTS`, the trial's minus
+      cross-entropy's of the same seed, `num_important` (test images of the important
+      classes) and `num_images`. NaN where a recall is not reached, or the seed has no
+      cross-entropy.
     """
-    numbers = measures(confusions(row, "test"), row.important)
-    recall, first = np.unique(numbers["recall"], return_index=True)
-    return {"recall": recall} | {name: numbers[name][first] for name in ALONG}
-
-
-def compare(rows: pd.DataFrame, recalls: np.ndarray | None = None) -> pd.DataFrame:
-    """Returns each trial's curve, and how far it lies above cross-entropy's.
-
-    Both curves are of one seed, read at the same recall. Between two points of a curve
-    lies the straight line, which is reached by using either constant at random.
-
-    Args:
-      rows: from `camri_jax.sweeps.rows.read`, of one data set.
-      recalls: ascending recalls to read the curves at; None reads them where each
-        trial is as trained.
-
-    Returns:
-      One line for each trial that did not diverge, choice of important classes and
-      recall: `trial_id`, `method`, `important` (names joined by +), hyperparameters,
-      `seed`, `recall`, `ALONG`, and for each of those `..._difference`, the trial's
-      minus cross-entropy's. NaN at recalls that a curve does not reach, or where the
-      seed has no cross-entropy.
-
-    Reference:
-      Fawcett, An introduction to ROC analysis, 2006, sections 4 and 10, for points
-      between two thresholds.
-    """
-    rows = rows[~rows["diverged"].astype(bool)]
+    labels = study.data.labels["test"]
+    num_important = int(np.isin(labels, important).sum())
+    rows = study.of(important)
+    rows = rows[~rows["diverged"]]
+    rows = rows.set_index("trial_id") if num_important else rows.iloc[:0]
+    is_baseline = rows["method"] == BASELINE
     baselines = {
-        (tuple(row.important), row.seed): operating_points(row)
-        for row in each(rows[rows["method"] == BASELINE])
+        int(rows["seed"][trial_id]): curve(logits, labels, important)
+        for trial_id, logits in study.logits("test", list(rows.index[is_baseline]))
     }
-    frames = []
-    for row in each(rows):
-        at = recalls
-        if at is None:
-            trained = confusions(row, "test")[row.constants == 0]
-            at = measures(trained, row.important)["recall"]
-        own = _read(operating_points(row), at)
-        baseline = baselines.get((tuple(row.important), row.seed))
-        other = (
-            dict.fromkeys(ALONG, np.nan) if baseline is None else _read(baseline, at)
-        )
-        names = ("trial_id", "method", *POINT, "seed")
+    frames = [pd.DataFrame(columns=_COLUMNS)]
+    for trial_id, logits in study.logits("test", list(rows.index)):
+        row = rows.loc[trial_id]
+        asked = recalls
+        if asked is None:
+            asked = [float(measures(row["test_confusion"], important)["recall"])]
+        own = at_recall(curve(logits, labels, important), asked)
+        baseline = baselines.get(int(row["seed"]))
+        other = own * np.nan if baseline is None else at_recall(baseline, asked)
+        about = {name: row[name] for name in ("method", *POINT, "seed")}
         frames.append(
-            pd.DataFrame(
-                {
-                    **{name: getattr(row, name) for name in names},
-                    "important": "+".join(row.class_names[i] for i in row.important),
-                    "recall": at,
-                    **own,
-                    **{f"{name}_difference": own[name] - other[name] for name in ALONG},
-                }
-            )
+            own.assign(
+                trial_id=trial_id,
+                important=[important] * len(own),
+                num_important=num_important,
+                num_images=len(labels),
+                **about,
+                **{f"{name}_difference": own[name] - other[name] for name in COSTS},
+            )[_COLUMNS]
         )
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def _read(points: dict[str, np.ndarray], recalls: np.ndarray) -> dict[str, np.ndarray]:
-    """A curve at some recalls, NaN outside of it."""
-    return {
-        name: np.interp(recalls, points["recall"], points[name], np.nan, np.nan)
-        for name in ALONG
-    }
+_COLUMNS = [
+    *("trial_id", "method", "important", *POINT, "seed", "asked", "offset"),
+    *MEASURES,
+    *(f"{name}_difference" for name in COSTS),
+    *("num_important", "num_images"),
+]

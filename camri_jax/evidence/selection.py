@@ -1,145 +1,218 @@
-"""From rows of trials to the numbers of the tables: measures, selection, spread."""
+"""From trials to the numbers of tables: thresholds, settings, and the one to use."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from camri_jax import metrics
-from camri_jax.evidence.curves import (
-    BASELINE,
-    MEASURES,
-    POINT,
-    confusions,
-    each,
-    measures,
-)
-from camri_jax.training.methods import METHODS
+from camri_jax._files import UsageError
+from camri_jax.evidence.curves import curve
+from camri_jax.evidence.measures import MEASURES, chance, measures, moved_confusion
+from camri_jax.evidence.statistics import ALPHA, LEVEL
+from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.training.methods import BASELINE, METHODS, describe
 
-_MOVED = "+threshold"
+KEY = ["important", "method", "moved", *POINT]
+"""What makes a setting: columns that frames are merged by."""
 
-
-def moved(method: str) -> str:
-    """Returns the name of a method whose threshold is moved after training.
-
-    >>> moved("camri")
-    'camri+threshold'
-    """
-    return method + _MOVED
+_SAME = 1e-9  # Far below one image: shares that are equal but for rounding.
 
 
-def trained(method: str) -> str:
-    """Returns the method that was trained, without what was moved afterwards.
-
-    >>> trained("camri+threshold"), trained("camri")
-    ('camri', 'camri')
-    """
-    return method.removesuffix(_MOVED)
-
-
-LABELS = {name: method.label for name, method in METHODS.items()} | {
-    moved(name): f"{method.label}, threshold moved" for name, method in METHODS.items()
-}
-"""What tables and figures call each method."""
-
-
-def trials(rows: pd.DataFrame) -> pd.DataFrame:
+def trials(study: Study, important: Choice) -> pd.DataFrame:
     """Returns the measures of trials, as trained and with their thresholds moved.
 
-    Moving the threshold adds a constant to the logits of the important classes. It is
-    picked on the trial's own validation images, and for every method by the same rule:
-    the largest one that keeps the validation accuracy of cross-entropy of the same
-    seed, as trained. None that keeps it has a higher recall; and where few validation
-    images make many constants look alike, it is the largest that buys what it can. So a
-    method that is more accurate than cross-entropy may spend that on recall, and one
-    that is less accurate must first make it good. Where no constant keeps it, the most
-    accurate ones count; where that seed has no cross-entropy, the trial's own accuracy
-    is the one to keep.
+    Moving the threshold adds an offset to the logits of the important classes. It is
+    picked on the trial's own validation images, see `least_offset`.
 
     Args:
-      rows: from `camri_jax.sweeps.rows.read`.
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
 
     Returns:
-      A line for each trial and choice of important classes as trained, and, if it has
-      validation images, one under the name `moved(method)`: `trial_id`, `dataset`,
-      `method`, `important` (names joined by +), hyperparameters, `seed`, `diverged`,
-      `constant`, the `MEASURES` on the test images, and the same on the validation
-      images as `validation_...`, NaN without any. Diverged trials have no measures.
+      A line for each trial as trained, and one for each that kept its logits with its
+      threshold moved: `trial_id`, `dataset`, `method`, `moved`, `important`, the
+      hyperparameters, `seed`, `diverged`, `offset`; on test images `MEASURES`,
+      `num_found` of `num_important` images of the important classes, `num_images`, and
+      `chance`, see `camri_jax.evidence.measures.chance`; and all these on validation
+      images as `validation_...`. NaN without images, and where a trial diverged.
     """
-    accuracies = {
-        (row.dataset, row.seed): _accuracy_to_keep(row)
-        for row in each(rows[rows["method"] == BASELINE])
-        if not row.diverged and confusions(row, "validation") is not None
+    rows = study.of(important)
+    to_keep = {
+        int(row.seed): float(measures(row.validation_confusion, important)["accuracy"])
+        for row in _each(rows[(rows["method"] == BASELINE) & ~rows["diverged"]])
+        if row.validation_confusion is not None
     }
-    lines = []
-    for row in each(rows):
-        lines.append(_line(row, str(row.method), constant=0.0))
-        if confusions(row, "validation") is not None:
-            to_keep = accuracies.get((row.dataset, row.seed))
-            constant = 0.0 if row.diverged else _picked(row, to_keep)
-            lines.append(_line(row, moved(str(row.method)), constant=constant))
-    return pd.DataFrame(lines)
+    lines = [_line(row, important) for row in _each(rows)]
+    lines += _moved(study, rows, important, to_keep)
+    return pd.DataFrame(sorted(lines, key=_place))
 
 
-def _accuracy_to_keep(row: Any) -> float:
-    """Validation accuracy as trained."""
-    confusion = confusions(row, "validation")[row.constants == 0]
-    return float(metrics.accuracy(confusion)[0])
+def _moved(
+    study: Study, rows: pd.DataFrame, important: Choice, to_keep: dict[int, float]
+) -> list[dict[str, Any]]:
+    """Lines of thresholds moved; only one trial's logits are held at a time."""
+    by_id = {row.trial_id: row for row in _each(rows)}
+    ids = [name for name, row in by_id.items() if not row.diverged]
+    labels = study.data.labels
+    if not np.isin(labels["validation"], important).any():
+        return []
+    picked, confusions = {}, {}
+    for trial_id, logits in study.logits("validation", ids):
+        reached = curve(logits, labels["validation"], important)
+        offset = least_offset(reached, to_keep.get(int(by_id[trial_id].seed)))
+        picked[trial_id] = offset
+        confusions[trial_id] = {
+            "validation": moved_confusion(
+                logits, labels["validation"], important, offset
+            )
+        }
+    for trial_id, logits in study.logits("test", list(picked)):
+        confusions[trial_id]["test"] = moved_confusion(
+            logits, labels["test"], important, picked[trial_id]
+        )
+    # A diverged trial counts as one here too, if there is anything to count among.
+    lost = [row for row in _each(rows) if row.diverged] if picked else []
+    return [
+        *(
+            _line(by_id[name], important, offset, confusions[name])
+            for name, offset in picked.items()
+        ),
+        *(_line(row, important, 0.0, {}) for row in lost),
+    ]
 
 
-def _picked(row: Any, accuracy: float | None) -> float:
-    """The largest constant that keeps a validation accuracy."""
-    reached = np.asarray(metrics.accuracy(confusions(row, "validation")))
+def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:
+    """Returns the least move of a threshold that buys what recall it can for nothing.
+
+    Of the offsets that keep an accuracy, those of the highest recall count, and of
+    these the one nearest to zero, halfway between the scores of two examples. The
+    accuracy is that of cross-entropy of the same seed, as trained: so a method that is
+    more accurate may spend that on recall, and one that is less accurate must first
+    make it good. Where no offset keeps it, the most accurate ones count.
+
+    Args:
+      curve: of the trial on its validation images.
+      accuracy: to keep; None keeps the trial's own, as trained.
+
+    Returns:
+      The offset, a float32; negative only where recall must be given up for accuracy.
+    """
+    lows = curve["offset"].to_numpy()
+    highs = np.append(lows[1:], np.float32(np.inf))
+    reached = curve["accuracy"].to_numpy()
     if accuracy is None:
-        accuracy = _accuracy_to_keep(row)
-    return float(row.constants[reached >= min(accuracy, reached.max())].max())
+        accuracy = reached[(lows <= 0) & (highs > 0)].item()
+    keeps = reached >= min(accuracy, reached.max()) - _SAME
+    recall = curve["recall"].to_numpy()
+    best = np.flatnonzero(keeps & (recall >= recall[keeps].max() - _SAME))
+    # How far zero is from where the line holds.
+    far = np.maximum(0, np.maximum(lows, -highs))[best]
+    low, high = (ends[best[far.argmin()]] for ends in (lows, highs))
+    if low <= 0 < high:
+        return 0.0
+    if not np.isfinite(high):
+        return float(low)
+    if not np.isfinite(low):
+        return float(np.nextafter(high, low))
+    middle = np.float32((float(low) + float(high)) / 2)
+    return float(middle if middle < high else low)
 
 
-def _line(row: Any, method: str, constant: float) -> dict:
+def _each(rows: pd.DataFrame):
+    """Rows with their columns as attributes."""
+    return rows.itertuples(index=False)
+
+
+def _line(
+    row: Any,
+    important: Choice,
+    offset: float | None = None,
+    confusions: dict[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """A trial as trained, or with other confusions at an offset."""
+    if confusions is None:
+        confusions = {
+            "test": row.test_confusion,
+            "validation": row.validation_confusion,
+        }
     line = {
         "trial_id": row.trial_id,
         "dataset": row.dataset,
-        "method": method,
-        "important": "+".join(row.class_names[i] for i in row.important),
+        "method": row.method,
+        "moved": offset is not None,
+        "important": important,
         **{name: getattr(row, name) for name in POINT},
         "seed": row.seed,
         "diverged": row.diverged,
-        "constant": constant,
+        "offset": offset or 0.0,
     }
     for prefix, part in (("", "test"), ("validation_", "validation")):
-        curve = confusions(row, part)
-        if curve is None or row.diverged:
-            numbers = dict.fromkeys(MEASURES, np.nan)
-        else:
-            at = int(np.searchsorted(row.constants, constant))
-            numbers = measures(curve[at], row.important)
-        line |= {prefix + name: float(value) for name, value in numbers.items()}
+        confusion = None if row.diverged else confusions.get(part)
+        numbers = _numbers(confusion, important)
+        line |= {prefix + name: value for name, value in numbers.items()}
     return line
 
 
+_COUNTS = ("num_found", "num_important", "num_images", "chance")
+
+
+def _numbers(confusion: np.ndarray | None, important: Choice) -> dict[str, float]:
+    if confusion is None or not confusion.sum():
+        return dict.fromkeys([*MEASURES, *_COUNTS], np.nan)
+    inside = list(important)
+    numbers = measures(confusion, important)
+    return {
+        **{name: float(numbers[name]) for name in MEASURES},
+        "num_found": float(confusion[inside, inside].sum()),
+        "num_important": float(confusion[inside].sum()),
+        "num_images": float(confusion.sum()),
+        "chance": chance(confusion, important),
+    }
+
+
 def settings(trials: pd.DataFrame) -> pd.DataFrame:
-    """Returns mean and standard deviation over seeds for each method and setting.
+    """Returns mean and standard deviation over seeds for each setting.
 
     Args:
       trials: from `trials`.
 
     Returns:
-      One line a method, choice of important classes and setting: `num_seeds` (without
-      the diverged), `num_diverged`, and for every measure its mean and, as
-      `..._std`, its standard deviation over seeds with n - 1 (NaN for one seed).
+      One line a setting: `KEY`; `num_seeds` (without the diverged), `num_diverged`,
+      `num_important` and `validation_num_important`; and for every measure, on test
+      and as `validation_...` on validation images, its mean, its standard deviation
+      with n - 1 as `..._std` (NaN for one seed) and as `..._n` over how many seeds
+      both run, fewer than `num_seeds` where a measure has no value.
     """
-    by = ["dataset", "important", "method", *POINT]
     columns = [*MEASURES, *(f"validation_{name}" for name in MEASURES)]
-    groups = trials.groupby(by, dropna=False, sort=False)
-    mean = groups[columns].mean()
-    std = groups[columns].std().add_suffix("_std")
+    groups = trials.groupby(KEY, dropna=False, sort=False)
     counts = pd.DataFrame(
         {
-            "num_seeds": groups["recall"].count(),
+            "num_seeds": groups["diverged"].agg(lambda lost: int((~lost).sum())),
             "num_diverged": groups["diverged"].sum(),
+            "num_important": groups["num_important"].max(),
+            "validation_num_important": groups["validation_num_important"].max(),
         }
     )
-    return pd.concat([counts, mean, std], axis=1).reset_index()
+    frames = [
+        groups[columns].mean(),
+        groups[columns].std().add_suffix("_std"),
+        groups[columns].count().add_suffix("_n"),
+    ]
+    return pd.concat([counts, *frames], axis=1).reset_index()
+
+
+def held_out(settings: pd.DataFrame) -> str:
+    """Returns on which images to pick: validation images where there are any.
+
+    Args:
+      settings: from `settings` or `trials`.
+
+    Returns:
+      "validation" or "test".
+    """
+    return "validation" if settings["validation_recall"].notna().any() else "test"
 
 
 def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
@@ -147,110 +220,223 @@ def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
 
     Of a method's settings whose mean accuracy is at least cross-entropy's, the one of
     highest mean recall; where there is none, the one of highest accuracy, with
-    `keeps_accuracy` false (the paper leaves it blank). Section IV-A4.
+    `keeps_accuracy` false (the paper leaves it blank). Ties go to accuracy, then to
+    fewer false alarms, then to the smaller penalty. Section IV-A4.
 
     Args:
-      settings: from `settings`.
+      settings: from `settings`, of one choice of important classes.
       on: `"validation"` picks on held-out images; `"test"` picks as the paper does, on
         the images it reports, and so reports too much.
 
     Returns:
-      One line a method and choice of important classes, cross-entropy first, with
+      One line a method as trained or moved, cross-entropy first, with
       `keeps_accuracy`, judged on the images it was picked on.
 
     Raises:
-      ValueError: without rows of cross-entropy to compare with.
+      UsageError: without rows of cross-entropy to compare with.
     """
-    prefix = {"validation": "validation_", "test": ""}[on]
-    picked = []
-    for important, group in settings.groupby("important", sort=False):
-        baseline = group.loc[group["method"] == BASELINE, f"{prefix}accuracy"]
-        if baseline.empty:
-            raise ValueError(
-                f"settings must hold {BASELINE} for important class {important!r}: the "
-                "others are measured against its accuracy"
-            )
-        for _, candidates in group.groupby("method", sort=False):
-            # Far below one image: means of the same numbers in another order.
-            keeps = candidates[f"{prefix}accuracy"] >= baseline.iloc[0] - 1e-9
-            if keeps.any():
-                best = candidates.loc[keeps, f"{prefix}recall"].idxmax()
-            else:
-                best = candidates[f"{prefix}accuracy"].fillna(-1.0).idxmax()
-            picked.append(candidates.loc[[best]].assign(keeps_accuracy=keeps[best]))
-    table = pd.concat(picked, ignore_index=True)
-    order = table["method"].map({name: i for i, name in enumerate(_ORDER)})
-    return table.iloc[np.lexsort((order, table["important"]))].reset_index(drop=True)
+    ranked = _ranked(settings, on)
+    keeps = ranked["keeps_accuracy"]
+    # Where none keeps accuracy, accuracy comes first.
+    recall = ranked[_on("recall", on)].where(keeps, -1.0)
+    ranked = ranked.assign(_recall=recall).sort_values(
+        ["_recall", "_rank"], ascending=[False, True], kind="stable"
+    )
+    picked = ranked.groupby(["method", "moved"], sort=False).head(1)
+    return (
+        picked.sort_values("_order")
+        .drop(columns=["_recall", "_rank", "_order"])
+        .reset_index(drop=True)
+    )
 
 
-def best_trial(trials: pd.DataFrame, selected: pd.DataFrame) -> pd.Series | None:
-    """Returns the one trial to use, for one choice of important classes.
+def _on(name: str, part: str) -> str:
+    return f"validation_{name}" if part == "validation" else name
 
-    Of the selected settings that keep accuracy, the one of highest mean recall; of its
-    seeds, the one of highest recall and then accuracy; all on validation images, or on
-    test images where there are none.
+
+def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
+    """Adds `keeps_accuracy`; `_rank` among equal recalls; `_order` of methods."""
+    is_baseline = (settings["method"] == BASELINE) & ~settings["moved"]
+    if not is_baseline.any():
+        raise UsageError(
+            f"there must be rows of {BASELINE}: the others are measured against its "
+            f"accuracy; there are only {', '.join(settings['method'].unique())}"
+        )
+    to_keep = settings.loc[is_baseline, _on("accuracy", on)].iloc[0]
+    ranked = settings.assign(
+        keeps_accuracy=settings[_on("accuracy", on)] >= to_keep - _SAME,
+        _order=[_place(line) for line in settings.to_dict("records")],
+    ).sort_values(["_order", *POINT], kind="stable")
+    ranked = _sorted(
+        ranked, [_on("accuracy", on), _on("false_alarms", on)], [False, True]
+    )
+    return ranked.assign(_rank=range(len(ranked))).reset_index(drop=True)
+
+
+def _sorted(frame: pd.DataFrame, by: list[str], ascending: list[bool]) -> pd.DataFrame:
+    """Sorts, with shares that differ by rounding alone as equal and NaN last."""
+    keys = frame[by].round(9)
+    return frame.loc[keys.sort_values(by, ascending=ascending, kind="stable").index]
+
+
+_ORDER = {
+    pair: i
+    for i, pair in enumerate(
+        (name, moved)
+        for name in (BASELINE, *(name for name in METHODS if name != BASELINE))
+        for moved in (False, True)
+    )
+}
+
+
+def _place(line: Mapping[str, Any]) -> int:
+    """Where tables have a method: cross-entropy first, moved thresholds behind."""
+    return _ORDER[line["method"], line["moved"]]
+
+
+class Recommendation(NamedTuple):
+    """The one trial to use.
+
+    Attributes:
+      trial: its line of `trials`, with `trial_id` and `offset`; None if none is.
+      why: a sentence, what it was picked on and how, or why none is.
+      low: exact lower end of its recall on test images, at `LEVEL`.
+      high: upper end.
+    """
+
+    trial: pd.Series | None
+    why: str
+    low: float = np.nan
+    high: float = np.nan
+
+
+def recommend(trials: pd.DataFrame) -> Recommendation:
+    """Returns the one trial to use, for table, report and model alike.
+
+    The setting is picked first, by its means over seeds on the images that pick. Those
+    count that keep cross-entropy's mean accuracy; of those whose recall is the highest
+    or less than one image below it, the most accurate, then that of fewer false
+    alarms, then the simplest. Of its seeds that reach its mean recall within one image,
+    the most accurate is taken, and again that of fewer false alarms.
+
+    Never taken are a trial less accurate than cross-entropy's mean, one whose threshold
+    is moved against the important classes, and one that is not shown to tell them from
+    others better than chance (Fisher's exact test at 1 - `LEVEL`).
 
     Args:
       trials: from `trials`.
-      selected: the lines of `select` for one choice of important classes.
 
     Returns:
-      The trial's line, with its `trial_id` and the `constant` to add to the logits of
-      the important classes; None if no setting keeps accuracy, as where all diverged.
+      The recommendation; its interval is Clopper and Pearson's.
+
+    Raises:
+      UsageError: without rows of cross-entropy to compare with.
+
+    Reference:
+      Clopper and Pearson, The use of confidence or fiducial limits illustrated in the
+      case of the binomial, Biometrika 26, 1934.
     """
-    held_out = selected["validation_recall"].notna().any()
-    recall, accuracy = (
-        f"validation_{name}" if held_out else name for name in ("recall", "accuracy")
+    on = held_out(trials)
+    accuracy, recall, alarms, by_chance, images = (
+        _on(name, on)
+        for name in ("accuracy", "recall", "false_alarms", "chance", "num_important")
     )
-    keeping = selected[selected["keeps_accuracy"]]
-    if keeping.empty:
-        return None
-    setting = keeping.nlargest(1, recall)
-    by = ["dataset", "important", "method", *POINT]
-    seeds = trials.merge(setting[by], on=by)
-    return seeds.sort_values([recall, accuracy], ascending=False).iloc[0]
+    ranked = _ranked(settings(trials), on)
+    is_baseline = (ranked["method"] == BASELINE) & ~ranked["moved"]
+    to_keep = ranked.loc[is_baseline, accuracy].iloc[0]
+    kept = ranked[ranked["keeps_accuracy"]]
+    pairs = trials.merge(
+        kept[[*KEY, recall, "_rank", "num_seeds"]],
+        on=KEY,
+        suffixes=("", "_mean"),
+        validate="many_to_one",
+    )
+    image = 1 / pairs[images].max()
+    usable = pairs[
+        (pairs[accuracy] >= to_keep - _SAME)
+        & (pairs["offset"] >= 0)
+        & (pairs[by_chance] < ALPHA)
+        & (pairs[recall] > pairs[f"{recall}_mean"] - image)
+    ]
+    if usable.empty:
+        return Recommendation(None, _why_none(trials, on))
+    near = usable[f"{recall}_mean"] > usable[f"{recall}_mean"].max() - image + _SAME
+    setting = usable[near & (usable["_rank"] == usable.loc[near, "_rank"].min())]
+    best = _sorted(setting.sort_values("seed"), [accuracy, alarms], [False, True])
+    trial = best.iloc[0]
+    low, high = _exact(trial["num_found"], trial["num_important"])
+    return Recommendation(trial[trials.columns], _why(trial, recall, on), low, high)
 
 
-_ORDER = [
-    variant
-    for name in (BASELINE, *(name for name in METHODS if name != BASELINE))
-    for variant in (name, moved(name))
-]
+def _exact(found: float, number: float) -> tuple[float, float]:
+    if not number > 0:
+        return np.nan, np.nan
+    test = stats.binomtest(int(found), int(number))
+    ends = test.proportion_ci(LEVEL, method="exact")
+    return float(ends.low), float(ends.high)
 
 
-def describe(line: pd.Series) -> str:
-    """Returns a setting in words, margins in 64ths of pi as in the paper.
+def _why(trial: pd.Series, recall: str, on: str) -> str:
+    seeds = int(trial["num_seeds"])
+    where = (
+        "validation images"
+        if on == "validation"
+        else "the test images that it is judged on, as there are no validation images, "
+        "so its numbers promise too much"
+    )
+    return (
+        f"picked on {where}: of the settings that keep cross-entropy's mean accuracy "
+        f"and find the most (mean recall {trial[f'{recall}_mean']:.3f} over "
+        f"{'1 seed' if seeds == 1 else f'{seeds} seeds'}, or within one image of "
+        "that), the most accurate, and its most accurate seed"
+    )
 
-    >>> describe(pd.Series({"margin": np.pi / 16, "scale": 16.0, "cost": np.nan}))
-    'm=4π/64 s=16'
+
+def _why_none(trials: pd.DataFrame, on: str) -> str:
+    if trials["diverged"].all():
+        return "none: every trial diverged"
+    if not (trials[_on("chance", on)] < ALPHA).any():
+        return (
+            f"none: on {on} images no trial tells the important class from others "
+            "better than chance"
+        )
+    return (
+        f"none: on {on} images no trial that keeps cross-entropy's mean accuracy finds "
+        "the important class better than chance"
+    )
+
+
+def title(line: pd.Series) -> str:
+    """Returns a setting in words.
+
+    Args:
+      line: with `method`, hyperparameters and, if it knows, `moved`.
+
+    >>> title(pd.Series({"method": "camri", "moved": True, "scale": 16.0}))
+    'CAMRI s=16, threshold moved'
     """
-    symbols = {"margin": "m", "scale": "s", "weight": "w", "cost": "c", "epsilon": "ε"}
-    parts = []
-    for name, symbol in symbols.items():
-        value = line.get(name, np.nan)
-        if not np.isnan(value):
-            in_64ths = f"{value * 64 / np.pi:.3g}π/64"
-            parts.append(f"{symbol}={in_64ths if name == 'margin' else f'{value:.4g}'}")
-    return " ".join(parts)
+    name = f"{METHODS[line['method']].label} {describe(line)}".rstrip()
+    return f"{name}, threshold moved" if line.get("moved", False) else name
 
 
-def baseline_recall(rows: pd.DataFrame, dataset: str) -> np.ndarray | None:
+def baseline_recall(rows: pd.DataFrame, num_classes: int) -> np.ndarray | None:
     """Returns the recall of each class under cross-entropy, the mean over trials.
 
     Args:
-      rows: from `camri_jax.sweeps.rows.read`.
-      dataset: name of the data set; rows of others are left out.
+      rows: from `camri_jax.sweeps.rows.read`, of one fingerprint.
+      num_classes: number of classes.
 
     Returns:
-      `[num_classes]`, on validation images or, without any, on test images; None
-      without rows of cross-entropy.
+      `[num_classes]`, on validation images or, without any, on test images, NaN for a
+      class without them; None without rows of cross-entropy.
     """
-    chosen = rows[(rows["method"] == BASELINE) & (rows["dataset"] == dataset)]
-    chosen = chosen[~chosen["diverged"].astype(bool)].drop_duplicates("trial_id")
-    if chosen.empty:
-        return None
-    held_out = chosen["validation_confusion"].dropna()
-    flat = held_out if len(held_out) else chosen["test_confusion"]
-    num_classes = len(chosen["class_names"].iloc[0])
-    confusion = np.stack(flat.tolist()).reshape(-1, num_classes, num_classes)
-    return np.asarray(metrics.recall(confusion)).mean(0)
+    chosen = rows[(rows["method"] == BASELINE) & ~rows["diverged"].eq(True)]
+    for part in ("validation_confusion", "test_confusion"):
+        confusions = [c for c in chosen[part] if c is not None]
+        if confusions:
+            recalls = [
+                [float(measures(c, [k])["recall"]) for k in range(num_classes)]
+                for c in confusions
+            ]
+            return np.mean(recalls, 0)
+    return None

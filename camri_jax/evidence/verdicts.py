@@ -3,202 +3,264 @@
 Methods share their seeds, so a difference is taken within a seed. What varies from seed
 to seed is the training (initialization, shuffling, dropout); the training and test
 images stay the same, so the intervals say nothing about other images.
+
+A claim often says two or three things at once. It has one p-value, the largest of its
+parts' (an intersection-union test), and Holm's correction runs over all claims that are
+tried with one choice of important classes.
 """
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from camri_jax.evidence.curves import ALONG, BASELINE, MEASURES, POINT
-from camri_jax.evidence.statistics import LEVEL, holm, interval, p_above
+from camri_jax._files import UsageError
+from camri_jax.evidence.curves import COSTS
+from camri_jax.evidence.measures import MEASURES
+from camri_jax.evidence.selection import KEY
+from camri_jax.evidence.statistics import (
+    ACCURACY_MARGIN,
+    checked_accuracy_margin,
+    holm,
+    interval,
+    joint,
+    p_above,
+    shown,
+)
+from camri_jax.training.methods import BASELINE
 
-MARGIN = 0.005
-"""Loss of accuracy that still counts as none, for tests of non-inferiority."""
-
-
-def paired(trials: pd.DataFrame, *, margin: float = MARGIN) -> pd.DataFrame:
-    """Returns every setting's differences to cross-entropy of the same seeds.
-
-    Args:
-      trials: from `camri_jax.evidence.selection.trials`, of one data set.
-      margin: loss of accuracy that counts as none.
-
-    Returns:
-      One line a choice of important classes, method (cross-entropy with its threshold
-      moved among them) and setting: `num_pairs`, the seeds that it shares with
-      cross-entropy as trained; of each of `camri_jax.evidence.curves.MEASURES`, on test images,
-      the mean difference as `..._difference`, and the ends of its interval as
-      `..._low` and `..._high`; `recall_p`, of a gain of recall; `accuracy_p`, of a loss
-      of accuracy below the margin; and both corrected by Holm for the settings tried
-      with that choice, as `recall_p_holm` and `accuracy_p_holm`. A claim of both needs
-      no further correction: it is an intersection-union test.
-
-    Raises:
-      ValueError: without cross-entropy, or without any other line to compare with it.
-
-    Reference:
-      Berger, Multiparameter hypothesis testing and acceptance sampling, 1982.
-    """
-    lines = []
-    for (important, method, *point), group in _settings(differences(trials)):
-        line = {"important": important, "method": method}
-        line |= dict(zip(POINT, point, strict=True))
-        line["num_pairs"] = int(group["recall"].notna().sum())
-        for name in MEASURES:
-            values = group[name].to_numpy()
-            low, high = interval(values)
-            line |= {
-                f"{name}_difference": _mean(values),
-                f"{name}_low": low,
-                f"{name}_high": high,
-            }
-        line["recall_p"] = p_above(group["recall"].to_numpy())
-        line["accuracy_p"] = p_above(group["accuracy"].to_numpy(), -margin)
-        lines.append(line)
-    return _corrected(pd.DataFrame(lines), ["recall_p", "accuracy_p"])
+VERDICTS = {
+    "baseline": "what the others are compared with",
+    "diverged": "every trial diverged",
+    "no_images": "not measured: there are no test images of the important class",
+    "unpaired": "not compared: it shares no seed with cross-entropy",
+    "untested": "not tested: one seed has no spread",
+    "better": "finds more than cross-entropy, keeps its accuracy, and does better than "
+    "moving its threshold",
+    "more": "finds more than cross-entropy and keeps its accuracy",
+    "more_only": "finds more than cross-entropy and keeps its accuracy, but is not "
+    "shown to do better than moving its threshold",
+    "not_shown": "not shown to find more than cross-entropy and keep its accuracy",
+}
+"""Every verdict in words."""
 
 
 def differences(trials: pd.DataFrame) -> pd.DataFrame:
     """Returns each trial's measures minus those of cross-entropy of the same seed.
 
     Args:
-      trials: from `camri_jax.evidence.selection.trials`, of one data set.
+      trials: from `camri_jax.evidence.selection.trials`, of one choice of classes.
 
     Returns:
       The lines of `trials` but for cross-entropy as trained, with differences in place
-      of `camri_jax.evidence.curves.MEASURES`; NaN where either trial diverged or the seed has no
-      cross-entropy.
+      of `MEASURES`; NaN where either trial diverged or the seed has no cross-entropy.
 
     Raises:
-      ValueError: without cross-entropy.
+      UsageError: without cross-entropy, or with two trials of it of one seed.
     """
-    is_baseline = trials["method"] == BASELINE
-    if not is_baseline.any():
-        raise ValueError(
-            f"trials must hold {BASELINE}, from which differences are taken; there are "
-            f"only {', '.join(trials['method'].unique())}"
+    is_baseline = (trials["method"] == BASELINE) & ~trials["moved"]
+    baseline = trials.loc[is_baseline, ["trial_id", "seed", *MEASURES]]
+    if baseline.empty:
+        raise UsageError(
+            f"there must be rows of {BASELINE}, from which differences are taken; "
+            f"there are only {', '.join(trials['method'].unique())}"
         )
-    by = ["important", "seed"]
-    baseline = trials.loc[is_baseline, [*by, *MEASURES]]
+    twice = baseline[baseline["seed"].duplicated(keep=False)]
+    if len(twice):
+        raise UsageError(
+            f"there are several rows of {BASELINE} of seed {twice['seed'].iloc[0]}: "
+            f"trials {', '.join(twice['trial_id'].head(4))}; keep one of them"
+        )
     others = trials[~is_baseline].reset_index(drop=True)
-    reference = others[by].merge(baseline, on=by, how="left")[MEASURES]
-    others[MEASURES] -= reference
+    reference = others[["seed"]].merge(
+        baseline.drop(columns="trial_id"), on="seed", how="left", validate="many_to_one"
+    )
+    others[MEASURES] -= reference[MEASURES]
     return others
 
 
-def at_own_recall(compared: pd.DataFrame) -> pd.DataFrame:
+def paired(
+    trials: pd.DataFrame, *, accuracy_margin: float = ACCURACY_MARGIN
+) -> pd.DataFrame:
+    """Returns every setting's differences to cross-entropy of the same seeds.
+
+    Args:
+      trials: from `camri_jax.evidence.selection.trials`, of one choice of classes.
+      accuracy_margin: loss of accuracy that counts as none.
+
+    Returns:
+      One line a setting, but for cross-entropy as trained: `KEY`; `num_pairs`, the
+      seeds that it shares with it; `all_diverged`, and `has_images`, whether there are
+      test images of the important classes; of each of `MEASURES`, on test images, the mean
+      difference as `..._difference`, over how many pairs as `..._pairs`, its interval as
+      `..._low`, `..._high` and `..._interval` ("t" or "BCa"); `recall_p`, of a gain of
+      recall, and `accuracy_p`, of a loss of accuracy below the margin, uncorrected and
+      parts of claims only, see `claims`.
+
+    Raises:
+      UsageError: without cross-entropy or any other setting, or for a margin outside
+        [0, 1).
+    """
+    margin = checked_accuracy_margin(accuracy_margin)
+    lines = []
+    for key, group in _settings(differences(trials)):
+        line = dict(
+            key,
+            num_pairs=int(group["recall"].notna().sum()),
+            all_diverged=bool(group["diverged"].all()),
+            has_images=bool((group["num_important"] > 0).any()),
+        )
+        for name in MEASURES:
+            line |= spread(name, group[name])
+        line["recall_p"] = p_above(group["recall"].to_numpy())
+        line["accuracy_p"] = p_above(group["accuracy"].to_numpy(), -margin)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def spread(name: str, values: pd.Series) -> dict[str, Any]:
+    """Returns mean difference, number of pairs and interval, as columns of a name."""
+    low, high, kind = interval(values.to_numpy(float))
+    return {
+        f"{name}_difference": float(values.mean()),
+        f"{name}_pairs": int(values.notna().sum()),
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_interval": kind,
+    }
+
+
+def at_own_recall(prices: pd.DataFrame) -> pd.DataFrame:
     """Returns how far each setting lies above cross-entropy's curve, as trained.
 
     Cross-entropy's threshold is moved until it has the recall that the method has as
     trained, seed by seed; then what remains of the method's accuracy is its own.
 
     Args:
-      compared: from `camri_jax.evidence.curves.compare` without recalls.
+      prices: from `camri_jax.evidence.curves.prices` without recalls.
 
     Returns:
-      One line a choice of important classes, method but cross-entropy, and setting:
-      `num_pairs`, the mean `recall`, the mean difference of accuracy as
-      `above_difference` with the ends of its interval `above_low` and `above_high`;
-      `above_p`, of its being positive, and `above_p_holm`, corrected for the settings
-      tried with that choice; `alarms_difference`, of false alarms.
-
-    Raises:
-      ValueError: without any method but cross-entropy.
+      One line a setting as trained, but cross-entropy: `KEY`; of accuracy `above_...`
+      as in `paired`; `above_p`, of its being positive, uncorrected and part of a claim
+      only; `alarms_difference`, of false alarms. No lines without logits.
     """
     lines = []
-    for (important, method, *point), group in _settings(compared):
-        values = group["accuracy_difference"].to_numpy()
-        low, high = interval(values)
+    for key, group in _settings(prices.assign(moved=False), needed=False):
+        values = group["accuracy_difference"]
         lines.append(
             {
-                "important": important,
-                "method": method,
-                **dict(zip(POINT, point, strict=True)),
-                "num_pairs": int(group["accuracy_difference"].notna().sum()),
-                "recall": group["recall"].mean(),
-                "above_difference": _mean(values),
-                "above_low": low,
-                "above_high": high,
-                "above_p": p_above(values),
-                "alarms_difference": _mean(group["false_alarms_difference"].to_numpy()),
+                **key,
+                **spread("above", values),
+                "above_p": p_above(values.to_numpy(float)),
+                "alarms_difference": float(group["false_alarms_difference"].mean()),
             }
         )
-    return _corrected(pd.DataFrame(lines), ["above_p"])
+    names = ["above_difference", "above_pairs", "above_low", "above_high"]
+    names += ["above_interval", "above_p", "alarms_difference"]
+    return pd.DataFrame(lines, columns=[*KEY, *names])
 
 
-def along_curve(compared: pd.DataFrame) -> pd.DataFrame:
-    """Returns how far each setting's curve lies above cross-entropy's at each recall.
+def claims(compared: pd.DataFrame) -> pd.DataFrame:
+    """Returns the p-values of what is claimed of each setting, and the verdict.
+
+    Two things can be claimed. `more`: it finds more than cross-entropy as trained, and
+    keeps its accuracy. `better`, of methods as trained: it does, and its accuracy is
+    above that of cross-entropy whose threshold is moved to the same recall.
 
     Args:
-      compared: from `camri_jax.evidence.curves.compare` at a grid of recalls.
+      compared: `paired` merged with `at_own_recall`, of every setting that was tried.
 
     Returns:
-      One line a choice of important classes, method but cross-entropy, setting and
-      recall: `num_pairs`, the seeds in which both curves reach that recall; of each of
-      `camri_jax.evidence.curves.ALONG` the mean difference as `..._difference`; the ends of the
-      interval of that of accuracy, `accuracy_low` and `accuracy_high`; and `above`,
-      whether it is positive at 1 - `LEVEL`, by the one-sided t-test of that recall
-      alone.
+      The same lines with `more_p` and `better_p`, the largest p of the claim's parts;
+      `more_p_holm` and `better_p_holm`, corrected together for all claims of all
+      lines, `better` counting where `above_difference` is known; and `verdict`, a key
+      of `VERDICTS`.
 
-    Raises:
-      ValueError: without any method but cross-entropy.
+    Reference:
+      Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics
+      24, 1982; Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
-    lines = []
-    for (important, method, *point), group in _settings(compared):
-        for recall, seeds in group.groupby("recall"):
-            line = {
-                "important": important,
-                "method": method,
-                **dict(zip(POINT, point, strict=True)),
-                "recall": recall,
-                "num_pairs": int(seeds["accuracy_difference"].notna().sum()),
-            }
-            for name in ALONG:
-                line[f"{name}_difference"] = seeds[f"{name}_difference"].mean()
-            values = seeds["accuracy_difference"].to_numpy()
-            line["accuracy_low"], line["accuracy_high"] = interval(values)
-            lines.append(line | {"above": p_above(values) < 1 - LEVEL})
-    return pd.DataFrame(lines)
+    parts = compared[["recall_p", "accuracy_p", "above_p"]].to_numpy(float)
+    more = np.array([joint(*line[:2]) for line in parts])
+    better = np.array([joint(*line) for line in parts])
+    tried = compared["above_difference"].notna().to_numpy()
+    corrected = holm(np.concatenate([more, better[tried]]))
+    better_holm = np.full(len(better), np.nan)
+    better_holm[tried] = corrected[len(more) :]
+    found = compared.assign(
+        more_p=more,
+        better_p=better,
+        more_p_holm=corrected[: len(more)],
+        better_p_holm=better_holm,
+    )
+    return found.assign(verdict=[_verdict(line) for _, line in found.iterrows()])
 
 
-def ranges_above(along: pd.DataFrame) -> str:
-    """Returns in words at which recalls one setting's curve lies above.
+def _verdict(line: pd.Series) -> str:
+    if line["all_diverged"]:
+        return "diverged"
+    if not line["has_images"]:
+        return "no_images"
+    if line["num_pairs"] == 0:
+        return "unpaired"
+    if line["num_pairs"] == 1:
+        return "untested"
+    if shown(line["better_p_holm"]):
+        return "better"
+    if shown(line["more_p_holm"]):
+        return "more" if np.isnan(line["above_difference"]) else "more_only"
+    return "not_shown"
+
+
+def price_differences(prices: pd.DataFrame) -> pd.DataFrame:
+    """Returns what each setting's recalls cost, and how much less than cross-entropy's.
 
     Args:
-      along: the lines of `along_curve` for one choice and setting, by recall.
+      prices: from `camri_jax.evidence.curves.prices` at some recalls, of the settings
+        that are to be told of.
 
-    >>> ranges_above(pd.DataFrame({
-    ...     "recall": [0.1, 0.2, 0.3, 0.4], "above": [True, True, False, True]}))
-    '0.10-0.20, 0.40'
+    Returns:
+      One line a setting and recall: `KEY` (`moved` is true), `asked`, `num_seeds`;
+      means over seeds of `recall`, `COSTS` and `offset`, and standard deviations as
+      `..._std`; of `false_alarms` and `accuracy` the differences to cross-entropy at
+      the same recall, as in `paired`; `fewer_p`, of fewer false alarms, and
+      `fewer_p_holm`, corrected for all lines; NaN for cross-entropy itself.
     """
-    runs = (along["above"] != along["above"].shift()).cumsum()
-    spans = []
-    for _, run in along.groupby(runs):
-        if run["above"].iloc[0]:
-            first, last = run["recall"].iloc[0], run["recall"].iloc[-1]
-            spans.append(f"{first:.2f}" + (f"-{last:.2f}" if last > first else ""))
-    return ", ".join(spans)
+    names = ["recall", *COSTS, "offset"]
+    lines = []
+    for key, group in prices.assign(moved=True).groupby(
+        [*KEY, "asked"], dropna=False, sort=False
+    ):
+        line: dict[str, Any] = dict(zip([*KEY, "asked"], key, strict=True))
+        line["num_seeds"] = int(group["recall"].notna().sum())
+        for name in names:
+            values = group[name].astype(float)
+            line |= {name: values.mean(), f"{name}_std": values.std()}
+        is_baseline = line["method"] == BASELINE
+        for name in ("false_alarms", "accuracy"):
+            values = group[f"{name}_difference"].astype(float)
+            line |= spread(name, values * np.nan if is_baseline else values)
+        saved = -group["false_alarms_difference"].to_numpy(float)
+        line["fewer_p"] = np.nan if is_baseline else p_above(saved)
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    if table.empty:
+        return table
+    table["fewer_p_holm"] = np.nan
+    others = table["method"] != BASELINE
+    table.loc[others, "fewer_p_holm"] = holm(table.loc[others, "fewer_p"].to_numpy())
+    return table
 
 
-def _settings(lines: pd.DataFrame):
-    """Groups by choice of important classes, method and setting, but the baseline."""
-    others = lines[lines["method"] != BASELINE]
-    if others.empty:
-        raise ValueError(
-            f"there must be another method than {BASELINE} to compare with it"
+def _settings(
+    lines: pd.DataFrame, *, needed: bool = True
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Groups by setting, but for cross-entropy as trained."""
+    others = lines[(lines["method"] != BASELINE) | lines["moved"]]
+    if others.empty and needed:
+        raise UsageError(
+            f"there are rows of {BASELINE} only, and none to compare it with"
         )
-    return others.groupby(["important", "method", *POINT], dropna=False, sort=False)
-
-
-def _corrected(lines: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Adds `..._holm`, within each choice of important classes."""
-    for name in names:
-        corrected = [
-            pd.Series(holm(group.to_numpy()), group.index)
-            for _, group in lines.groupby("important")[name]
-        ]
-        lines[f"{name}_holm"] = pd.concat(corrected)
-    return lines
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(pd.Series(values).mean())
+    for key, group in others.groupby(KEY, dropna=False, sort=False):
+        yield dict(zip(KEY, key, strict=True)), group

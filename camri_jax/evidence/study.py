@@ -1,0 +1,300 @@
+"""The rows that one question is asked of: of one data set, trained alike."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from camri_jax._files import UsageError
+from camri_jax.datasets import class_index
+from camri_jax.sweeps import rows as stored
+from camri_jax.training.methods import HYPERPARAMETERS, METHODS, describe
+
+POINT = list(HYPERPARAMETERS)
+"""Columns of the hyperparameters."""
+
+Choice = tuple[int, ...]
+"""The important classes: their indices, ascending. A key; names are for people."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials of one data set that were trained with the same settings.
+
+    Attributes:
+      rows: as `camri_jax.sweeps.rows.read` gives them, one a trial.
+      data: labels and class names.
+      directory: where they lie, with their logits.
+      choices: the important classes that are asked about.
+      aside: sentences on rows that are left out, as they are of other data.
+    """
+
+    rows: pd.DataFrame
+    data: stored.Data
+    directory: Path
+    choices: tuple[Choice, ...]
+    aside: tuple[str, ...] = ()
+
+    def name(self, choice: Choice) -> str:
+        """Returns a choice of important classes in words: their names joined by +."""
+        return "+".join(self.data.class_names[i] for i in choice)
+
+    def of(self, important: Choice) -> pd.DataFrame:
+        """Returns the rows that tell of a choice of important classes.
+
+        Those of methods that no class is important to, and of the others those that
+        were trained for it.
+        """
+        indifferent = [
+            not METHODS[name].class_sensitive for name in self.rows["method"]
+        ]
+        trained_for = [chosen == important for chosen in self.rows["important"]]
+        return self.rows[np.logical_or(indifferent, trained_for)]
+
+    def logits(
+        self, part: str, trial_ids: Sequence[str]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the logits `[image, class]` of trials that kept theirs.
+
+        Args:
+          part: "validation", "calibration" or "test".
+          trial_ids: which trials.
+
+        Raises:
+          UsageError: there are not as many as there are labels.
+        """
+        expected = (len(self.data.labels[part]), len(self.data.class_names))
+        for trial_id, logits in stored.read_logits(self.directory, part, trial_ids):
+            if logits.shape != expected:
+                raise UsageError(
+                    f"{self.directory} holds {part} logits of trial {trial_id} of "
+                    f"shape {logits.shape}, but its labels make {expected}; move the "
+                    "file away and run the sweep again"
+                )
+            yield trial_id, logits
+
+
+def load(
+    directory: Path,
+    *,
+    dataset: str | None = None,
+    important: str | Sequence[str | int | Sequence[str | int]] | None = None,
+    where: Sequence[str] = (),
+) -> Study:
+    """Reads the rows of one data set that were trained with the same settings.
+
+    Args:
+      directory: that a sweep wrote.
+      dataset: name of the data set, if there are several.
+      important: choices of important classes: each a name, an index, names or indices
+        joined by +, or a tuple of them; default those that rows were trained for.
+      where: settings to keep, each `NAME=VALUE`.
+
+    Returns:
+      The study. Of several fingerprints of the data the one of the newest row counts;
+      the others are set aside, which is said.
+
+    Raises:
+      UsageError: there are no rows; they are of several data sets or settings; two
+        differ in nothing but their trial; or `important` is not among the classes.
+
+    >>> load(Path("nowhere"))
+    Traceback (most recent call last):
+      ...
+    camri_jax._files.UsageError: nowhere is not a directory
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory")
+    rows = stored.read(directory)
+    if rows.empty:
+        raise UsageError(
+            f"{directory} holds no rows of trials; experiments/sweep.py --output "
+            f"{directory} makes some"
+        )
+    rows = _of_one_data_set(rows, dataset)
+    rows = _where(rows, where)
+    rows, aside = _of_one_fingerprint(rows)
+    _trained_alike(rows)
+    rows = rows.assign(
+        diverged=rows["diverged"].eq(True),
+        important=[tuple(sorted(chosen)) for chosen in rows["important"]],
+    )
+    _one_row_a_seed(rows)
+    rows = rows.reset_index(drop=True)
+    data = stored.read_data(directory, rows["fingerprint"].iloc[0])
+    return Study(rows, data, directory, _choices(rows, data, important), aside)
+
+
+def notes(study: Study) -> list[str]:
+    """Returns sentences on rows set aside, diverged trials, and seeds that are lacking.
+
+    Args:
+      study: from `load`.
+
+    Returns:
+      The sentences, none if all is well.
+    """
+    found = list(study.aside)
+    lost = study.rows[study.rows["diverged"]]
+    if len(lost):
+        names = ", ".join(dict.fromkeys(_setting(line) for _, line in lost.iterrows()))
+        total = len(study.rows)
+        found.append(
+            f"every trial diverged ({names}): a lower learning rate may help"
+            if len(lost) == total
+            else f"{len(lost)} of {total} trials diverged and are left out ({names})"
+        )
+    by = ["method", "important", *POINT]
+    counts = study.rows.groupby(by, dropna=False, sort=False)["seed"].nunique()
+    counts = counts.reset_index()
+    most = counts["seed"].max()
+    fewer = [
+        f"{_setting(line)} {line['seed']}"
+        for _, line in counts[counts["seed"] < most].iterrows()
+    ]
+    if fewer:
+        found.append(
+            f"the sweep is not whole; of {most} seeds there are, for "
+            + ", ".join(fewer)
+        )
+    return found
+
+
+def _setting(line: pd.Series) -> str:
+    return f"{METHODS[line['method']].label} {describe(line[POINT])}".rstrip()
+
+
+def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
+    names = sorted(set(rows["dataset"]))
+    if dataset is not None and dataset not in names:
+        raise UsageError(
+            f"--dataset must be among {', '.join(names)}, got {dataset}: there are no "
+            "rows of others"
+        )
+    if dataset is None and len(names) > 1:
+        raise UsageError(
+            f"the rows are of several data sets ({', '.join(names)}); --dataset picks "
+            "one"
+        )
+    return rows[rows["dataset"] == (dataset or names[0])]
+
+
+def _parsed(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return {text: json.loads(text) for text in rows["settings"].dropna().unique()}
+
+
+def _where(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
+    parsed = _parsed(rows)
+    known = list(dict.fromkeys(name for s in parsed.values() for name in s))
+    for condition in where:
+        name, _, value = condition.partition("=")
+        if name not in known:
+            raise UsageError(
+                f"--where {condition} must be NAME=VALUE, with a name among "
+                + ", ".join(known)
+            )
+        values = _values(parsed, name)
+        if value not in values:
+            raise UsageError(
+                f"--where {condition}: there are only rows of {name} "
+                + " or ".join(values)
+            )
+        parsed = {k: s for k, s in parsed.items() if _text(s.get(name)) == value}
+    return rows[rows["settings"].isin(list(parsed))] if where else rows
+
+
+def _of_one_fingerprint(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Rows of the data of the newest row, and what is said of the others."""
+    told = rows[rows["fingerprint"].notna()]
+    if told.empty:
+        raise UsageError(
+            "the rows are of an older version, which kept neither logits nor labels; "
+            "run the sweep again to train its trials anew"
+        )
+    times = [str(json.loads(text or "{}").get("time")) for text in told["provenance"]]
+    newest = told["fingerprint"].iloc[int(np.argmax(np.array(times)))]
+    aside = []
+    others = rows[rows["fingerprint"] != newest]
+    for fingerprint, group in others.groupby("fingerprint", dropna=False):
+        whose = (
+            "an older version, which kept no labels"
+            if pd.isna(fingerprint)
+            else f"other data ({fingerprint}; --where fingerprint={fingerprint} picks "
+            "them)"
+        )
+        aside.append(f"{len(group)} trials are of {whose} and are set aside")
+    return rows[rows["fingerprint"] == newest], tuple(aside)
+
+
+def _trained_alike(rows: pd.DataFrame) -> None:
+    parsed = _parsed(rows)
+    known = list(dict.fromkeys(name for s in parsed.values() for name in s))
+    differing = {
+        name: values for name in known if len(values := _values(parsed, name)) > 1
+    }
+    if differing:
+        listed = "; ".join(f"{n} {' or '.join(v)}" for n, v in differing.items())
+        first, values = next(iter(differing.items()))
+        raise UsageError(
+            "the rows were trained with different settings, which cannot stand in one "
+            f"table: {listed}. Pick one as with --where {first}={values[0]}"
+        )
+
+
+def _values(parsed: dict[str, dict[str, Any]], name: str) -> list[str]:
+    return sorted({_text(settings.get(name)) for settings in parsed.values()})
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _one_row_a_seed(rows: pd.DataFrame) -> None:
+    """Two rows of one seed would pair with others by chance."""
+    twice = rows[rows.duplicated(["method", "important", *POINT, "seed"], keep=False)]
+    if len(twice):
+        line = twice.iloc[0]
+        same = twice[twice["method"] == line["method"]]
+        same = same[same["seed"] == line["seed"]]
+        raise UsageError(
+            f"there are several rows of {_setting(line)}, seed {line['seed']}: trials "
+            f"{', '.join(same['trial_id'].head(4))}; keep the files of one of them"
+        )
+
+
+def _choices(
+    rows: pd.DataFrame, data: stored.Data, important: Any
+) -> tuple[Choice, ...]:
+    if important is None:
+        found = dict.fromkeys(chosen for chosen in rows["important"] if chosen)
+        if not found:
+            raise UsageError(
+                "no trial was trained for an important class; name one with "
+                f"--important: {', '.join(data.class_names[:10])}"
+            )
+        return tuple(found)
+    asked = [important] if isinstance(important, str) else important
+    return tuple(dict.fromkeys(_choice(one, data) for one in asked))
+
+
+def _choice(asked: Any, data: stored.Data) -> Choice:
+    names = data.class_names
+    if isinstance(asked, str) and asked not in names:
+        asked = asked.split("+")
+    if isinstance(asked, str | int | np.integer):
+        asked = [asked]
+    try:
+        chosen = tuple(sorted({class_index(names, one) for one in asked}))
+    except ValueError as error:
+        raise UsageError(f"--important: {error}") from error
+    if not 0 < len(chosen) < len(names):
+        raise UsageError(
+            f"--important must leave a class that is not important, got all of "
+            f"{', '.join(names)}"
+        )
+    return chosen

@@ -1,0 +1,737 @@
+"""The tables: frames that hold every number, and sheets of cells that show them.
+
+A cell holds its value, its text and its mark. Console, Markdown and HTML are renderers
+of the same sheet; nothing reads its text back.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from camri_jax._files import UsageError
+from camri_jax.evidence import curves, selection, verdicts
+from camri_jax.evidence.selection import KEY, Recommendation, title
+from camri_jax.evidence.statistics import (
+    ACCURACY_MARGIN,
+    LEVEL,
+    checked_accuracy_margin,
+    p_text,
+    seeds_needed,
+    shown,
+)
+from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.training.methods import BASELINE, METHODS, describe
+
+FEW_IMAGES = 50
+"""Test images of a class below which its recall is hardly known."""
+
+IMAGES = {"held_out": "validation", "paper": "test"}
+"""On which images each selection picks."""
+
+
+class Cell(NamedTuple):
+    """One cell of a sheet.
+
+    Attributes:
+      text: what is shown; lines are parted by newlines.
+      value: what it is sorted by, None if blank.
+      mark: "best", "loss" (accuracy is lost), "shown" or "".
+    """
+
+    text: str = ""
+    value: float | str | None = None
+    mark: str = ""
+
+
+class Sheet(NamedTuple):
+    """A table for people.
+
+    Attributes:
+      title: above it.
+      caption: below it.
+      columns: their names; the first is of text, the others of numbers.
+      rows: their cells.
+    """
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+SIGNS = {"best": "*", "loss": "▼", "shown": "✓", "": ""}
+"""How marks look in plain text."""
+
+
+def plain(sheet: Sheet) -> list[list[str]]:
+    """Returns the texts of a sheet's cells, each with the sign of its mark.
+
+    Signs stand behind the first line, and a column that has any makes room for them in
+    every line, so that numbers set right stay below each other.
+
+    Args:
+      sheet: any.
+
+    >>> plain(Sheet("", "", ["a", "b"], [[Cell("x"), Cell("1.0", 1.0, "best")],
+    ...                                  [Cell("y"), Cell("2.0", 2.0)]]))
+    [['x', '1.0*'], ['y', '2.0 ']]
+    """
+    marked = [any(row[i].mark for row in sheet.rows) for i in range(len(sheet.columns))]
+    return [
+        [_plain(cell, room) for cell, room in zip(row, marked, strict=True)]
+        for row in sheet.rows
+    ]
+
+
+def _plain(cell: Cell, room: bool) -> str:
+    first, *others = cell.text.split("\n")
+    sign = SIGNS[cell.mark] or " " * room
+    return "\n".join([first + sign, *(line + " " * room for line in others)])
+
+
+def markdown(sheet: Sheet) -> str:
+    r"""Returns a sheet as Markdown; the best and what is shown are bold.
+
+    >>> print(markdown(Sheet("T", "", ["a|b", "n"], [[Cell("x_y"), Cell("1", 1)]])))
+    ### T
+    <BLANKLINE>
+    | a\|b | n |
+    | --- | ---: |
+    | x\_y | 1 |
+    <BLANKLINE>
+    """
+    head = [_escaped(name) for name in sheet.columns]
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    body = [[_markdown(cell) for cell in row] for row in sheet.rows]
+    lines = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+    caption = [_escaped(sheet.caption), ""] if sheet.caption else []
+    return "\n".join([f"### {_escaped(sheet.title)}", "", *lines, "", *caption])
+
+
+def _markdown(cell: Cell) -> str:
+    first, *others = (_escaped(line) for line in cell.text.split("\n"))
+    if first and cell.mark in ("best", "shown"):
+        first = f"**{first}**"
+    elif cell.mark:
+        first += SIGNS[cell.mark]
+    return "<br>".join([first, *others])
+
+
+def _escaped(text: str) -> str:
+    text = re.sub(r"([\\`*_\[\]<>|$~#])", r"\\\1", text)
+    return text.replace("\n", "<br>").replace("\r", " ")
+
+
+# --- What a verdict rests on ---------------------------------------------------------
+
+
+def comparison(
+    study: Study, important: Choice, *, accuracy_margin: float = ACCURACY_MARGIN
+) -> pd.DataFrame:
+    """Returns the selected setting of each method with all that is known of it.
+
+    Args:
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
+      accuracy_margin: loss of accuracy that counts as none.
+
+    Returns:
+      One line a selection (`selection`: "held_out", where there are validation images,
+      and "paper") and method as trained or moved, with the columns of
+      `camri_jax.evidence.selection.select`, `camri_jax.evidence.verdicts.paired`,
+      `camri_jax.evidence.verdicts.at_own_recall` and `camri_jax.evidence.verdicts.
+      claims`, whose corrections count every setting that was tried, selected or not.
+
+    Raises:
+      UsageError: without cross-entropy, or for a margin outside [0, 1).
+    """
+    checked_accuracy_margin(accuracy_margin)
+    trials = selection.trials(study, important)
+    settings = selection.settings(trials)
+    picks = ["held_out", "paper"]
+    if selection.held_out(settings) == "test":
+        picks = ["paper"]
+    table = pd.concat(
+        [
+            selection.select(settings, on=IMAGES[name]).assign(selection=name)
+            for name in picks
+        ],
+        ignore_index=True,
+    )
+    if len(settings) > 1:
+        compared = verdicts.paired(trials, accuracy_margin=accuracy_margin)
+        above = verdicts.at_own_recall(curves.prices(study, important, None))
+        compared = compared.merge(above, on=KEY, how="left", validate="one_to_one")
+        known = verdicts.claims(compared)
+        table = table.merge(known, on=KEY, how="left", validate="many_to_one")
+    else:
+        table = table.assign(verdict=None)
+    lost = table["num_seeds"] == 0
+    fallback = np.where(lost, "diverged", "baseline")
+    verdict = table["verdict"].where(table["verdict"].notna(), fallback)
+    return table.assign(verdict=verdict)
+
+
+def chosen(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the lines of `comparison` that were picked on held-out images, if any."""
+    return table[table["selection"] == table["selection"].iloc[0]]
+
+
+def remarks(table: pd.DataFrame, name: str) -> list[str]:
+    """Returns sentences on what a comparison cannot show.
+
+    Args:
+      table: from `comparison`.
+      name: of the important class.
+    """
+    found = []
+    if "held_out" not in set(table["selection"]):
+        found.append(
+            "there are no validation images: settings are picked on the test images "
+            "only, as in the paper, and no threshold is moved"
+        )
+    if set(table["method"]) == {BASELINE}:
+        found.append(
+            "there are rows of cross-entropy only, and none to compare it with"
+        )
+    if table["num_seeds"].max() < 2:
+        found.append(
+            "with one seed there is no interval, no standard deviation and no test"
+        )
+    number = table["num_important"].max()
+    if not number > 0:
+        found.append(f"there are no test images of {name}: nothing is known of it")
+    elif number < FEW_IMAGES:
+        found.append(
+            f"all numbers of {name} rest on {number:.0f} test images of it: fewer than "
+            f"{FEW_IMAGES} say little"
+        )
+    return found
+
+
+def comparison_sheets(
+    table: pd.DataFrame, name: str, *, accuracy_margin: float = ACCURACY_MARGIN
+) -> list[Sheet]:
+    """Lays out a comparison: selections, other measures, and differences.
+
+    Args:
+      table: from `comparison`.
+      name: of the important class.
+      accuracy_margin: that it was made with.
+    """
+    picked = IMAGES[table["selection"].iloc[0]]
+    found = [_selections(table, name), _more_measures(chosen(table), name, picked)]
+    if "recall_difference" in table:
+        found.append(_differences(chosen(table), name, picked, accuracy_margin))
+    return found
+
+
+def _method(line: pd.Series, *, setting: bool = False) -> Cell:
+    """A threshold moved stands under its method, and need not name it again."""
+    name = METHODS[line["method"]].label
+    text = "  + threshold" if line["moved"] else name
+    if setting:
+        text = f"{text} {describe(line)}".rstrip()
+    return Cell(text, title(line))
+
+
+def _selections(table: pd.DataFrame, name: str) -> Sheet:
+    """The paper's rule beside held-out selection."""
+    by_selection = {
+        key: group.set_index(["method", "moved"])
+        for key, group in table.groupby("selection")
+    }
+    paper = by_selection["paper"]
+    baseline = paper["accuracy"][BASELINE, False] - 1e-9
+    trained = paper[paper["keeps_accuracy"] & ~paper.index.get_level_values("moved")]
+    best = trained["recall"].idxmax() if trained["recall"].notna().any() else None
+    rows = []
+    for key in dict.fromkeys(zip(table["method"], table["moved"], strict=True)):
+        line = paper.loc[key]
+        row = [
+            _method(
+                table[(table["method"] == key[0]) & (table["moved"] == key[1])].iloc[0]
+            )
+        ]
+        if line["keeps_accuracy"]:
+            recall = _with_setting(line)
+            mark = "best" if key == best else ""
+            row += [recall._replace(mark=mark), mean(line, "accuracy")]
+        else:
+            row += [Cell(), Cell()]
+        if "held_out" in by_selection:
+            line = by_selection["held_out"].loc[key]
+            loses = "loss" if line["accuracy"] < baseline else ""
+            row += [_with_setting(line), mean(line, "accuracy")._replace(mark=loses)]
+        rows.append(row)
+    columns = ["method", "paper's rule\nrecall", "\naccuracy"]
+    if "held_out" in by_selection:
+        columns += ["held-out\nrecall", "\naccuracy"]
+    return Sheet(
+        f"Table I. Important class: {name}",
+        "Test images, mean ± std over seeds. Paper's rule: of the settings that keep "
+        "cross-entropy's accuracy on these very test images, the highest recall (* of "
+        "all as trained); blank where none does. Held-out: the same rule on validation "
+        "images; ▼ accuracy below cross-entropy's.",
+        columns,
+        rows,
+    )
+
+
+def _with_setting(line: pd.Series) -> Cell:
+    cell = mean(line, "recall")
+    return cell._replace(text=f"{cell.text}\n{describe(line)}".rstrip())
+
+
+def _more_measures(lines: pd.DataFrame, name: str, picked: str) -> Sheet:
+    """What accuracy hides."""
+    rows = [
+        [
+            _method(line, setting=True),
+            *(number(line[x]) for x in ("precision", "f2", "other_recall")),
+            number(line["false_alarms"], 1),
+            number(line["num_seeds"], 0),
+        ]
+        for _, line in lines.iterrows()
+    ]
+    images = lines["num_important"].max()
+    return Sheet(
+        f"What accuracy hides. Important class: {name}",
+        f"Settings picked on {picked} images. F2 counts recall twice as much as "
+        f"precision; false alarms are per 1,000 images; n seeds. There are "
+        f"{images if images > 0 else 0:,.0f} test images of the important class."
+        + _partial(lines, ("precision", "f2", "other_recall", "false_alarms")),
+        ["method, setting", "precision", "F2", "others'\nrecall", "false\nalarms", "n"],
+        rows,
+    )
+
+
+def _partial(lines: pd.DataFrame, names: Sequence[str]) -> str:
+    """Says which means skip seeds that have no value."""
+    found = [
+        f"{name.replace('_', ' ')} of {title(line)} over {line[f'{name}_n']:.0f} of "
+        f"{line['num_seeds']:.0f} seeds"
+        for _, line in lines.iterrows()
+        for name in names
+        if 0 < line[f"{name}_n"] < line["num_seeds"]
+    ]
+    return f" Where a seed has no value it is left out: {'; '.join(found)}." * bool(
+        found
+    )
+
+
+def _differences(
+    lines: pd.DataFrame, name: str, picked: str, accuracy_margin: float
+) -> Sheet:
+    """Recall gained, accuracy lost, and accuracy above cross-entropy's own curve."""
+    rows = [
+        [
+            _method(line, setting=True),
+            difference(line, "recall"),
+            difference(line, "accuracy"),
+            p_cell(line["more_p_holm"]),
+            difference(line, "above"),
+            p_cell(line["better_p_holm"]),
+        ]
+        for _, line in lines.iterrows()
+    ]
+    kinds = {kind for kind in lines["recall_interval"].dropna() if kind}
+    return Sheet(
+        f"Differences to cross-entropy. Important class: {name}",
+        f"Settings picked on {picked} images. Mean over seeds, and {LEVEL:.0%} interval"
+        f"{_kinds(kinds)}. First p: that recall is gained and less than "
+        f"{accuracy_margin:g} of accuracy lost, at once. Above: accuracy above that of "
+        "cross-entropy whose threshold is moved to the same recall; second p: that this "
+        "is so too. Paired t-tests, the largest p of a claim's parts, corrected by Holm "
+        "for all claims on all settings tried; ✓ shown at "
+        f"{LEVEL:.0%}.",
+        ["method, setting", "recall", "accuracy", "p", "above", "p"],
+        rows,
+    )
+
+
+def _kinds(kinds: set[str]) -> str:
+    names = {"t": "Student's", "BCa": "bootstrap, BCa"}
+    return f" ({', '.join(names[kind] for kind in sorted(kinds))})" if kinds else ""
+
+
+# --- What recalls cost ---------------------------------------------------------------
+
+
+def prices_sheet(table: pd.DataFrame, name: str) -> Sheet:
+    """Lays out what recalls cost.
+
+    Args:
+      table: from `camri_jax.evidence.verdicts.price_differences`.
+      name: of the important class.
+    """
+    rows = [
+        [
+            Cell(f"{METHODS[line['method']].label} {describe(line)}".rstrip()),
+            number(line["asked"]),
+            mean(line, "false_alarms", 1),
+            difference(line, "false_alarms", 1),
+            p_cell(line["fewer_p_holm"]),
+            mean(line, "accuracy"),
+            difference(line, "accuracy"),
+        ]
+        for _, line in table.iterrows()
+    ]
+    return Sheet(
+        f"The price of a recall. Important class: {name}",
+        "Every threshold is moved, on the test images themselves, to where just the "
+        "recall asked is reached. False alarms per 1,000 images and accuracy, mean ± "
+        "std over seeds, and differences to cross-entropy at the same recall with "
+        f"{LEVEL:.0%} interval; p: of fewer false alarms, corrected by Holm for this "
+        "table; ✓ shown.",
+        ["method", "recall", "alarms", "difference", "p", "accuracy", "difference"],
+        rows,
+    )
+
+
+# --- The one to use ------------------------------------------------------------------
+
+
+def recommendation(picked: Recommendation, name: str) -> list[str]:
+    """Returns what is recommended, in sentences; all numbers are of test images.
+
+    Args:
+      picked: from `camri_jax.evidence.selection.recommend`.
+      name: of the important class.
+    """
+    line = picked.trial
+    if line is None:
+        return [f"No model is recommended; {picked.why}."]
+    offset = f" (offset {line['offset']:+.3g})" if line["moved"] else ""
+    found = [
+        f"Take {title(line)}, seed {line['seed']}{offset}: trial {line['trial_id']}.",
+        f"It was {picked.why}.",
+    ]
+    if not line["num_important"] > 0:
+        return [*found, f"There are no test images of {name}."]
+    found.append(
+        f"On test images it finds {line['num_found']:.0f} of "
+        f"{line['num_important']:.0f} of {name} ({line['recall']:.3f}; exact "
+        f"{LEVEL:.0%} interval {picked.low:.3f} to {picked.high:.3f}) with "
+        f"{line['false_alarms']:.1f} false alarms per 1,000 images"
+        + (
+            f", precision {line['precision']:.3f}"
+            if line["precision"] == line["precision"]
+            else ""
+        )
+        + f" and accuracy {line['accuracy']:.3f}."
+    )
+    if line["num_important"] < FEW_IMAGES:
+        found.append(f"Fewer than {FEW_IMAGES} images of a class say little.")
+    return found
+
+
+# --- Table II ------------------------------------------------------------------------
+
+WEIGHT = 4.0  # of WCE, in the paper
+ANGLES = ["important_angle", "least", "median"]
+"""Columns of Table II: of the important class, and of the others."""
+
+
+def angles(
+    study: Study, important: Choice, selected: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+    """Returns how far features spread about their prototype, in radians (Table II).
+
+    Args:
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
+      selected: the setting of each method, from `camri_jax.evidence.selection.select`
+        or `chosen`.
+
+    Returns:
+      One line a column of the paper's table: `column` (its name there), `method`,
+      hyperparameters, `num_seeds`, and of each of `ANGLES` the mean over seeds and
+      `..._std`: the standard deviation of the angle on test images, of the important
+      class, and the least and the median of the others', taken within a trial. And
+      sentences on columns that are absent.
+    """
+    spreads = _spreads(study.of(important), important)
+    lines, missing = [], []
+    for column, wanted in _columns(selected[~selected["moved"]].set_index("method")):
+        trials = spreads if wanted else spreads[:0]
+        for name, value in wanted.items():
+            trials = trials[trials[name] == value]
+        if trials.empty:
+            missing.append(f"no rows of {column}, left out")
+            continue
+        line = {"column": column, **trials[["method", *POINT]].iloc[0]}
+        line["num_seeds"] = len(trials)
+        for name in ANGLES:
+            line |= {name: trials[name].mean(), f"{name}_std": trials[name].std()}
+        lines.append(line)
+    return pd.DataFrame(lines), missing
+
+
+def _columns(selected: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """The paper's columns with what their trials must have, if that is known."""
+
+    def setting(method: str) -> dict[str, Any]:
+        if method not in selected.index:
+            return {}
+        point = {name: selected.loc[method, name] for name in ("margin", "scale")}
+        return {"method": method} | point
+
+    camri = setting("camri")
+    plain = {"method": "l2_softmax", "scale": camri["scale"]} if camri else {}
+    return [
+        ("CAMRI", camri),
+        ("ArcFace", setting("arcface")),
+        ("WCE", {"method": "weighted_cross_entropy", "weight": WEIGHT}),
+        ("ArcFace (m=0)", plain),
+        ("cross-entropy", {"method": BASELINE}),
+    ]
+
+
+def _spreads(rows: pd.DataFrame, important: Choice) -> pd.DataFrame:
+    """Spreads of each trial; ArcFace of margin 0 stands as L2-softmax, too."""
+    lines = []
+    for _, row in rows[~rows["diverged"] & rows["angle_std"].notna()].iterrows():
+        std = np.asarray(row["angle_std"], float)
+        inside = std[list(important)]
+        others = np.delete(std, list(important))
+        inside, others = inside[~np.isnan(inside)], others[~np.isnan(others)]
+        if len(inside) and len(others):
+            numbers = (inside.mean(), others.min(), np.median(others))
+            about = row[["method", *POINT, "seed"]]
+            lines.append({**about, **dict(zip(ANGLES, numbers, strict=True))})
+    spreads = pd.DataFrame(lines, columns=["method", *POINT, "seed", *ANGLES])
+    zero = spreads[(spreads["method"] == "arcface") & (spreads["margin"] == 0)]
+    spreads = pd.concat([spreads, zero.assign(method="l2_softmax", margin=np.nan)])
+    return spreads.drop_duplicates(["method", *POINT, "seed"], ignore_index=True)
+
+
+def angles_sheet(table: pd.DataFrame, name: str) -> Sheet:
+    """Lays out Table II as the paper does.
+
+    Args:
+      table: from `angles`.
+      name: of the important class.
+    """
+    titles = ("important", "others' min", "others' median")
+    least = table[ANGLES].idxmin(axis=1)
+    rows = [
+        [
+            Cell(text),
+            *(
+                mean(line, column)._replace(mark="best" if best == column else "")
+                for best, (_, line) in zip(least, table.iterrows(), strict=True)
+            ),
+        ]
+        for column, text in zip(ANGLES, titles, strict=True)
+    ]
+    headers = [
+        f"{line['column']}\n{describe(line)}".replace("-", "-\n", 1).rstrip()
+        for _, line in table.iterrows()
+    ]
+    seeds = " or ".join(map(str, sorted(set(table["num_seeds"]))))
+    return Sheet(
+        f"Table II. Important class: {name}",
+        "Standard deviation of the angle (radians) between features and the prototype "
+        f"of their class, test images; mean ± std over {seeds} seeds. * the smallest "
+        "of a column.",
+        ["class", *headers],
+        rows,
+    )
+
+
+# --- How many seeds a claim needs ----------------------------------------------------
+
+
+def power(
+    trials: pd.DataFrame,
+    *,
+    effect: float | None = None,
+    accuracy_margin: float = ACCURACY_MARGIN,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Returns for each setting how many seeds its claims need.
+
+    Args:
+      trials: from `camri_jax.evidence.selection.trials`.
+      effect: gain of recall to find; None takes the one observed.
+      accuracy_margin: loss of accuracy that counts as none.
+      power: chance of finding it.
+      alpha: level of the tests; for k claims at once, divide it by k.
+
+    Returns:
+      One line a setting: `KEY`; `num_pairs` of the pilot; mean and `..._std` of the
+      differences of `recall` and `accuracy`; `seeds_recall`, for a gain of recall;
+      `seeds_accuracy`, for non-inferiority if the true difference is the one observed,
+      and `seeds_accuracy_equal`, if it is zero. Infinite where no number will do, NaN
+      where the pilot has no spread.
+
+    Raises:
+      UsageError: an argument is out of range, there is nothing to compare, or no
+        setting shares two seeds with cross-entropy.
+    """
+    margin = checked_accuracy_margin(accuracy_margin)
+    for name, value in (("effect", effect), ("power", power), ("alpha", alpha)):
+        if value is not None and not 0 < value < 1:
+            raise UsageError(f"{name} must be between 0 and 1, got {value}")
+    if power <= alpha:
+        raise UsageError(f"power must be above alpha, got {power} and {alpha}")
+    compared = verdicts.differences(trials)
+    if compared.empty:
+        raise UsageError(
+            f"there are rows of {BASELINE} only, and none to compare it with"
+        )
+
+    def seeds(differences: pd.Series, effect: float) -> float:
+        return seeds_needed(differences.to_numpy(), effect, power=power, alpha=alpha)
+
+    lines = []
+    for key, group in compared.groupby(KEY, dropna=False, sort=False):
+        recall, accuracy = group["recall"].dropna(), group["accuracy"].dropna()
+        lines.append(
+            {
+                **dict(zip(KEY, key, strict=True)),
+                "num_pairs": len(recall),
+                "recall": recall.mean(),
+                "recall_std": recall.std(),
+                "accuracy": accuracy.mean(),
+                "accuracy_std": accuracy.std(),
+                "seeds_recall": seeds(
+                    recall, recall.mean() if effect is None else effect
+                ),
+                "seeds_accuracy": seeds(accuracy, accuracy.mean() + margin),
+                "seeds_accuracy_equal": seeds(accuracy, margin),
+            }
+        )
+    table = pd.DataFrame(lines)
+    if table["num_pairs"].max() < 2:
+        raise UsageError(
+            "no setting shares two seeds with cross-entropy, which it takes to tell "
+            "how much differences vary; train more with --num-seeds"
+        )
+    return table
+
+
+def power_sheet(
+    table: pd.DataFrame,
+    name: str,
+    *,
+    effect: float | None = None,
+    accuracy_margin: float = ACCURACY_MARGIN,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> Sheet:
+    """Lays out how many seeds claims need.
+
+    Args:
+      table: from `power`, with the same arguments.
+      name: of the important class.
+      effect: see `power`.
+      accuracy_margin: see `power`.
+      power: see `power`.
+      alpha: see `power`.
+    """
+    rows = [
+        [
+            _method(line, setting=True)
+            if line["method"] != BASELINE
+            else Cell("cross-entropy + threshold", title(line)),
+            mean(line, "recall", form=signed),
+            _seeds(line["seeds_recall"]),
+            mean(line, "accuracy", form=signed),
+            _seeds(line["seeds_accuracy"]),
+            _seeds(line["seeds_accuracy_equal"]),
+            number(line["num_pairs"], 0),
+        ]
+        for _, line in table.iterrows()
+    ]
+    gain = "the gain observed" if effect is None else f"{effect:g}"
+    return Sheet(
+        f"Seeds that a claim needs. Important class: {name}",
+        "Differences to cross-entropy of the same seeds, mean ± std over n. Seeds to "
+        f"find, with power {power:g} at level {alpha:g}: a gain of recall of {gain}; a "
+        f"loss of accuracy below {accuracy_margin:g}, if the true difference is as "
+        "observed, and if it is zero. The fewer n, the less certain.",
+        ["setting", "recall", "seeds", "accuracy", "seeds", "seeds\nif equal", "n"],
+        rows,
+    )
+
+
+def _seeds(number: float) -> Cell:
+    """A count; nothing where it is unknown, and never where none will do."""
+    if np.isnan(number):
+        return Cell()
+    return Cell("never" if np.isinf(number) else f"{number:,.0f}", number)
+
+
+# --- Numbers -------------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 3) -> Cell:
+    """Returns a number, blank for NaN."""
+    if np.isnan(value):
+        return Cell()
+    return Cell(f"{value:,.{digits}f}", float(value))
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Returns a number with its sign, zero without.
+
+    >>> signed(0.01), signed(-0.0001)
+    ('+0.010', ' 0.000')
+    """
+    text = f"{value:+.{digits}f}"
+    return f" {0:.{digits}f}" if float(text) == 0 else text
+
+
+def _unsigned(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}"
+
+
+def mean(
+    line: pd.Series,
+    name: str,
+    digits: int = 3,
+    *,
+    form: Callable[[float, int], str] = _unsigned,
+) -> Cell:
+    """Returns a mean with its standard deviation, if there is one.
+
+    Args:
+      line: with `name` and `name_std`.
+      name: of the measure.
+      digits: after the point.
+      form: of the mean.
+    """
+    value, std = line[name], line[f"{name}_std"]
+    if np.isnan(value):
+        return Cell()
+    spread = "" if np.isnan(std) else f"±{std:.{digits}f}"
+    return Cell(form(value, digits) + spread, float(value))
+
+
+def difference(line: pd.Series, name: str, digits: int = 3) -> Cell:
+    """Returns a mean difference with its interval, if there is one.
+
+    Args:
+      line: with `name_difference`, `name_low` and `name_high`.
+      name: of the measure.
+      digits: after the point.
+    """
+    value, low, high = (line[f"{name}_{x}"] for x in ("difference", "low", "high"))
+    if np.isnan(value):
+        return Cell()
+    ends = f" [{signed(low, digits)}, {signed(high, digits)}]"
+    text = signed(value, digits) + ("" if np.isnan(low) else ends)
+    return Cell(text, float(value))
+
+
+def p_cell(p_value: float) -> Cell:
+    """Returns a corrected p-value, marked where the claim is shown."""
+    if np.isnan(p_value):
+        return Cell()
+    return Cell(p_text(p_value), float(p_value), "shown" if shown(p_value) else "")
