@@ -1,5 +1,9 @@
 """Argument checks: what a public function says when it is called wrongly."""
 
+import functools
+import operator
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,51 +13,144 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from camri_jax._files import UsageError
+
+# jax-ml/jax#39103: right in 0.10.1 and from 0.11.0 on.
+WRONG_SUMS_VERSIONS = ("0.10.2",)
+# Empty: XLA's CPU backend leaves nothing to YNNPACK, and runs convolutions faster.
+WRONG_SUMS_CURE = "--xla_cpu_experimental_ynn_fusion_type="
+
+
+def wrong_sums() -> bool:
+    """Whether JAX on a CPU adds wrongly here: an affected jaxlib without its cure."""
+    return _is_affected() and not _is_cured(os.environ.get("XLA_FLAGS", ""))
+
+
+def cure_wrong_sums() -> None:
+    """Adds the cure to XLA_FLAGS where it is needed; call it before JAX starts.
+
+    What the user set stays as it is, also another value of the same flag.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _is_affected() and WRONG_SUMS_CURE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {WRONG_SUMS_CURE}".strip()
+
+
+def _is_affected() -> bool:
+    import jaxlib.version
+
+    return jaxlib.version.__version__ in WRONG_SUMS_VERSIONS
+
+
+def _is_cured(flags: str) -> bool:
+    values = [
+        flag.removeprefix(WRONG_SUMS_CURE)
+        for flag in flags.split()
+        if flag.startswith(WRONG_SUMS_CURE)
+    ]
+    return bool(values) and (values[-1] == "" or "-reduce" in values[-1].split(","))
+
+
+@functools.cache
+def warn_of_wrong_sums() -> None:
+    """Warns, once in a process, if JAX computes on a CPU that adds wrongly."""
+    if wrong_sums() and jax.default_backend() == "cpu":
+        warnings.warn(
+            "this jaxlib can add wrongly on a CPU (jax-ml/jax#39103): set the "
+            f"environment variable XLA_FLAGS={WRONG_SUMS_CURE} before JAX starts",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def array(name: str, value: Any) -> jax.Array:
+    """Returns `value` as an array, or raises unless it is of numbers.
+
+    64-bit integers that JAX would cut to 32 bits become -1 or the largest of 32 bits
+    instead: 2**32 + 1 is no class.
+    """
+    warn_of_wrong_sums()
+    if isinstance(value, jax.Array) or not is_known(value):
+        return jnp.asarray(value)
+    known = _numpy(name, value)
+    if known.dtype.kind in "iu" and not jax.config.jax_enable_x64:
+        limits, own = np.iinfo(np.int32), np.iinfo(known.dtype)
+        if own.max > np.iinfo(np.uint32).max:
+            known = known.clip(max(own.min, -1), limits.max).astype(np.int32)
+    return jnp.asarray(known)
+
+
+def _numpy(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, jax.Array):
+        # An explicit transfer, which a transfer guard lets pass.
+        return np.asarray(jax.device_get(value))
+    try:
+        known = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(_no_numbers(name, value)) from error
+    if known.dtype.kind in "OUSMm":
+        raise TypeError(_no_numbers(name, value))
+    return known
+
+
+def _holds_tracers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(
+        isinstance(entry, Tracer) or _holds_tracers(entry) for entry in value
+    )
+
+
+def _no_numbers(name: str, value: Any) -> str:
+    kind = type(value).__name__
+    return f"{name} must be a number or an array of numbers, got {kind}: {value!r:.80}"
+
 
 def floating(name: str, value: ArrayLike, *, ndim: int = 1) -> jax.Array:
     """Returns `value` as an array, or raises unless it is floating with enough axes."""
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating, got {array.dtype}{array.shape}")
-    if array.ndim < ndim or 0 in array.shape[array.ndim - ndim :]:
-        raise ValueError(
+    numbers = array(name, value)
+    if not jnp.issubdtype(numbers.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, got {numbers.dtype}{numbers.shape}")
+    if numbers.ndim < ndim or 0 in numbers.shape[numbers.ndim - ndim :]:
+        raise UsageError(
             f"{name} needs at least {ndim} axes, the last {ndim} not empty, "
-            f"got shape {array.shape}"
+            f"got shape {numbers.shape}"
         )
-    return array
+    return numbers
 
 
 def integer(name: str, value: Any, shape: Sequence[int] | None) -> jax.Array:
     """Returns `value` as an array, or raises unless integer and of `shape`."""
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integers, got {array.dtype}{array.shape}")
+    numbers = array(name, value)
+    if not jnp.issubdtype(numbers.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers, got {numbers.dtype}{numbers.shape}")
     if shape is not None:
-        same_shape(name, array, shape)
-    return array
-
-
-def boolean(name: str, value: ArrayLike, shape: Sequence[int]) -> jax.Array:
-    """Returns `value` as an array, or raises unless boolean and of `shape`."""
-    array = jnp.asarray(value)
-    if array.dtype != jnp.bool:
-        raise TypeError(f"{name} must be bool, got {array.dtype}{array.shape}")
-    same_shape(name, array, shape)
-    return array
+        same_shape(name, numbers, shape)
+    return numbers
 
 
 def real(
     name: str, value: ArrayLike, dtype: jnp.dtype, shape: Sequence[int] = ()
 ) -> jax.Array:
     """Returns a hyperparameter in the dtype of the computation, or raises."""
-    array = jnp.asarray(value)
+    numbers = array(name, value)
     if not (
-        jnp.issubdtype(array.dtype, jnp.floating)
-        or jnp.issubdtype(array.dtype, jnp.integer)
+        jnp.issubdtype(numbers.dtype, jnp.floating)
+        or jnp.issubdtype(numbers.dtype, jnp.integer)
     ):
-        raise TypeError(f"{name} must be real numbers, got {array.dtype}{array.shape}")
-    same_shape(name, array, shape)
-    return array.astype(dtype)
+        found = f"{numbers.dtype}{numbers.shape}"
+        raise TypeError(f"{name} must be real numbers, got {found}")
+    same_shape(name, numbers, shape)
+    return numbers.astype(dtype)
+
+
+def count(name: str, value: Any, *, least: int = 1) -> int:
+    """Returns a static number of things, or raises; NumPy's and JAX's will do."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least or isinstance(value, bool):
+        raise UsageError(f"{name} must be a number from {least}, got {value}")
+    return number
 
 
 def classes(labels: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
@@ -71,20 +168,27 @@ def class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
     return jnp.where(valid, labels, num_classes)
 
 
-def same_shape(name: str, array: jax.Array, shape: Sequence[int]) -> None:
-    """Raises unless `array` has this shape."""
-    if array.shape != tuple(shape):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
+def same_shape(name: str, numbers: jax.Array, shape: Sequence[int]) -> None:
+    """Raises unless `numbers` has this shape."""
+    if numbers.shape != tuple(shape):
+        raise UsageError(f"{name} must have shape {tuple(shape)}, got {numbers.shape}")
 
 
 def positive(name: str, value: ArrayLike) -> None:
-    """Raises if a value that is known, not traced, is not above 0."""
+    """Raises if a value that is known, not traced, is not above 0, or infinite."""
     _require(name, value, lambda known: known > 0, "above 0")
+    finite(name, value)
 
 
 def not_negative(name: str, value: ArrayLike) -> None:
-    """Raises if a value that is known, not traced, is below 0."""
+    """Raises if a value that is known, not traced, is below 0, or infinite."""
     _require(name, value, lambda known: known >= 0, "not below 0")
+    finite(name, value)
+
+
+def finite(name: str, value: ArrayLike) -> None:
+    """Raises if a value that is known, not traced, is infinite or NaN."""
+    _require(name, value, np.isfinite, "finite")
 
 
 def angle(name: str, value: ArrayLike) -> None:
@@ -93,14 +197,14 @@ def angle(name: str, value: ArrayLike) -> None:
     _require(name, value, lambda known: (known >= 0) & (known < 3.15), in_range)
 
 
-def ascending(name: str, value: ArrayLike) -> None:
-    """Raises if values that are known, not traced, fall somewhere."""
-    _require(name, value, lambda known: known[1:] >= known[:-1], "in ascending order")
+def share(name: str, value: ArrayLike) -> None:
+    """Raises if a value that is known, not traced, is not from 0 to 1."""
+    _require(name, value, lambda known: (known >= 0) & (known <= 1), "from 0 to 1")
 
 
 def is_known(value: Any) -> bool:
     """Whether `value` can be looked at now: inside `jit` and `vmap` it cannot."""
-    return not isinstance(value, Tracer)
+    return not isinstance(value, Tracer) and not _holds_tracers(value)
 
 
 def compute_dtype(*arrays: jax.Array) -> jnp.dtype:
@@ -110,11 +214,17 @@ def compute_dtype(*arrays: jax.Array) -> jnp.dtype:
 
 
 def _require(
-    name: str, value: ArrayLike, holds: Callable[[np.ndarray], Any], allowed: str
+    name: str, value: Any, holds: Callable[[np.ndarray], Any], allowed: str
 ) -> None:
-    # device_get is an explicit transfer, which a transfer guard lets pass.
-    if is_known(value) and not np.all(holds(np.asarray(jax.device_get(value)))):
-        raise ValueError(f"{name} must be {allowed}, got {value}")
+    if not is_known(value):
+        return
+    known = _numpy(name, value)
+    if known.dtype == bool:
+        raise TypeError(f"{name} must be real numbers, got bool{known.shape}")
+    kept = np.asarray(holds(known))
+    if not np.all(kept):
+        first = value if known.ndim == 0 else known[~kept][0]
+        raise UsageError(f"{name} must be {allowed}, got {first}")
 
 
 def unit_vectors(vectors: jax.Array, *, axis: int) -> jax.Array:

@@ -1,21 +1,20 @@
 """Counts and angles from which a trained classifier is judged."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax._angles import AngleStatistics, angle_statistics, true_angles
+from camri_jax._files import UsageError
 
-__all__ = [
-    "AngleStatistics",
-    "accuracy",
-    "angle_statistics",
-    "confusion_matrix",
-    "recall",
-    "threshold_curve",
-    "true_angles",
-]
+
+class AngleStatistics(NamedTuple):
+    """Mean and standard deviation `[num_classes]` of an angle in radians, per class."""
+
+    mean: jax.Array
+    std: jax.Array
 
 
 def confusion_matrix(
@@ -36,7 +35,7 @@ def confusion_matrix(
 
     Raises:
       TypeError: labels or predictions are not integers.
-      ValueError: the shapes differ.
+      UsageError: the shapes differ.
 
     Reference:
       Fig. 4 of Nishiyama et al., CAMRI Loss, 2022.
@@ -45,6 +44,7 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
+    num_classes = _arrays.count("num_classes", num_classes)
     labels = _arrays.class_or_none(_arrays.integer("labels", labels, None), num_classes)
     predictions = _arrays.integer("predictions", predictions, labels.shape)
     predictions = _arrays.class_or_none(predictions, num_classes)
@@ -64,7 +64,7 @@ def recall(confusion: ArrayLike) -> jax.Array:
       Recalls `[..., num_classes]`, float32; NaN for a class without examples.
 
     Raises:
-      ValueError: `confusion` is not square.
+      UsageError: `confusion` is not square.
 
     Reference:
       Section IV-A4 of Nishiyama et al., CAMRI Loss, 2022.
@@ -89,7 +89,7 @@ def accuracy(confusion: ArrayLike) -> jax.Array:
       Accuracies `[...]`, float32; NaN where nothing was counted.
 
     Raises:
-      ValueError: `confusion` is not square.
+      UsageError: `confusion` is not square.
 
     Reference:
       Section IV-A4 of Nishiyama et al., CAMRI Loss, 2022.
@@ -102,76 +102,98 @@ def accuracy(confusion: ArrayLike) -> jax.Array:
     return _share(hits, jnp.sum(confusion, axis=(-2, -1)))
 
 
-def threshold_curve(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    important_mask: ArrayLike,
-    constants: ArrayLike,
-    num_classes: int,
+def true_angles(
+    features: ArrayLike, prototypes: ArrayLike, labels: ArrayLike
 ) -> jax.Array:
-    r"""Confusion matrices as a constant is added to the important classes' logits.
+    r"""Angle between each feature vector and the prototype of its true class.
 
-    .. math:: p_n(c) = \arg\max_k \; z_{n,k} + c \, [k \text{ is important}]
+    .. math:: \theta = 2 \, \mathrm{atan2}(\|u - v\|, \|u + v\|)
 
-    An example's prediction changes once along the way, so one histogram of where it
-    does holds the whole curve.
+    for the vectors at unit length; unlike arccos it keeps small angles.
 
     Args:
-      logits: `[num_examples, num_classes]`, floating.
-      labels: `[num_examples]`, integers; an example with a label outside
-        0 .. num_classes - 1 is not counted.
-      important_mask: `[num_classes]`, bool; may be traced.
-      constants: `[num_constants]`, ascending; may be traced, and is then not checked.
-      num_classes: how many classes there are; static.
+      features: `[num_examples, num_features]`, floating.
+      prototypes: `[num_features, num_classes]`, floating: one column a class.
+      labels: `[num_examples]`, integers in 0 .. num_classes - 1.
 
     Returns:
-      Counts `[num_constants, num_classes, num_classes]`, true class first, int32.
+      Angles `[num_examples]` in radians, float32 or better; NaN for any other label.
 
     Raises:
       TypeError: an argument is of the wrong kind of number.
-      ValueError: the shapes do not fit, or the known constants do not ascend.
+      UsageError: the shapes do not fit.
 
     Reference:
-      Threshold tuning, section I-A of Nishiyama et al., CAMRI Loss, 2022.
+      Eq. 8 of Nishiyama et al., CAMRI Loss, 2022.
 
-    >>> threshold_curve(
-    ...     jnp.array([[1.0, 0.0]]), jnp.array([1]), jnp.array([False, True]),
-    ...     jnp.array([0.0, 2.0]), 2,
-    ... )[:, 1]
-    Array([[1, 0],
-           [0, 1]], dtype=int32)
+    >>> true_angles(jnp.array([[2.0, 2.0]]), jnp.eye(2), jnp.array([1])).round(4)
+    Array([0.7854], dtype=float32)
     """
-    logits = _arrays.floating("logits", logits, ndim=2)
-    logits = logits.astype(_arrays.compute_dtype(logits))
-    _arrays.same_shape("logits", logits, (logits.shape[0], num_classes))
-    labels = _arrays.integer("labels", labels, logits.shape[:1])
+    features = _arrays.floating("features", features, ndim=2)
+    prototypes = _arrays.floating("prototypes", prototypes, ndim=2)
+    num_features, num_classes = prototypes.shape
+    _arrays.same_shape("features", features, (features.shape[0], num_features))
+    labels = _arrays.integer("labels", labels, features.shape[:1])
     labels = _arrays.class_or_none(labels, num_classes)
-    mask = _arrays.boolean("important_mask", important_mask, (num_classes,))[None, :]
-    size = jnp.size(constants)
-    levels = _arrays.real("constants", constants, logits.dtype, (size,))
-    _arrays.ascending("constants", constants)
+    dtype = _arrays.compute_dtype(features, prototypes)
+    ours = _arrays.unit_vectors(features.astype(dtype), axis=-1)
+    theirs = _arrays.unit_vectors(prototypes.astype(dtype), axis=0).T
+    theirs = theirs.at[labels].get(mode="fill", fill_value=jnp.nan)
+    apart = jnp.linalg.norm(ours - theirs, axis=-1)
+    together = jnp.linalg.norm(ours + theirs, axis=-1)
+    return 2 * jnp.arctan2(apart, together)
 
-    ours, theirs = jnp.where(mask, logits, -jnp.inf), jnp.where(mask, -jnp.inf, logits)
-    important, other = jnp.argmax(ours, axis=-1), jnp.argmax(theirs, axis=-1)
-    gap = jnp.max(theirs, axis=-1) - jnp.max(ours, axis=-1)
-    # argmax gives a tie to the lower index.
-    first = jnp.where(
-        important < other,
-        jnp.searchsorted(levels, gap, side="left"),
-        jnp.searchsorted(levels, gap, side="right"),
-    )
-    changes = jnp.zeros((size, num_classes, num_classes), jnp.int32)
-    changes = changes.at[0, labels, other].add(1, mode="drop")
-    changes = changes.at[first, labels, other].add(-1, mode="drop")
-    changes = changes.at[first, labels, important].add(1, mode="drop")
-    return jnp.cumsum(changes, axis=0, dtype=jnp.int32)
+
+def angle_statistics(
+    features: ArrayLike, prototypes: ArrayLike, labels: ArrayLike
+) -> AngleStatistics:
+    r"""Mean and spread, per class, of the angle to the true class's prototype.
+
+    .. math::
+       \mu_k = \frac{1}{N_k} \sum_{n: t_n = k} \theta_n, \qquad
+       \sigma_k^2 = \frac{1}{N_k} \sum_{n: t_n = k} (\theta_n - \mu_k)^2
+
+    Args:
+      features: `[num_examples, num_features]`, floating.
+      prototypes: `[num_features, num_classes]`, floating: one column a class.
+      labels: `[num_examples]`, integers; an example with a label outside
+        0 .. num_classes - 1 is not counted.
+
+    Returns:
+      `AngleStatistics(mean, std)`, each `[num_classes]` in radians, float32 or better;
+      NaN for a class without examples.
+
+    Raises:
+      TypeError: an argument is of the wrong kind of number.
+      UsageError: the shapes do not fit.
+
+    Reference:
+      Table II of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> features = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    >>> angle_statistics(features, jnp.eye(2), jnp.array([0, 0])).std.round(4)
+    Array([0.3927,    nan], dtype=float32)
+    """
+    angles = true_angles(features, prototypes, labels)
+    num_classes = jnp.shape(prototypes)[1]
+    labels = _arrays.integer("labels", labels, angles.shape)
+    labels = _arrays.class_or_none(labels, num_classes)
+
+    def mean(values: jax.Array) -> jax.Array:
+        counted = jnp.where(labels < num_classes, values, 0)
+        totals = jnp.zeros(num_classes, values.dtype)
+        return totals.at[labels].add(counted, mode="drop") / counts
+
+    counts = jnp.zeros(num_classes, angles.dtype).at[labels].add(1, mode="drop")
+    means = mean(angles)
+    return AngleStatistics(means, jnp.sqrt(mean((angles - means[labels]) ** 2)))
 
 
 def _square(confusion: ArrayLike) -> jax.Array:
-    array = jnp.asarray(confusion)
-    if array.ndim < 2 or array.shape[-1] != array.shape[-2]:
-        raise ValueError(f"confusion must be square, got shape {array.shape}")
-    return array
+    counts = _arrays.array("confusion", confusion)
+    if counts.ndim < 2 or counts.shape[-1] != counts.shape[-2]:
+        raise UsageError(f"confusion must be square, got shape {counts.shape}")
+    return counts
 
 
 def _share(part: jax.Array, whole: jax.Array) -> jax.Array:

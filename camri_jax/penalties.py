@@ -9,7 +9,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
+from camri_jax._files import UsageError
 
+_FLOAT32 = jnp.dtype(jnp.float32)
 Important = int | Sequence[int] | np.ndarray | jax.Array
 
 
@@ -31,7 +33,7 @@ def margin_vector(
 
     Raises:
       TypeError: `important` is not of integers.
-      ValueError: a class is out of range, missing or named twice, or a known margin is
+      UsageError: a class is out of range, missing or named twice, or a known margin is
         out of range.
 
     Reference:
@@ -63,7 +65,7 @@ def class_weights(
 
     Raises:
       TypeError: `important` is not of integers.
-      ValueError: a class is out of range, missing or named twice, or a known weight is
+      UsageError: a class is out of range, missing or named twice, or a known weight is
         below 0.
 
     Reference:
@@ -87,14 +89,15 @@ def cost_matrix(num_classes: int, important: Important, cost: ArrayLike) -> jax.
     Args:
       num_classes: how many classes there are; static.
       important: an index or several; may be traced, and is then not checked.
-      cost: number, not below 0; may be traced.
+      cost: not below 0: a number, or one for each important class, of which the larger
+        holds between two of them; may be traced.
 
     Returns:
       Costs `[num_classes, num_classes]`, float32, symmetric.
 
     Raises:
       TypeError: `important` is not of integers.
-      ValueError: a class is out of range, missing or named twice, or a known cost is
+      UsageError: a class is out of range, missing or named twice, or a known cost is
         below 0.
 
     Reference:
@@ -106,19 +109,118 @@ def cost_matrix(num_classes: int, important: Important, cost: ArrayLike) -> jax.
            [1., 2., 0.]], dtype=float32)
     """
     _arrays.not_negative("cost", cost)
-    cost = _arrays.real("cost", cost, jnp.dtype(jnp.float32))
-    classes = _checked_important(num_classes, important)
+    num_classes, classes, cost = _checked("cost", num_classes, important, cost)
     return _costs(num_classes, classes, cost)
+
+
+def offset_vector(
+    num_classes: int, important: Important, offset: ArrayLike
+) -> jax.Array:
+    r"""Offsets of logits, or margins on cosines: 0 but for the important classes.
+
+    .. math:: b_\kappa = b, \qquad b_k = 0
+
+    Args:
+      num_classes: how many classes there are; static.
+      important: an index or several; may be traced, and is then not checked.
+      offset: of either sign: a number, or one for each important class; may be traced.
+
+    Returns:
+      Offsets `[num_classes]`, float32.
+
+    Raises:
+      TypeError: `important` is not of integers.
+      UsageError: a class is out of range, missing or named twice, or a known offset is
+        not finite.
+
+    Reference:
+      For `camri_jax.losses.logit_adjusted_cross_entropy` and `class_sensitive_cosface`.
+
+    >>> offset_vector(3, 1, -0.5)
+    Array([ 0. , -0.5,  0. ], dtype=float32)
+    """
+    _arrays.finite("offset", offset)
+    return _spread("offset", num_classes, important, offset, 0.0)
+
+
+def ldam_margins(class_counts: ArrayLike, margin: ArrayLike) -> jax.Array:
+    r"""Margins on cosines for LDAM: the rarer a class, the larger.
+
+    .. math:: m_k = \mu \left( \min_l n_l / n_k \right)^{1/4}
+
+    Args:
+      class_counts: `[num_classes]`, training examples of each class, above 0; may be
+        traced.
+      margin: the rarest class's, not below 0; may be traced.
+
+    Returns:
+      Margins `[num_classes]`, float32.
+
+    Raises:
+      TypeError: an argument is not of real numbers.
+      UsageError: a shape or a known value is out of what is allowed.
+
+    Reference:
+      Section 3.2 of Cao et al., Label-Distribution-Aware Margin Loss, 2019.
+
+    >>> ldam_margins(jnp.array([16, 1]), 0.5)
+    Array([0.25, 0.5 ], dtype=float32)
+    """
+    _arrays.positive("class_counts", class_counts)
+    _arrays.not_negative("margin", margin)
+    counts = _arrays.real(
+        "class_counts", class_counts, _FLOAT32, np.shape(class_counts)
+    )
+    margin = _arrays.real("margin", margin, _FLOAT32)
+    return margin * (jnp.min(counts) / counts) ** 0.25
+
+
+def class_balanced_weights(class_counts: ArrayLike, beta: float) -> jax.Array:
+    r"""Class weights by the effective number of examples, of mean 1.
+
+    .. math:: w_k \propto \frac{1 - \beta}{1 - \beta^{n_k}}, \qquad \sum_k w_k = K
+
+    Args:
+      class_counts: `[num_classes]`, training examples of each class, above 0; known,
+        not traced.
+      beta: from 0, where all weights are 1, to below 1, where they become
+        proportional to 1 / n_k; known, not traced.
+
+    Returns:
+      Weights `[num_classes]`, float32.
+
+    Raises:
+      UsageError: a count is not above 0, or beta out of range.
+
+    Reference:
+      Eq. 10 of Cui et al., Class-Balanced Loss, 2019, normalised as in its section 4.
+
+    >>> class_balanced_weights([1, 2], 0.5)
+    Array([1.2, 0.8], dtype=float32)
+    """
+    _arrays.positive("class_counts", class_counts)
+    if not 0 <= beta < 1:
+        raise UsageError(f"beta must be from 0 to below 1, got {beta}")
+    counts = np.asarray(class_counts, np.float64)
+    # Of 1 - 0.9999 float32 keeps three digits.
+    with np.errstate(divide="ignore"):
+        weights = 1 / -np.expm1(counts * np.log(np.float64(beta)))
+    return jnp.asarray(weights / weights.mean(), jnp.float32)
 
 
 def _spread(
     name: str, num_classes: int, important: Important, value: ArrayLike, rest: float
 ) -> jax.Array:
-    classes = _checked_important(num_classes, important)
-    value = jnp.asarray(value)
-    shape = classes.shape if value.ndim else ()
-    value = _arrays.real(name, value, jnp.dtype(jnp.float32), shape)
+    num_classes, classes, value = _checked(name, num_classes, important, value)
     return _filled(num_classes, rest, classes, value)
+
+
+def _checked(name: str, num_classes: int, important: Important, value: ArrayLike):
+    """Returns how many classes, the important ones, and one value or one for each."""
+    num_classes = _arrays.count("num_classes", num_classes)
+    classes = _checked_important(num_classes, important)
+    shape = classes.shape if np.ndim(value) else ()
+    return num_classes, classes, _arrays.real(name, value, _FLOAT32, shape)
 
 
 # Compiled whole: op by op, each operation is compiled at its first use, which takes
@@ -132,22 +234,22 @@ def _filled(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _costs(num_classes: int, classes: jax.Array, cost: jax.Array) -> jax.Array:
-    is_important = jnp.zeros(num_classes, bool).at[classes].set(True)
-    either = is_important[:, None] | is_important[None, :]
-    return jnp.where(either, cost, 1) * (1 - jnp.eye(num_classes))
+    own = jnp.full(num_classes, -jnp.inf).at[classes].set(cost)
+    larger = jnp.maximum(own[:, None], own[None, :])
+    return jnp.where(larger < 0, 1, larger) * (1 - jnp.eye(num_classes))
 
 
 def _checked_important(num_classes: int, important: Important) -> jax.Array:
     """Returns the important classes as indices `[count]`."""
     if np.ndim(important) > 1 or np.size(important) == 0:
-        raise ValueError(f"important must be one class or several, got {important}")
+        raise UsageError(f"important must be one class or several, got {important}")
     classes = jnp.atleast_1d(_arrays.integer("important", important, None))
     if _arrays.is_known(classes):
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= num_classes:
-            raise ValueError(
+            raise UsageError(
                 f"important must be in 0 .. {num_classes - 1}, got {important}"
             )
         if len(set(known.tolist())) < len(known):
-            raise ValueError(f"important must not repeat a class, got {important}")
+            raise UsageError(f"important must not repeat a class, got {important}")
     return classes

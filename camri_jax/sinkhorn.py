@@ -7,14 +7,15 @@ matmul for the whole batch, with memory of batch x classes. Past that the same
 iteration runs on logarithms, each half-step an exact log-sum-exp.
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax._sinkhorn import iterate, kernel_of, map_rows, matmul
 
 # exp of it is 0 at any epsilon.
 _NOTHING = -1e20
@@ -62,8 +63,9 @@ def sinkhorn(
     The gradient of `cost` is that of the optimum (envelope theorem): `a f`, `b g`, `T`
     and `sum T (log T - 1)` with respect to `log_a`, `log_b`, `cost_matrix` and
     `epsilon`. As f is known but for a constant, only changes that leave the totals of
-    a and b equal have a meaning: a log-softmax makes no others. A second derivative
-    raises.
+    a and b equal have a meaning: a log-softmax makes no others. Second derivatives go
+    forward through the iteration: `jax.hessian` is right where the error is small;
+    reverse over reverse raises.
 
     Under `vmap` over costs or epsilons every pass runs for as long as one member of
     the batch needs it: keep those above and below a ratio of 60 apart.
@@ -81,7 +83,7 @@ def sinkhorn(
 
     Raises:
       TypeError: an argument is not of real numbers.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
       Eq. 4-6 of Nishiyama et al., CAMRI Loss, 2022; Cuturi, Sinkhorn Distances, 2013.
@@ -96,13 +98,11 @@ def sinkhorn(
     _arrays.same_shape("log_b", log_b, (*log_a.shape[:-1], log_b.shape[-1]))
     dtype = _arrays.compute_dtype(log_a, log_b)
     shape = (log_a.shape[-1], log_b.shape[-1])
+    _arrays.finite("cost_matrix", cost_matrix)
     cost_matrix = _arrays.real("cost_matrix", cost_matrix, dtype, shape)
     _arrays.positive("epsilon", epsilon)
     epsilon = _arrays.real("epsilon", epsilon, dtype)
-    if not isinstance(max_iterations, int) or max_iterations < 1:
-        raise ValueError(
-            f"max_iterations must be a number from 1, got {max_iterations}"
-        )
+    max_iterations = _arrays.count("max_iterations", max_iterations)
     _arrays.not_negative("tolerance", tolerance)
     result = _solve(
         log_a.astype(dtype).reshape(-1, shape[0]),
@@ -135,7 +135,7 @@ def transport_plan(
       Plans `[..., n, m]`.
 
     Raises:
-      ValueError: the shapes do not fit.
+      UsageError: the shapes do not fit.
 
     Reference:
       Eq. 6 of Nishiyama et al., CAMRI Loss, 2022.
@@ -161,7 +161,7 @@ def _iterated(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     log_total = jax.nn.logsumexp(log_a, axis=1, keepdims=True)
     log_other = jax.nn.logsumexp(log_b, axis=1, keepdims=True)
     log_rows, log_columns = log_a - log_total, log_b - log_other
-    state = iterate(
+    state = _iterate(
         log_rows, log_columns, cost_matrix, epsilon, max_iterations, tolerance
     )
     # No mass, no potential: -inf, but one that sums and products survive.
@@ -202,12 +202,12 @@ _solve = jax.jit(_optimum, static_argnums=(4, 5))
 
 def _weighted_plan(result, cost_matrix, epsilon, weights):
     """Returns the weighted sums of the plans `[n, m]` and of `sum T (log T - 1)`."""
-    f, g, kernel = result.f, result.g, kernel_of(cost_matrix, epsilon)
+    f, g, kernel = result.f, result.g, _kernel_of(cost_matrix, epsilon)
 
     def by_matmul() -> tuple[jax.Array, jax.Array]:
         rows = jnp.exp((f - kernel.row_shift[None, :]) / epsilon)
         columns = jnp.exp((g - kernel.column_shift[None, :]) / epsilon)
-        plan = matmul((weights[:, None] * rows).T, columns) * kernel.values
+        plan = _matmul((weights[:, None] * rows).T, columns) * kernel.values
         entropies = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
         return plan, entropies / epsilon
 
@@ -218,7 +218,159 @@ def _weighted_plan(result, cost_matrix, epsilon, weights):
             plan = weights[:, None] * jnp.exp(log_plan)
             return jnp.sum(plan, axis=0), jnp.sum(plan * (log_plan - 1))
 
-        plan, entropies = map_rows(of_row, (f.T, cost_matrix), g.size)
+        plan, entropies = _map_rows(of_row, (f.T, cost_matrix), g.size)
         return plan, jnp.sum(entropies)
 
     return jax.lax.cond(kernel.exact, by_matmul, by_sum)
+
+
+# The two loops: on scalings by matmul, and on their logarithms.
+
+
+class _State(NamedTuple):
+    """Scalings of the rows, of the columns, the columns' next, and what is missing."""
+
+    u: jax.Array
+    v: jax.Array
+    next_v: jax.Array
+    error: jax.Array  # [batch]
+    iterations: jax.Array
+
+
+class _Kernel(NamedTuple):
+    """`exp(-C / epsilon)` with its rows and columns brought to a maximum of 1."""
+
+    values: jax.Array
+    row_shift: jax.Array
+    column_shift: jax.Array
+    epsilon: jax.Array
+    exact: jax.Array  # whether epsilon is the one asked for
+
+
+def _kernel_of(cost_matrix: jax.Array, epsilon: jax.Array) -> _Kernel:
+    """Returns the kernel at epsilon, or at the smallest that the type has room for."""
+    rows = jnp.min(cost_matrix, axis=1)
+    rest = cost_matrix - rows[:, None]
+    columns = jnp.min(rest, axis=0)
+    rest = rest - columns[None, :]
+    # u and v span this range twice, and small masses times K must not vanish from a
+    # sum: two thirds of the exponents of the type, 59 in float32, leave room for both.
+    widest = -0.68 * jnp.log(jnp.finfo(rest.dtype).tiny)
+    smallest = jnp.max(rest) / widest
+    safe = epsilon >= smallest
+    used = jnp.where(safe, epsilon, smallest)
+    return _Kernel(jnp.exp(-rest / used), rows, columns, used, safe)
+
+
+def _alternate(
+    to_u: Callable[[jax.Array], jax.Array],
+    to_v: Callable[[jax.Array], jax.Array],
+    violation: Callable[[jax.Array, jax.Array], jax.Array],
+    state: _State,
+    enough: jax.Array | float,
+    limit: jax.Array | int,
+) -> _State:
+    """Adjusts rows and columns in turn until every error is small enough."""
+
+    def unfinished(state: _State) -> jax.Array:
+        # NaN is finished: it must not keep, nor stop, the others of the batch.
+        return (state.iterations < limit) & jnp.any(state.error > enough)
+
+    def adjust(state: _State) -> _State:
+        v = state.next_v
+        u = to_u(v)
+        next_v = to_v(u)
+        return _State(u, v, next_v, violation(v, next_v), state.iterations + 1)
+
+    return jax.lax.while_loop(unfinished, adjust, state)
+
+
+def _iterate(
+    log_a: jax.Array,
+    log_b: jax.Array,
+    cost_matrix: jax.Array,
+    epsilon: jax.Array,
+    max_iterations: int,
+    tolerance: float,
+) -> _State:
+    """Returns epsilon times log u and log v, for marginals that add to 1."""
+    kernel = _kernel_of(cost_matrix, epsilon)
+    state = _by_matmul(log_a, log_b, kernel, max_iterations, tolerance)
+    # A start found at a far larger epsilon has lost the digits that count at this one:
+    # costs of 1e9 that forbid a move.
+    near = kernel.epsilon <= 1e4 * epsilon
+    state = jax.tree.map(lambda x: jnp.where(near, x, jnp.zeros_like(x)), state)
+    # Only a loop that starts unfinished runs, so the exact form costs nothing where the
+    # matmul was enough; under vmap a cond would run both.
+    state = state._replace(error=jnp.where(kernel.exact, state.error, jnp.inf))
+
+    def to_u(v: jax.Array) -> jax.Array:
+        return _soft_minimum(v + epsilon * log_b, cost_matrix, epsilon)
+
+    def to_v(u: jax.Array) -> jax.Array:
+        return _soft_minimum(u + epsilon * log_a, cost_matrix.T, epsilon)
+
+    def violation(v: jax.Array, next_v: jax.Array) -> jax.Array:
+        off = jnp.exp(log_b) * jnp.abs(jnp.expm1((v - next_v) / epsilon))
+        return jnp.sum(jnp.where(log_b > -jnp.inf, off, 0), axis=1)
+
+    return _alternate(to_u, to_v, violation, state, tolerance, max_iterations)
+
+
+def _soft_minimum(
+    potentials: jax.Array, cost_matrix: jax.Array, epsilon: jax.Array
+) -> jax.Array:
+    """Returns -epsilon log sum_j exp((potentials_j - C_ij) / epsilon) `[batch, n]`."""
+
+    def of_row(costs: jax.Array) -> jax.Array:
+        return jax.nn.logsumexp((potentials - costs[None, :]) / epsilon, axis=1)
+
+    return -epsilon * _map_rows(of_row, cost_matrix, potentials.size).T
+
+
+def _map_rows(of_row: Callable[[Any], Any], rows: Any, num_terms: int) -> Any:
+    """Maps over rows, as many at once as keep `num_terms` for each within a MiB."""
+    return jax.lax.map(of_row, rows, batch_size=max(1, 2**18 // num_terms))
+
+
+def _by_matmul(
+    log_a: jax.Array,
+    log_b: jax.Array,
+    kernel: _Kernel,
+    max_iterations: int,
+    tolerance: float,
+) -> _State:
+    """Iterates at the kernel's epsilon, from the start; see `_iterate`."""
+    a, b = jnp.exp(log_a), jnp.exp(log_b)
+
+    def to_u(v: jax.Array) -> jax.Array:
+        return 1 / _matmul(b * v, kernel.values.T)
+
+    def to_v(u: jax.Array) -> jax.Array:
+        return 1 / _matmul(a * u, kernel.values)
+
+    def violation(v: jax.Array, next_v: jax.Array) -> jax.Array:
+        return jnp.sum(b * jnp.abs(v / next_v - 1), axis=1)
+
+    ones = jnp.ones_like(b)
+    error = jnp.full_like(b[:, 0], jnp.inf)
+    state = _State(jnp.ones_like(a), ones, ones, error, jnp.int32(0))
+    # A larger epsilon than asked for only finds a start: half the way will do.
+    enough = jnp.where(kernel.exact, tolerance, math.sqrt(tolerance))
+    limit = jnp.where(kernel.exact, max_iterations, max_iterations // 2)
+    state = _alternate(to_u, to_v, violation, state, enough, limit)
+
+    def in_cost(scaling: jax.Array, shift: jax.Array) -> jax.Array:
+        return kernel.epsilon * jnp.log(scaling) + shift[None, :]
+
+    return state._replace(
+        u=in_cost(state.u, kernel.row_shift),
+        v=in_cost(state.v, kernel.column_shift),
+        next_v=in_cost(state.next_v, kernel.column_shift),
+    )
+
+
+def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns the product with every digit of the type."""
+    # Faster, coarser products would be the error that the iteration cannot get below.
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -1,10 +1,17 @@
-"""Losses on the angle between a feature vector and its class's prototype (eq. 7-13)."""
+"""Losses on the angle between a feature vector and its class's prototype (eq. 7-13).
+
+One family, `cos(m1 theta + m2) - m3` on the true class, and its members by name.
+"""
+
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from camri_jax import _arrays
+from camri_jax import _arrays, penalties
+from camri_jax._files import UsageError
 from camri_jax.losses._softmax import (
     checked_scores,
     is_class,
@@ -14,6 +21,17 @@ from camri_jax.losses._softmax import (
     softplus,
 )
 
+# Half precision rounds a cosine of 1 up to 1.008; logits go far beyond.
+_LARGEST_COSINE = 1.01
+
+
+class _Margins(NamedTuple):
+    """What widens the true class's angle: a number or one a class; None is neutral."""
+
+    angle: jax.Array | None = None
+    multiplier: jax.Array | None = None
+    cosine: jax.Array | None = None
+
 
 def angular_margin_logits(
     cosines: ArrayLike,
@@ -22,31 +40,45 @@ def angular_margin_logits(
     margins: ArrayLike,
     scale: ArrayLike,
     monotone: bool = False,
+    multipliers: ArrayLike | None = None,
+    cosine_margins: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Logits whose true class has its angle widened by that class's margin.
+    r"""Logits whose true class has its angle widened by that class's margins.
 
-    .. math:: z_t = s \cos(\theta_t + m_t), \qquad z_k = s \cos\theta_k
+    .. math::
+       z_t = s \left( \cos(m^\times_t \theta_t + m_t) - m^{\cos}_t \right), \qquad
+       z_k = s \cos\theta_k
 
-    Past `theta + m = pi` the cosine rises again, and with it the logit of an example
-    that could not be more wrong: that is the paper's definition. `monotone` puts
-    `cos(theta) - m sin(m)` there, which goes on falling.
+    Past an angle of pi the cosine rises again, and with it the logit of an example
+    that could not be more wrong: that is CAMRI's definition. `monotone` goes on
+    falling there, as the papers do that mind it: `cos(theta) - m sin(m)` for a class
+    whose multiplier is 1 (ArcFace), `(-1)^n cos(angle) - 2 n` with n the whole part of
+    angle / pi for any other (SphereFace).
+
+    A margin below 0 is a bonus: a smaller loss for a class that matters less. Margins
+    on the cosine may be negative and multipliers below 1; an angle may not, since
+    `cos(theta + m)` would then fall as theta goes to 0.
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1].
+      cosines: `[..., num_classes]`, in [-1, 1]; a row with a value beyond 1.01, logits
+        perhaps, becomes NaN inside `jit` and raises outside.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other makes a row of NaN.
       margins: `[num_classes]`, radians from 0 to pi; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
       monotone: whether to leave the paper's formula past pi.
+      multipliers: `[num_classes]`, above 0; may be traced. None is 1 for every class.
+      cosine_margins: `[num_classes]`, of either sign; may be traced. None is 0.
 
     Returns:
       Logits `[..., num_classes]`, float32 or better.
 
     Raises:
       TypeError: cosines are not floating or labels not integer.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      The exponents of eq. 13 of Nishiyama et al., CAMRI Loss, 2022.
+      The exponents of eq. 13 of Nishiyama et al., CAMRI Loss, 2022; eq. 4 of Deng et
+      al., ArcFace, 2019, by class.
 
     >>> angular_margin_logits(
     ...     jnp.array([1.0, 0.5]), 0, margins=jnp.array([jnp.pi / 3, 0]), scale=8
@@ -54,8 +86,8 @@ def angular_margin_logits(
     Array([4., 4.], dtype=float32)
     """
     cosines, labels, valid, scale = _checked(cosines, labels, scale)
-    margins = _class_margins(margins, cosines)
-    drop = _cosine_drop(pick(cosines, labels), labels, margins, monotone)
+    by_class = _by_class(cosines, margins, multipliers, cosine_margins)
+    drop = _drop(pick(cosines, labels), labels, by_class, monotone)
     true_class = is_class(labels, cosines.shape[-1])
     widened = cosines - jnp.where(true_class, drop[..., None], 0)
     return nan_unless(valid[..., None], scale * widened)
@@ -67,7 +99,7 @@ def l2_softmax(cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike) -> ja
     .. math:: L = -\log \frac{e^{s \cos\theta_t}}{\sum_k e^{s \cos\theta_k}}
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1].
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       scale: number above 0, the inverse temperature; may be traced.
 
@@ -76,7 +108,7 @@ def l2_softmax(cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike) -> ja
 
     Raises:
       TypeError: cosines are not floating or labels not integer.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
       Eq. 11 of Nishiyama et al., CAMRI Loss, 2022.
@@ -84,8 +116,7 @@ def l2_softmax(cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike) -> ja
     >>> l2_softmax(jnp.array([0.5, 0.5]), 0, scale=16)
     Array(0.6931472, dtype=float32)
     """
-    cosines, labels, valid, scale = _checked(cosines, labels, scale)
-    return nan_unless(valid, softplus(log_odds_against(scale * cosines, labels)))
+    return _margin_loss(cosines, labels, scale, _Margins())
 
 
 def arcface(
@@ -103,7 +134,7 @@ def arcface(
                       {e^{s \cos(\theta_t + m)} + \sum_{k \ne t} e^{s \cos\theta_k}}
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1].
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       margin: number of radians from 0 to pi; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
@@ -114,18 +145,18 @@ def arcface(
 
     Raises:
       TypeError: cosines are not floating or labels not integer.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 7 and 12 of Nishiyama et al., CAMRI Loss, 2022.
+      Eq. 7 and 12 of Nishiyama et al., CAMRI Loss, 2022; eq. 3 of Deng et al.,
+      ArcFace, 2019.
 
     >>> arcface(jnp.array([1.0, 0.5]), 0, margin=jnp.pi / 3, scale=16).round(5)
     Array(0.69315, dtype=float32)
     """
-    cosines, labels, valid, scale = _checked(cosines, labels, scale)
     _arrays.angle("margin", margin)
-    margin = _arrays.real("margin", margin, cosines.dtype)
-    return nan_unless(valid, _margin_loss(cosines, labels, margin, scale, monotone))
+    margins = _Margins(angle=_number("margin", margin, cosines))
+    return _margin_loss(cosines, labels, scale, margins, monotone)
 
 
 def camri(
@@ -143,10 +174,11 @@ def camri(
                       {e^{s \cos(\theta_t + m_t)} + \sum_{k \ne t} e^{s \cos\theta_k}}
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1].
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       margins: `[num_classes]`, radians from 0 to pi; may be traced. The paper's are 0
-        but for the important class: see `camri_jax.penalties.margin_vector`.
+        but for the important class: see `camri_jax.penalties.margin_vector`, which
+        also takes several classes, each with a margin of its own.
       scale: number above 0, the inverse temperature; may be traced.
       monotone: as in `angular_margin_logits`.
 
@@ -155,7 +187,7 @@ def camri(
 
     Raises:
       TypeError: cosines are not floating or labels not integer.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
       Eq. 13 of Nishiyama et al., CAMRI Loss, 2022.
@@ -166,49 +198,309 @@ def camri(
     ... ).round(5)
     Array([0.69315, 0.69315], dtype=float32)
     """
-    cosines, labels, valid, scale = _checked(cosines, labels, scale)
-    margins = _class_margins(margins, cosines)
-    return nan_unless(valid, _margin_loss(cosines, labels, margins, scale, monotone))
+    return _margin_loss(cosines, labels, scale, _by_class(cosines, margins), monotone)
+
+
+def cosface(
+    cosines: ArrayLike, labels: ArrayLike, *, margin: ArrayLike, scale: ArrayLike
+) -> jax.Array:
+    r"""CosFace: the same margin on the cosine for every class.
+
+    .. math::
+       L = -\log \frac{e^{s (\cos\theta_t - m)}}
+                      {e^{s (\cos\theta_t - m)} + \sum_{k \ne t} e^{s \cos\theta_k}}
+
+    Args:
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
+      labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
+      margin: number, of either sign; may be traced.
+      scale: number above 0, the inverse temperature; may be traced.
+
+    Returns:
+      Losses `[...]`, float32 or better.
+
+    Raises:
+      TypeError: cosines are not floating or labels not integer.
+      UsageError: a shape or a known value is out of what is allowed.
+
+    Reference:
+      Eq. 4 of Wang et al., CosFace, 2018.
+
+    >>> cosface(jnp.array([1.0, 0.5]), 0, margin=0.5, scale=16).round(5)
+    Array(0.69315, dtype=float32)
+    """
+    _arrays.finite("margin", margin)
+    margins = _Margins(cosine=_number("margin", margin, cosines))
+    return _margin_loss(cosines, labels, scale, margins)
+
+
+def class_sensitive_cosface(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    cosine_margins: ArrayLike,
+    scale: ArrayLike,
+) -> jax.Array:
+    r"""CAMRI's idea on the cosine: a margin for the important classes alone.
+
+    .. math::
+       L = -\log \frac{e^{s (\cos\theta_t - m_t)}}
+                      {e^{s (\cos\theta_t - m_t)} + \sum_{k \ne t} e^{s \cos\theta_k}}
+
+    At the optimum this is a threshold moved by `s m`: adding a number to the important
+    class's logit after training, training with a margin on its cosine, and logit
+    adjustment (`logit_adjusted_cross_entropy`) differ in what they learn on the way.
+
+    Args:
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
+      labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
+      cosine_margins: `[num_classes]`, of either sign; may be traced. See
+        `camri_jax.penalties.offset_vector`.
+      scale: number above 0, the inverse temperature; may be traced.
+
+    Returns:
+      Losses `[...]`, float32 or better.
+
+    Raises:
+      TypeError: cosines are not floating or labels not integer.
+      UsageError: a shape or a known value is out of what is allowed.
+
+    Reference:
+      Eq. 4 of Wang et al., CosFace, 2018, with a margin by class as in eq. 13 of
+      Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> cosines = jnp.array([[1.0, 0.5], [0.5, 0.5]])
+    >>> class_sensitive_cosface(
+    ...     cosines, jnp.array([0, 1]), cosine_margins=jnp.array([0.5, 0]), scale=16
+    ... ).round(5)
+    Array([0.69315, 0.69315], dtype=float32)
+    """
+    margins = _by_class(cosines, cosine_margins=cosine_margins)
+    return _margin_loss(cosines, labels, scale, margins)
+
+
+def ldam(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    class_counts: ArrayLike,
+    margin: ArrayLike,
+    scale: ArrayLike,
+) -> jax.Array:
+    r"""LDAM on normalised features: the rarer a class, the larger its cosine margin.
+
+    .. math::
+       L = -\log \frac{e^{s (\cos\theta_t - m_t)}}
+                      {e^{s (\cos\theta_t - m_t)} + \sum_{k \ne t} e^{s \cos\theta_k}},
+       \qquad m_k = \mu \left( \min_l n_l / n_k \right)^{1/4}
+
+    Args:
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
+      labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
+      class_counts: `[num_classes]`, training examples of each class, above 0.
+      margin: the rarest class's margin, not below 0; may be traced.
+      scale: number above 0, the inverse temperature; may be traced.
+
+    Returns:
+      Losses `[...]`, float32 or better.
+
+    Raises:
+      TypeError: cosines are not floating or labels not integer.
+      UsageError: a shape or a known value is out of what is allowed.
+
+    Reference:
+      The loss of section 3.2 of Cao et al., Label-Distribution-Aware Margin Loss, 2019.
+
+    >>> ldam(
+    ...     jnp.array([1.0, 0.5]), 0, class_counts=jnp.array([10, 90]), margin=0.5,
+    ...     scale=16,
+    ... ).round(5)
+    Array(0.69315, dtype=float32)
+    """
+    margins = penalties.ldam_margins(class_counts, margin)
+    return class_sensitive_cosface(cosines, labels, cosine_margins=margins, scale=scale)
+
+
+def sphereface(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: ArrayLike,
+    scale: ArrayLike,
+    monotone: bool = True,
+) -> jax.Array:
+    r"""SphereFace with features at one length: every true angle is multiplied.
+
+    .. math::
+       L = -\log \frac{e^{s \psi(\theta_t)}}
+                      {e^{s \psi(\theta_t)} + \sum_{k \ne t} e^{s \cos\theta_k}},
+       \qquad \psi(\theta) = (-1)^n \cos(m \theta) - 2 n, \quad
+       n = \lfloor m \theta / \pi \rfloor
+
+    Args:
+      cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
+      labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
+      margin: the factor, a number above 0 and 1 without a margin; may be traced.
+      scale: number above 0, the inverse temperature; may be traced.
+      monotone: False for `cos(m theta)` also where it rises again.
+
+    Returns:
+      Losses `[...]`, float32 or better.
+
+    Raises:
+      TypeError: cosines are not floating or labels not integer.
+      UsageError: a shape or a known value is out of what is allowed.
+
+    Reference:
+      Eq. 7 of Liu et al., SphereFace, 2017, whose lengths of features are s here.
+
+    >>> sphereface(jnp.array([0.5, -0.5]), 0, margin=2, scale=16).round(5)
+    Array(0.69315, dtype=float32)
+    """
+    _arrays.positive("margin", margin)
+    margins = _Margins(multiplier=_number("margin", margin, cosines))
+    return _margin_loss(cosines, labels, scale, margins, monotone)
+
+
+def suggested_scale(num_classes: int) -> float:
+    r"""The scale at which a cosine softmax of so many classes spans its whole range.
+
+    .. math:: s = \sqrt{2} \, \ln(K - 1)
+
+    Small for few classes (3.1 for ten), where larger ones train as well.
+
+    Args:
+      num_classes: K, at least 3.
+
+    Returns:
+      The scale.
+
+    Raises:
+      UsageError: `num_classes` is below 3.
+
+    Reference:
+      Fixed AdaCos, section 4.1 of Zhang et al., AdaCos, 2019.
+
+    >>> round(suggested_scale(1000), 2)
+    9.77
+    """
+    num_classes = _arrays.count("num_classes", num_classes, least=3)
+    return math.sqrt(2) * math.log(num_classes - 1)
 
 
 def _checked(cosines: ArrayLike, labels: ArrayLike, scale: ArrayLike):
+    """Returns cosines, labels, which rows are valid, and the scale."""
     cosines, labels, valid = checked_scores("cosines", cosines, labels)
+    beyond = jnp.any(jnp.abs(cosines) > _LARGEST_COSINE, axis=-1)
+    if _arrays.is_known(beyond) and jax.device_get(jnp.any(beyond)):
+        largest = jax.device_get(jnp.max(jnp.abs(cosines)))
+        raise UsageError(
+            "cosines must be in [-1, 1], not logits: take them from "
+            f"losses.cosine_similarity; got a value of size {largest:g}"
+        )
     _arrays.positive("scale", scale)
-    return cosines, labels, valid, _arrays.real("scale", scale, cosines.dtype)
+    scale = _arrays.real("scale", scale, cosines.dtype)
+    return cosines, labels, valid & ~beyond, scale
 
 
-def _class_margins(margins: ArrayLike, cosines: jax.Array) -> jax.Array:
-    _arrays.angle("margins", margins)
-    return _arrays.real("margins", margins, cosines.dtype, cosines.shape[-1:])
+def _number(name: str, value: ArrayLike, cosines: ArrayLike) -> jax.Array:
+    dtype = _arrays.compute_dtype(_arrays.floating("cosines", cosines))
+    return _arrays.real(name, value, dtype)
 
 
-def _margin_loss(cosines, labels, margin, scale, monotone) -> jax.Array:
-    # The margin lowers one logit, so it raises the log-odds against it by as much:
-    # one pass over the plain logits serves every angular loss.
+def _by_class(
+    cosines: ArrayLike,
+    margins: ArrayLike | None = None,
+    multipliers: ArrayLike | None = None,
+    cosine_margins: ArrayLike | None = None,
+) -> _Margins:
+    """Returns what was given, each checked and `[num_classes]`."""
+    cosines = _arrays.floating("cosines", cosines)
+    given = {
+        "margins": (margins, _arrays.angle),
+        "multipliers": (multipliers, _arrays.positive),
+        "cosine_margins": (cosine_margins, _arrays.finite),
+    }
+    arrays = []
+    for name, (value, check) in given.items():
+        if value is not None:
+            check(name, value)
+            dtype = _arrays.compute_dtype(cosines)
+            value = _arrays.real(name, value, dtype, cosines.shape[-1:])
+        arrays.append(value)
+    return _Margins(*arrays)
+
+
+def _margin_loss(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    scale: ArrayLike,
+    margins: _Margins,
+    monotone: bool = False,
+) -> jax.Array:
+    cosines, labels, valid, scale = _checked(cosines, labels, scale)
+    # A margin lowers one logit, so it raises the log-odds against it by as much: one
+    # pass over the plain logits serves every angular loss.
     cosine = pick(cosines, labels)
-    drop = _cosine_drop(cosine, labels, margin, monotone)
-    return softplus(
-        log_odds_against(scale * cosines, labels, scale * cosine, scale * drop)
-    )
+    drop = scale * _drop(cosine, labels, margins, monotone)
+    odds = log_odds_against(scale * cosines, labels, scale * cosine, drop)
+    return nan_unless(valid, softplus(odds))
 
 
-def _cosine_drop(
+def _drop(
+    cosine: jax.Array, labels: jax.Array, margins: _Margins, monotone: bool
+) -> jax.Array:
+    """Returns by how much the margins lower the true class's cosine `[...]`."""
+    drop = jnp.zeros_like(cosine)
+    if margins.multiplier is not None:
+        drop = _multiplied_drop(cosine, labels, margins, monotone)
+    elif margins.angle is not None:
+        drop = _added_drop(cosine, labels, margins.angle, monotone)
+    if margins.cosine is not None:
+        drop = drop + _of_label(margins.cosine, labels)
+    return drop
+
+
+def _added_drop(
     cosine: jax.Array, labels: jax.Array, margin: jax.Array, monotone: bool
 ) -> jax.Array:
     """Returns cos(theta) - cos(theta + m), without arccos and exactly 0 where m is."""
-
-    def of_label(value: jax.Array) -> jax.Array:
-        return value[labels] if value.ndim else jnp.broadcast_to(value, labels.shape)
-
-    # sin(theta) has an infinite slope at cos = +-1, where rounding also leads past it.
-    square = (1 - cosine) * (1 + cosine)
-    inside = square > 0
-    sine = jnp.where(inside, jnp.sqrt(jnp.where(inside, square, 1)), 0)
     # Sines by class, not by example: the fewer, the faster.
-    one_less_cosine = of_label(2 * jnp.sin(margin / 2) ** 2)
-    margin_sine = of_label(jnp.sin(margin))
-    drop = cosine * one_less_cosine + sine * margin_sine
+    one_less_cosine = _of_label(2 * jnp.sin(margin / 2) ** 2, labels)
+    margin_sine = _of_label(jnp.sin(margin), labels)
+    drop = cosine * one_less_cosine + _sine(cosine) * margin_sine
     if monotone:
         past_pi = cosine < one_less_cosine - 1
-        drop = jnp.where(past_pi, of_label(margin) * margin_sine, drop)
+        drop = jnp.where(past_pi, _of_label(margin, labels) * margin_sine, drop)
     return drop
+
+
+def _multiplied_drop(
+    cosine: jax.Array, labels: jax.Array, margins: _Margins, monotone: bool
+) -> jax.Array:
+    """Returns cos(theta) - cos(m1 theta + m2), exactly 0 where m1 is 1 and m2 is 0."""
+    factor = _of_label(margins.multiplier, labels)
+    theta = jnp.arctan2(_sine(cosine), cosine)
+    added = (factor - 1) * theta
+    if margins.angle is not None:
+        added = added + _of_label(margins.angle, labels)
+    drop = 2 * cosine * jnp.sin(added / 2) ** 2 + _sine(cosine) * jnp.sin(added)
+    if monotone:
+        turns = jnp.floor((theta + added) / jnp.pi)
+        mirrored = (1 - 2 * (turns % 2)) * (cosine - drop) - 2 * turns
+        beyond = jnp.where(factor == 1, added * jnp.sin(added), cosine - mirrored)
+        drop = jnp.where(turns > 0, beyond, drop)
+    return drop
+
+
+def _of_label(value: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns each example's number `[...]`, of one for all or one a class."""
+    return value[labels] if value.ndim else jnp.broadcast_to(value, labels.shape)
+
+
+def _sine(cosine: jax.Array) -> jax.Array:
+    """Returns sin(theta), with gradient 0 at the ends."""
+    # Its slope is infinite at cos = +-1, where rounding also leads past it.
+    square = (1 - cosine) * (1 + cosine)
+    inside = square > 0
+    return jnp.where(inside, jnp.sqrt(jnp.where(inside, square, 1)), 0)

@@ -1,4 +1,4 @@
-"""Vectors at length 1, and the cosines between them."""
+"""The two heads: scores of features against prototypes, with every digit."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def cosine_similarity(features: ArrayLike, prototypes: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: an argument is not floating.
-      ValueError: the shapes do not fit.
+      UsageError: the shapes do not fit.
 
     Reference:
       Eq. 8 of Nishiyama et al., CAMRI Loss, 2022.
@@ -31,15 +31,55 @@ def cosine_similarity(features: ArrayLike, prototypes: ArrayLike) -> jax.Array:
     >>> cosine_similarity(jnp.array([3.0, 4.0]), jnp.eye(2))
     Array([0.6, 0.8], dtype=float32)
     """
+    features, prototypes = _checked(features, prototypes)
+    return _product(
+        _arrays.unit_vectors(features, axis=-1),
+        _arrays.unit_vectors(prototypes, axis=0),
+    )
+
+
+def linear_logits(
+    features: ArrayLike, prototypes: ArrayLike, bias: ArrayLike | None = None
+) -> jax.Array:
+    r"""Logits of a linear head, as exactly multiplied as `cosine_similarity`'s cosines.
+
+    .. math:: z_k = W_k^T z + b_k
+
+    Args:
+      features: `[..., num_features]`, floating.
+      prototypes: `[num_features, num_classes]`, floating: one column a class.
+      bias: `[num_classes]`, or None for none.
+
+    Returns:
+      Logits `[..., num_classes]`, float32 or better.
+
+    Raises:
+      TypeError: an argument is not floating.
+      UsageError: the shapes do not fit.
+
+    Reference:
+      The softmax's logits in eq. 1 of Nishiyama et al., CAMRI Loss, 2022.
+
+    >>> linear_logits(jnp.array([3.0, 4.0]), jnp.eye(2), jnp.array([1.0, 0.0]))
+    Array([4., 4.], dtype=float32)
+    """
+    features, prototypes = _checked(features, prototypes)
+    logits = _product(features, prototypes)
+    if bias is None:
+        return logits
+    bias = _arrays.real("bias", bias, logits.dtype, logits.shape[-1:])
+    return logits + jnp.broadcast_to(bias, logits.shape)
+
+
+def _checked(features: ArrayLike, prototypes: ArrayLike) -> tuple[jax.Array, jax.Array]:
     features = _arrays.floating("features", features)
     prototypes = _arrays.floating("prototypes", prototypes, ndim=2)
-    _arrays.same_shape(
-        "prototypes", prototypes, (features.shape[-1], *prototypes.shape[-1:])
-    )
+    shape = (features.shape[-1], *prototypes.shape[-1:])
+    _arrays.same_shape("prototypes", prototypes, shape)
     dtype = _arrays.compute_dtype(features, prototypes)
-    return jnp.matmul(
-        _arrays.unit_vectors(features.astype(dtype), axis=-1),
-        _arrays.unit_vectors(prototypes.astype(dtype), axis=0),
-        # TF32 and bf16 passes would cost three digits of the angle.
-        precision=jax.lax.Precision.HIGHEST,
-    )
+    return features.astype(dtype), prototypes.astype(dtype)
+
+
+def _product(features: jax.Array, prototypes: jax.Array) -> jax.Array:
+    # TF32 and bf16 passes would cost three digits, and the comparison of the heads.
+    return jnp.matmul(features, prototypes, precision=jax.lax.Precision.HIGHEST)

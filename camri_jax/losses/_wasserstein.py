@@ -1,12 +1,14 @@
 """The Wasserstein loss: by Sinkhorn's iteration, and in closed form for labels."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
 from camri_jax.losses._softmax import checked_scores, nan_unless
-from camri_jax.sinkhorn import sinkhorn
+from camri_jax.sinkhorn import SinkhornResult, sinkhorn
 
 
 def wasserstein(
@@ -25,15 +27,17 @@ def wasserstein(
            + \epsilon \sum_{k,l} T_{k,l} (\log T_{k,l} - 1)
        \quad \text{with} \quad T 1 = \mathrm{softmax}(z), \; T^T 1 = y
 
-    By Sinkhorn's iteration; `camri_jax.sinkhorn.sinkhorn` also returns its error. For
-    integer labels `wasserstein_with_integer_labels` needs no iteration.
+    By Sinkhorn's iteration; where it ends before `tolerance` is reached this warns, but
+    inside `jit` it cannot: `camri_jax.sinkhorn.sinkhorn` returns the error there too.
+    For integer labels `wasserstein_with_integer_labels` needs no iteration, and is
+    exact also for costs that are huge or infinite.
 
     Args:
       logits: `[..., num_classes]`, floating.
       targets: `[..., num_classes]`, floating, not below 0, each row adding to 1; zeros
         are allowed.
       cost_matrix: `[num_classes, num_classes]`, predicted class first, target class
-        second; may be traced.
+        second, finite; may be traced.
       epsilon: number above 0, in units of cost; may be traced.
       max_iterations: as in `camri_jax.sinkhorn.sinkhorn`.
       tolerance: as in `camri_jax.sinkhorn.sinkhorn`.
@@ -43,7 +47,7 @@ def wasserstein(
 
     Raises:
       TypeError: logits or targets are not floating.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
       Eq. 4-6 of Nishiyama et al., CAMRI Loss, 2022.
@@ -61,14 +65,16 @@ def wasserstein(
     _arrays.same_shape("targets", targets, logits.shape)
     _arrays.not_negative("targets", targets)
     dtype = _arrays.compute_dtype(logits, targets)
-    return sinkhorn(
+    result = sinkhorn(
         jax.nn.log_softmax(logits.astype(dtype)),
         _log(targets.astype(dtype)),
         cost_matrix,
         epsilon=epsilon,
         max_iterations=max_iterations,
         tolerance=tolerance,
-    ).cost
+    )
+    _warn_unless_converged(result, tolerance)
+    return result.cost
 
 
 def wasserstein_with_integer_labels(
@@ -88,7 +94,8 @@ def wasserstein_with_integer_labels(
       logits: `[..., num_classes]`, floating.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       cost_matrix: `[num_classes, num_classes]`, predicted class first, true class
-        second; may be traced.
+        second; may be infinite, where any share that is not 0 costs as much; may be
+        traced.
       epsilon: number above 0, in units of cost; may be traced.
 
     Returns:
@@ -96,7 +103,7 @@ def wasserstein_with_integer_labels(
 
     Raises:
       TypeError: logits are not floating or labels not integer.
-      ValueError: a shape or a known value is out of what is allowed.
+      UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
       Eq. 4-6 of Nishiyama et al., CAMRI Loss, 2022.
@@ -114,8 +121,21 @@ def wasserstein_with_integer_labels(
     epsilon = _arrays.real("epsilon", epsilon, logits.dtype)
     # 0 log 0 = 0, also where a logit of -inf rules a class out.
     log_shares = jnp.maximum(jax.nn.log_softmax(logits), -1e5)
-    terms = costs.T[labels] + epsilon * (log_shares - 1)
-    return nan_unless(valid, jnp.sum(jnp.exp(log_shares) * terms, axis=-1))
+    shares = jnp.exp(log_shares)
+    costs = jnp.where(shares > 0, costs.T[labels], 0)
+    terms = costs + epsilon * (log_shares - 1)
+    return nan_unless(valid, jnp.sum(shares * terms, axis=-1))
+
+
+def _warn_unless_converged(result: SinkhornResult, tolerance: ArrayLike) -> None:
+    if _arrays.is_known(result.error) and jax.device_get(result.error) > tolerance:
+        warnings.warn(
+            f"Sinkhorn's iteration ended after {int(result.iterations)} rounds with an "
+            f"error of {float(result.error):.2g}, above the tolerance of {tolerance}: "
+            "raise max_iterations, epsilon or tolerance",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def _log(masses: jax.Array) -> jax.Array:
