@@ -18,16 +18,23 @@ from camri_jax.training.network import NETWORKS, Classifier, Convolution
 class Recipe:
     """How trials are trained, whatever their method.
 
-    Batch size, optimizer, learning rate and schedule are the paper's (section IV-A2).
+    Batch size, optimizer, learning rate and schedule are the paper's (section IV-A2)
+    unless told otherwise.
 
     Attributes:
       network: A name in camri_jax.training.network.NETWORKS.
       feature_dim: Dimension of the features; None keeps the network's own.
       epochs: Passes over the training images.
       batch_size: Images a step.
-      optimizer: Adam and AdamW with epsilon 1e-7, or SGD with Nesterov momentum 0.9.
-      learning_rate: Its value at the first step.
-      schedule: Constant, or a cosine from the learning rate down to zero.
+      optimizer: Adam with epsilon 1e-7, or SGD with Nesterov momentum.
+      momentum: Weight of the past in that momentum.
+      learning_rate: The highest in the whole training.
+      schedule: Constant, a cosine from the learning rate down to zero, or a triangle
+        with its peak at 23 % of the steps.
+      weight_decay: What all weights shrink by in a step, times the learning rate.
+      norm_bias_rate: What the steps of the biases of normalizations are multiplied by.
+      lookahead: Steps between two pulls of slow weights, which end the training; 0 for
+        none.
       ema_decay: Weight of the past in the moving average of the weights, which is then
         what is evaluated; 0 for none.
       augment_shift: Largest random translation along each axis, in pixels; 0 for none.
@@ -43,9 +50,13 @@ class Recipe:
     feature_dim: int | None = None
     epochs: int = 10
     batch_size: int = 64
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.9
     learning_rate: float = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "triangle"] = "constant"
+    weight_decay: float = 0.0
+    norm_bias_rate: float = 1.0
+    lookahead: int = 0
     ema_decay: float = 0.0
     augment_shift: int = 0
     augment_fill: Fill = "black"
@@ -56,8 +67,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, allowed in (
             ("network", tuple(NETWORKS)),
-            ("optimizer", ("adam", "adamw", "sgd")),
-            ("schedule", ("constant", "cosine")),
+            ("optimizer", ("adam", "sgd")),
+            ("schedule", ("constant", "cosine", "triangle")),
             ("augment_fill", get_args(Fill)),
             ("augment_flip", get_args(Flip)),
             ("precision", ("float32", "bfloat16")),
@@ -67,18 +78,66 @@ class Recipe:
                     f"{name} must be one of {', '.join(allowed)}, got "
                     f"{getattr(self, name)!r}"
                 )
-        for name, least in (("epochs", 1), ("batch_size", 2), ("augment_shift", 0)):
-            if getattr(self, name) < least:
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("augment_shift", 0),
+            ("lookahead", 0),
+            ("weight_decay", 0),
+        ):
+            if not least <= getattr(self, name) < math.inf:
                 raise UsageError(
                     f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
         if self.feature_dim is not None and self.feature_dim < 2:
             raise UsageError(f"feature_dim must be at least 2, got {self.feature_dim}")
-        for name in ("learning_rate", "logit_scale"):
+        for name in ("learning_rate", "logit_scale", "norm_bias_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not 0 <= self.ema_decay < 1:
-            raise UsageError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        for name in ("ema_decay", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "Recipe":
+        """Returns the paper's recipe, with changes.
+
+        >>> Recipe.paper(batch_size=128).epochs
+        300
+        """
+        return cls(**({"network": "paper", "epochs": 300} | changes))
+
+    @classmethod
+    def fast(cls, **changes: Any) -> "Recipe":
+        """Returns a recipe for 90 % on CIFAR-10 in a few epochs, with changes.
+
+        >>> Recipe.fast(epochs=12).network
+        'fast'
+        """
+        own: dict[str, Any] = {
+            "network": "fast",
+            "epochs": 7,
+            "batch_size": 500,
+            "optimizer": "sgd",
+            "momentum": 0.85,
+            "learning_rate": 0.57,
+            "schedule": "triangle",
+            "weight_decay": 0.011,
+            "norm_bias_rate": 64.0,
+            "augment_shift": 2,
+            "augment_fill": "reflect",
+            "augment_flip": "alternating",
+            "logit_scale": 0.16,
+        }
+        return cls(**(own | changes))
+
+
+PRESETS: dict[str, Callable[..., Recipe]] = {
+    "small": Recipe,
+    "paper": Recipe.paper,
+    "fast": Recipe.fast,
+}
+"""Makers of recipes by name; each takes changes as keywords."""
 
 
 @dataclass(frozen=True)
