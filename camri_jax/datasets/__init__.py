@@ -1,25 +1,38 @@
-"""Data sets as uint8 arrays, each in the same three parts: `load` is the way in."""
+"""Data sets as arrays, each in the same four parts: `load` is the way in."""
 
 import difflib
-import importlib
+import math
+import operator
 import os
+import warnings
 from pathlib import Path
 from typing import Literal
 
 from camri_jax.datasets.dataset import (
+    PARTS,
     Dataset,
     DatasetError,
     DatasetWarning,
+    Part,
     class_index,
+    some,
 )
-from camri_jax.datasets.pictures import Fit
 from camri_jax.datasets.splitting import hold_out
 from camri_jax.datasets.store import cache_root
 
-__all__ = ["Dataset", "DatasetError", "DatasetWarning", "class_index", "load"]
+__all__ = [
+    "PARTS",
+    "Dataset",
+    "DatasetError",
+    "DatasetWarning",
+    "Part",
+    "class_index",
+    "load",
+]
 
 _PUBLISHED = ("mnist", "cifar10", "gtsrb", "awa2")
 _NAMES = ("digits", *_PUBLISHED, "folder:PATH", "npz:FILE")
+_TEST_FRACTION = 0.2
 
 
 def load(
@@ -27,11 +40,16 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
-    validation_fraction: float = 0.0,
-    seed: int = 0,
     fit: Literal["pad", "crop"] = "pad",
+    groups: str | None = None,
+    validation_fraction: float = 0.0,
+    calibration_fraction: float = 0.0,
+    seed: int = 0,
 ) -> Dataset:
-    """Loads a data set by name.
+    r"""Loads a data set by name.
+
+    Validation images pick, calibration images certify, test images price. Own images
+    without a test part give a fifth of each class to it, chosen by `seed`.
 
     Args:
       name: `digits`, `mnist`, `cifar10`, `gtsrb`, `awa2`, `folder:PATH` or `npz:FILE`.
@@ -41,11 +59,16 @@ def load(
         `data_dir` in `~/.cache/camri_jax`, or where `CAMRI_CACHE_DIR` says.
       image_size: height and width in pixels; None: the data set's own, for `gtsrb` 48
         and for `awa2` and `folder:PATH` 64.
-      validation_fraction: the share of each class, in [0, 1), that is moved from train
-        to validation, unless an .npz has a validation part of its own. Examples that
-        belong together, as the frames of one traffic sign, stay together.
-      seed: chooses the held out examples.
       fit: how pictures of `folder:PATH` become square: `pad` with black, or `crop`.
+      groups: which pictures of `folder:PATH` belong together: a regular expression that
+        is searched in `CLASS/...` of each; equal text is one group. With
+        `r"patient\d+"` a patient is one group, with `".*/"` each innermost folder.
+      validation_fraction: the share of each class, in [0, 1), that is moved from train
+        to validation, unless the data have a validation part of their own. Examples of
+        one group, as the frames of one traffic sign, stay together.
+      calibration_fraction: the same for calibration.
+      seed: chooses the held out examples; never pixels, so that all image sizes have
+        the same test images.
 
     Returns:
       The data set; arrays of prepared data are memory-mapped and read-only.
@@ -56,48 +79,122 @@ def load(
       ImportError: `digits` needs scikit-learn.
 
     Example:
-      >>> dataset = load("digits", validation_fraction=0.1)
-      >>> dataset.train_images.dtype, dataset.class_names[7]
-      (dtype('uint8'), '7')
+      >>> data = load("digits", validation_fraction=0.1, calibration_fraction=0.2)
+      >>> {part: len(data.parts[part].labels) for part in data.parts}
+      {'train': 1004, 'validation': 145, 'calibration': 289, 'test': 359}
     """
-    if not 0.0 <= validation_fraction < 1.0:
-        raise DatasetError(
-            f"validation_fraction is {validation_fraction}; it must be at least 0 and "
-            "less than 1"
-        )
-    if image_size is not None and not 1 <= image_size <= 4096:
-        raise DatasetError(f"image_size is {image_size}; it must lie in 1..4096 pixels")
+    fractions = {"validation": validation_fraction, "calibration": calibration_fraction}
+    _check_fractions(fractions)
+    size = None if image_size is None else _integer("image_size", image_size, 1, 4096)
     if fit not in ("pad", "crop"):
         raise DatasetError(f"fit is {fit!r}; it must be 'pad' or 'crop'")
-    named = data_dir or os.environ.get("CAMRI_DATA_DIR")
-    dataset = _load(
-        name, Path(named).expanduser() if named else None, image_size, fit, seed
-    )
-    if validation_fraction and not len(dataset.validation_labels):
-        return hold_out(dataset, validation_fraction, seed=seed, part="validation")
+    seed = _integer("seed", seed, 0, 2**63 - 1)
+    if groups is not None and not name.startswith("folder:"):
+        raise DatasetError("groups is a pattern for folder:PATH; an .npz has arrays")
+    dataset = _load(name, _data_dir(data_dir, name), size, fit, groups)
+    if not len(dataset.test_labels):
+        dataset = hold_out(dataset, {"test": _TEST_FRACTION}, seed=seed)
+    wanted = {
+        part: fraction
+        for part, fraction in fractions.items()
+        if fraction and not len(dataset.parts[part].labels)
+    }
+    if wanted:
+        dataset = hold_out(dataset, wanted, seed=seed)
+    _tell_of_empty_classes(dataset)
     return dataset
 
 
+def _check_fractions(fractions: dict[str, float]) -> None:
+    for part, fraction in fractions.items():
+        if not 0.0 <= fraction < 1.0:
+            raise DatasetError(
+                f"{part}_fraction is {fraction}; it must be at least 0 and less than 1"
+            )
+    if math.fsum(fractions.values()) >= 1.0:
+        given = " and ".join(f"{p}_fraction {f}" for p, f in fractions.items())
+        raise DatasetError(f"{given} leave nothing to train on")
+
+
+def _integer(name: str, value: int, least: int, most: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DatasetError(f"{name} is {value!r}; it must be an integer") from None
+    if not least <= number <= most:
+        raise DatasetError(f"{name} is {number}; it must lie in {least}..{most}")
+    return number
+
+
+def _data_dir(data_dir: str | os.PathLike[str] | None, name: str) -> Path | None:
+    path = data_dir or os.environ.get("CAMRI_DATA_DIR")
+    if not path:
+        return None
+    path = _expanded(path)
+    if path.is_dir():
+        return path
+    if data_dir or name in _PUBLISHED:
+        raise DatasetError(f"{path}: there is no such data directory")
+    return None
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
 def _load(
-    name: str, data_dir: Path | None, image_size: int | None, fit: Fit, seed: int
+    name: str,
+    data_dir: Path | None,
+    image_size: int | None,
+    fit: Literal["pad", "crop"],
+    groups: str | None,
 ) -> Dataset:
     # Each loader is imported when it is needed: most need much that others do not.
     kind, _, argument = name.partition(":")
-    path, cache = Path(argument).expanduser(), cache_root(data_dir)
     if kind == "folder" and argument:
         from camri_jax.datasets.folder import load_folder
 
-        return load_folder(path, cache=cache, image_size=image_size, fit=fit, seed=seed)
+        return load_folder(
+            _expanded(argument),
+            name=name,
+            cache=cache_root(data_dir),
+            image_size=image_size,
+            fit=fit,
+            groups=groups,
+        )
     if kind == "npz" and argument:
         from camri_jax.datasets.npz import load_npz
 
-        return load_npz(path, image_size=image_size)
+        return load_npz(_expanded(argument), name=name, image_size=image_size)
     if name == "digits":
         from camri_jax.datasets.digits import load_digits
 
         return load_digits(image_size=image_size)
     if name in _PUBLISHED:
-        published = importlib.import_module(f"camri_jax.datasets.{name}")
-        return published.load(data_dir, cache=cache, image_size=image_size)
+        from camri_jax.datasets.published import load_published
+
+        return load_published(
+            name, data_dir, cache=cache_root(data_dir), image_size=image_size
+        )
     near = difflib.get_close_matches(name, _NAMES, cutoff=0.4) or _NAMES
     raise DatasetError(f"no data set is called {name!r}; there is {', '.join(near)}")
+
+
+def _tell_of_empty_classes(dataset: Dataset) -> None:
+    train = dataset.counts("train")
+    for part in PARTS:
+        counts = dataset.counts(part)
+        if counts.any() and not counts.all():
+            empty = [
+                f"{dataset.class_names[i]} ({train[i]} in train)"
+                for i in (counts == 0).nonzero()[0]
+            ]
+            warnings.warn(
+                f"class(es) without a {part} image, whose recall there is unknown: "
+                f"{some(empty)}",
+                DatasetWarning,
+                stacklevel=3,
+            )

@@ -3,12 +3,27 @@
 import dataclasses
 import difflib
 import hashlib
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from camri_jax._files import UsageError
 
-class DatasetError(ValueError):
+# What learns, what picks, what certifies, what prices; and what people call them.
+PARTS = ("train", "validation", "calibration", "test")
+_ALIASES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "calibration": ("calibration", "calib", "cal"),
+    "test": ("test", "testing"),
+}
+_PART_OF = {alias: part for part, aliases in _ALIASES.items() for alias in aliases}
+_AFTER_A_PART = re.compile(r"[\s._-]*(set|data|images|imgs)$")
+
+
+class DatasetError(UsageError):
     """A data set that cannot be loaded; the message says why and what to do."""
 
 
@@ -16,65 +31,98 @@ class DatasetWarning(UserWarning):
     """Something about a data set that its user should know, but can live with."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Images and labels in three parts.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Some of the examples.
 
     Attributes:
-      train_images: uint8 `[n, height, width, channels]`, possibly memory-mapped.
-      train_labels: int32 `[n]`.
-      validation_images: as `train_images`; empty unless a fraction was held out.
-      validation_labels: as `train_labels`.
-      test_images: as `train_images`.
-      test_labels: as `train_labels`.
-      class_names: the name of each label, in order.
-      train_groups: int64 `[n]` or None. Examples of one group (the frames of one
-        traffic sign, say) resemble each other too much to be split apart.
-      validation_groups: as `train_groups`.
-      fingerprint: 16 hexadecimal digits that change with any pixel, label, group,
-        class name or split.
+      images: uint8 `[n, height, width, channels]`, possibly memory-mapped and
+        read-only; or features, float32 `[n, d]`.
+      labels: int32 `[n]`.
+      groups: int32 `[n]` or None. Examples of one group (the frames of one traffic
+        sign, the pictures of one patient) resemble each other too much to be split.
     """
 
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    validation_images: np.ndarray
-    validation_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images in four parts.
+
+    `data.train_images`, `data.test_labels`, `data.validation_groups`, ... are short for
+    `data.parts["train"].images` and so on.
+
+    Attributes:
+      name: as it was asked for.
+      class_names: the name of each label, in order.
+      parts: `train`, `validation`, `calibration` and `test`, in this order; a part may
+        be empty.
+      fingerprint: 16 hexadecimal digits that change with any pixel, label, group,
+        class name or split, and with nothing else.
+      mirror: whether a mirrored picture keeps its class.
+    """
+
+    name: str
     class_names: tuple[str, ...]
+    parts: dict[str, Part]
     fingerprint: str
-    train_groups: np.ndarray | None = None
-    validation_groups: np.ndarray | None = None
+    mirror: bool = False
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        part, _, field = name.partition("_")
+        if part in PARTS and field in Part.__dataclass_fields__:
+            return getattr(self.parts[part], field)
+        raise AttributeError(f"a data set has no {name!r}")
+
+    def counts(self, part: str) -> np.ndarray:
+        """Counts the examples of each class.
+
+        Args:
+          part: `train`, `validation`, `calibration` or `test`.
+
+        Returns:
+          int64 `[classes]`.
+        """
+        labels = self.parts[part].labels
+        return np.bincount(labels, minlength=len(self.class_names))
 
 
 def make_dataset(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray] | None,
+    name: str,
+    parts: Mapping[str, Part],
     class_names: Sequence[str],
     *,
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
-    train_groups: np.ndarray | None = None,
+    mirror: bool = False,
     fingerprint: str | None = None,
 ) -> Dataset:
-    """Makes a `Dataset` of pairs of images and labels; absent parts become empty.
+    """Makes a `Dataset`; absent parts become empty.
 
     Args:
-      train: images uint8 `[n, height, width, channels]` and labels int32 `[n]`.
-      test: the same, or None.
+      name: of the data set.
+      parts: `train` and any others.
       class_names: the name of each label.
-      validation: the same, or None.
-      train_groups: int64 `[n]` or None.
+      mirror: whether a mirrored picture keeps its class.
       fingerprint: what a previous call computed for the same content, to save time.
 
     Returns:
-      The data set, with its fingerprint.
+      The data set.
     """
-    empty = train[0][:0], train[1][:0]
-    parts = train + (validation or empty) + (test or empty)
+    train = parts["train"]
+    groups = None if train.groups is None else train.groups[:0]
+    empty = Part(train.images[:0], train.labels[:0], groups)
+    full = {part: parts.get(part, empty) for part in PARTS}
     if fingerprint is None:
-        groups = () if train_groups is None else (train_groups,)
-        fingerprint = digest(*parts, *groups, *class_names)
-    return Dataset(*parts, tuple(class_names), fingerprint, train_groups)
+        arrays = [
+            array
+            for part in full.values()
+            for array in (part.images, part.labels, part.groups)
+            if array is not None
+        ]
+        fingerprint = digest(*arrays, *class_names)
+    return Dataset(name, tuple(class_names), full, fingerprint, mirror)
 
 
 def digest(*parts: np.ndarray | str) -> str:
@@ -87,11 +135,23 @@ def digest(*parts: np.ndarray | str) -> str:
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
-            state.update(f"str {len(part.encode())};".encode() + part.encode())
+            content = part.encode("utf-8", "surrogatepass")
+            state.update(f"str {len(content)};".encode() + content)
         else:
             state.update(f"{part.dtype.str} {part.shape};".encode())
             state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return state.hexdigest()[:16]
+
+
+def part_of(name: str) -> str | None:
+    """Returns the part that a folder or an array's prefix is named after, or None.
+
+    Example:
+      >>> part_of("Training"), part_of("val"), part_of("test_set"), part_of("cat")
+      ('train', 'validation', 'test', None)
+    """
+    word = name.casefold().strip()
+    return _PART_OF.get(word) or _PART_OF.get(_AFTER_A_PART.sub("", word))
 
 
 def class_index(class_names: Sequence[str], name_or_index: str | int) -> int:
@@ -106,28 +166,54 @@ def class_index(class_names: Sequence[str], name_or_index: str | int) -> int:
       The index of the class.
 
     Raises:
-      DatasetError: no such class; the message offers the nearest spellings.
+      DatasetError: no such class, and the message offers the nearest spellings; or two
+        that differ only in case.
 
     Example:
       >>> class_index(("cat", "dog"), "dog"), class_index(("cat", "dog"), "0")
       (1, 0)
     """
-    wanted = str(name_or_index)
+    wanted = unicodedata.normalize("NFC", str(name_or_index))
     if wanted in class_names:
         return list(class_names).index(wanted)
-    folded = {name.casefold(): i for i, name in enumerate(class_names)}
-    if wanted.strip().casefold() in folded:
-        return folded[wanted.strip().casefold()]
+    folded = wanted.strip().casefold()
+    alike = [i for i, name in enumerate(class_names) if name.casefold() == folded]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        names = " or ".join(repr(class_names[i]) for i in alike)
+        raise DatasetError(f"the class {wanted!r} may be {names}: write it exactly")
     try:
         index = int(wanted)
     except ValueError:
-        near = difflib.get_close_matches(wanted.casefold(), folded, n=3, cutoff=0.5)
-        known = [class_names[folded[name]] for name in near] or list(class_names[:10])
-        hint = "did you mean" if near else "there are"
         raise DatasetError(
-            f"no class is called {wanted!r}; {hint} {', '.join(map(repr, known))}"
-            f"{'' if near or len(class_names) <= 10 else ', ...'}"
+            f"no class is called {wanted!r}; {nearest(wanted, class_names)}"
         ) from None
     if not 0 <= index < len(class_names):
         raise DatasetError(f"class index {index} is outside 0..{len(class_names) - 1}")
     return index
+
+
+def nearest(wanted: str, known: Sequence[str]) -> str:
+    """Says which of the known names a misspelt one may mean, or what there is.
+
+    Example:
+      >>> nearest("stopp", ["go", "stop"]), nearest("x", ["go", "stop"])
+      ("did you mean 'stop'", "there are 'go', 'stop'")
+    """
+    folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(wanted.casefold(), folded, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + ", ".join(repr(folded[name]) for name in near)
+    return "there are " + some([repr(name) for name in known])
+
+
+def some(items: Sequence[str], limit: int = 10) -> str:
+    """Lists a few items, and how many more there are.
+
+    Example:
+      >>> some(["a", "b", "c"], limit=2)
+      'a, b, and 1 more'
+    """
+    more = f", and {len(items) - limit:,} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from camri_jax.datasets.dataset import Dataset, make_dataset
+from camri_jax.datasets.dataset import Dataset, Part, make_dataset
 from camri_jax.datasets.pictures import resize_all
 from camri_jax.datasets.splitting import hold_out
 
@@ -35,6 +35,6 @@ def load_digits(*, image_size: int | None = None) -> Dataset:
         ) from error
     images, labels = datasets.load_digits(return_X_y=True)
     pixels = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    everything = resize_all(pixels, image_size), np.asarray(labels, np.int32)
-    dataset = make_dataset(everything, None, tuple("0123456789"))
-    return hold_out(dataset, _TEST_FRACTION, seed=_TEST_SEED, part="test")
+    everything = Part(resize_all(pixels, image_size), np.asarray(labels, np.int32))
+    dataset = make_dataset("digits", {"train": everything}, tuple("0123456789"))
+    return hold_out(dataset, {"test": _TEST_FRACTION}, seed=_TEST_SEED)

@@ -2,208 +2,230 @@
 
 import concurrent.futures
 import hashlib
+import io
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 from tqdm import tqdm
 
-from camri_jax.datasets import pictures, store
-from camri_jax.datasets.dataset import Dataset, DatasetError, digest
+from camri_jax.datasets import copies, pictures, store
+from camri_jax.datasets.dataset import Dataset, DatasetError, Part, digest, some
 from camri_jax.datasets.layout import Listing, list_pictures
-from camri_jax.datasets.splitting import hold_out
+from camri_jax.datasets.splitting import connect
 from camri_jax.datasets.trees import Tree, open_tree
 
-_FORMAT = "1"  # to be raised when the same files would be prepared differently
+_FORMAT = "2"  # to be raised when the same files would be prepared differently
 _IMAGE_SIZE = 64
-_TEST_FRACTION = 0.2
 _MAX_BROKEN = 0.01
 _BLOCK = 1024  # pictures that are decoded before the first of them is stored
+_BITS = re.compile(r"has (\d+) bits")
 
 
-class _Part(NamedTuple):
-    """The readable pictures of one part."""
+class _Picture(NamedTuple):
+    """A decoded picture.
 
-    images: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    prints: np.ndarray  # int64 [n], equal for equal pixels
+    Attributes:
+      pixels: uint8 `[size, size, 1 or 3]`.
+      print: hash of the file.
+      remarks: what a user should know.
+    """
+
+    pixels: np.ndarray
+    print: int
+    remarks: list[str]
 
 
 def load_folder(
     path: Path,
     *,
+    name: str,
     cache: Path,
     image_size: int | None = None,
     fit: pictures.Fit = "pad",
-    seed: int = 0,
+    groups: str | None = None,
 ) -> Dataset:
     """Loads pictures from a directory or a .zip of one folder a class.
 
     Args:
-      path: holds `train/CLASS/*` and `test/CLASS/*`, or only `CLASS/*`: then a fifth of
-        each class, chosen by `seed`, is for testing. Any format Pillow reads, any size.
+      path: holds `train/CLASS/*` and any of `validation/CLASS/*`,
+        `calibration/CLASS/*`, `test/CLASS/*`, or only `CLASS/*`. Any format Pillow
+        reads, any size.
+      name: of the data set.
       cache: where prepared data are kept.
       image_size: height and width in pixels; None: 64.
       fit: `pad` the shorter axis with black or `crop` the longer one.
-      seed: chooses the test pictures where they have no folder.
+      groups: a regular expression that is searched in `CLASS/...` of each picture;
+        where it finds the same text, there is one group. Copies of a picture are in
+        one group anyway.
 
     Returns:
-      The data set; grey if all pictures are. Copies of one picture make a group.
+      The data set; grey if all pictures are.
 
     Raises:
-      DatasetError: a class has nothing to learn from, there are fewer than two, or
-        more than 1 % of the pictures are broken.
+      DatasetError: a class has nothing to learn from, there are fewer than two, the
+        folders can be read in two ways, or more than 1 % of the pictures are broken.
     """
     size = image_size or _IMAGE_SIZE
     with open_tree(path) as tree:
-        key = digest(_FORMAT, tree.fingerprint, str(size), fit)
+        key = digest(_FORMAT, tree.fingerprint, str(size), fit, groups or "")
 
         def write_arrays(directory: Path) -> None:
             try:
-                _write(directory, tree, size, fit)
+                _write(directory, tree, size, fit, groups)
             except DatasetError as error:
                 raise DatasetError(f"{path}: {error}") from None
 
         store.build_once(cache / "folder" / key, write_arrays)
-    dataset = store.read(cache / "folder" / key)
-    if len(dataset.test_labels):
-        return dataset
-    return hold_out(dataset, _TEST_FRACTION, seed=seed, part="test")
+    return store.read(cache / "folder" / key, name)
 
 
-def _write(directory: Path, tree: Tree, size: int, fit: pictures.Fit) -> None:
+def _write(
+    directory: Path, tree: Tree, size: int, fit: pictures.Fit, groups: str | None
+) -> None:
     listing = list_pictures(tree.names)
-    parts, broken = _decode(tree, listing, size, fit)
-    num_files = sum(map(len, listing.files.values()))
-    if len(broken) > _MAX_BROKEN * num_files:
+    names = [name for files in listing.files.values() for name in files]
+    _refuse_what_does_not_fit(len(names), size)
+    decoded, broken, notes = _decode(tree, names, size, fit)
+    if len(broken) > _MAX_BROKEN * len(names):
         raise DatasetError(
-            f"{len(broken)} of {num_files} pictures cannot be read, more than 1 %: "
-            f"{_some(broken)}; mend or remove them"
+            f"{len(broken)} of {len(names)} pictures cannot be read, more than 1 %: "
+            f"{some(broken)}; mend or remove them"
         )
-    counts = np.bincount(parts["train"].labels, minlength=len(listing.class_names))
+    readable = [name for name in names if name in decoded]
+    _refuse_empty_classes(listing, decoded)
+    keys = [np.array([decoded[name].print for name in readable])]
+    if groups is not None:
+        stated, missing = _stated(groups, [listing.inside[name] for name in readable])
+        keys.append(stated)
+        if missing:
+            notes.append(f"the pattern of groups is not found in {some(missing)}")
+    number = connect(*keys)
+    channels = max(picture.pixels.shape[-1] for picture in decoded.values())
+    parts, members = {}, {}
+    place = {name: i for i, name in enumerate(readable)}
+    for part, files in listing.files.items():
+        members[part] = [name for name in files if name in decoded]
+        images = np.empty((len(members[part]), size, size, channels), np.uint8)
+        for i, name in enumerate(members[part]):
+            images[i] = decoded[name].pixels
+        labels = np.array([files[name] for name in members[part]], np.int32)
+        at = [place[name] for name in members[part]]
+        parts[part] = Part(images, labels, None if number is None else number[at])
+    notes += listing.notes + copies.remarks(parts, lambda part, i: members[part][i])
+    if broken:
+        notes.append(
+            f"{len(broken)} of {len(names)} pictures cannot be read and were skipped: "
+            f"{some(broken)}"
+        )
+    store.write(directory, parts, listing.class_names, notes=notes)
+
+
+def _refuse_what_does_not_fit(num_pictures: int, size: int) -> None:
+    wanted, free = 6 * num_pictures * size**2, psutil.virtual_memory().available
+    if wanted > free:
+        raise DatasetError(
+            f"{num_pictures:,} pictures of {size}x{size} need {wanted / 1e9:,.1f} GB, "
+            f"and {free / 1e9:,.1f} GB of memory are free; choose a smaller image_size"
+        )
+
+
+def _refuse_empty_classes(listing: Listing, decoded: Mapping[str, _Picture]) -> None:
+    train = listing.files["train"]
+    labels = [label for name, label in train.items() if name in decoded]
+    counts = np.bincount(labels, minlength=len(listing.class_names))
     if not counts.all():
         empty = [listing.class_names[i] for i in np.flatnonzero(counts == 0)]
         raise DatasetError(
-            f"class(es) without a training picture: {_some(empty)}; add pictures or "
-            f"remove the folders{'; '.join(['', *_ignored(listing)])}"
+            f"class(es) without a training picture: {some(empty)}; add pictures or "
+            f"remove the folders{'; '.join(['', *listing.notes])}"
         )
-    notes = _ignored(listing) + _notes(parts, listing.class_names)
-    if broken:
-        notes.append(
-            f"{len(broken)} of {num_files} pictures cannot be read and were skipped: "
-            f"{_some(broken)}"
-        )
-    for part, (images, labels, _, prints) in parts.items():
-        # A copy of a picture may be labelled otherwise, but a group has one class.
-        pairs = np.stack([prints, labels.astype(np.int64)])
-        groups = np.unique(pairs, axis=1, return_inverse=True)[1].astype(np.int64)
-        store.write_part(directory, part, images, labels, groups)
-    store.write_about(directory, listing.class_names, notes=notes, skipped=broken)
 
 
 def _decode(
-    tree: Tree, listing: Listing, size: int, fit: pictures.Fit
-) -> tuple[dict[str, _Part], list[str]]:
-    """Decodes all parts; those that cannot be read come back as names with reasons."""
-    images, names, broken = {}, {}, []
-    channels = 1
-    for part, files in listing.files.items():
-        stored = np.empty((len(files), size, size, channels), np.uint8)
-        names[part] = []
-        for name, result in _decode_each(tree, list(files), size, fit):
-            if isinstance(result, Exception):
-                broken.append(f"{name} ({result})")
-                continue
-            if result.shape[-1] > channels:  # the first in colour
-                channels = result.shape[-1]
-                stored = np.repeat(stored, channels, axis=-1)
-            stored[len(names[part])] = result
-            names[part].append(name)
-        images[part] = stored[: len(names[part])]
-    parts = {}
-    for part, files in listing.files.items():
-        if images[part].shape[-1] < channels:  # grey to train, in colour to test
-            images[part] = np.repeat(images[part], channels, axis=-1)
-        labels = np.array([files[name] for name in names[part]], np.int32)
-        prints = _fingerprints(images[part])
-        parts[part] = _Part(images[part], labels, names[part], prints)
-    return parts, broken
+    tree: Tree, names: Sequence[str], size: int, fit: pictures.Fit
+) -> tuple[dict[str, _Picture], list[str], list[str]]:
+    """Returns the pictures, those that cannot be read with the reasons, and remarks."""
+    results = dict(_decode_each(tree, names, size, fit, None))
+    bits = {
+        name: int(found[1])
+        for name, result in results.items()
+        if isinstance(result, _Picture)
+        for remark in result.remarks
+        if (found := _BITS.fullmatch(remark))
+    }
+    if len(set(bits.values())) > 1:  # one scale of brightness for all
+        results |= _decode_each(tree, list(bits), size, fit, max(bits.values()))
+    broken, remarks = [], {}
+    if bits:
+        number = f"{len(bits)} pictures of more than 8 bits"
+        remarks[f"the upper 8 of {max(bits.values())} bits are kept"] = [number]
+    decoded = {}
+    for name, result in results.items():
+        if isinstance(result, Exception):
+            broken.append(f"{name} ({result})")
+            continue
+        decoded[name] = result
+        for remark in result.remarks:
+            if not _BITS.fullmatch(remark):
+                remarks.setdefault(f"a picture that {remark}", []).append(name)
+    notes = [f"{remark}: {some(found)}" for remark, found in remarks.items()]
+    return decoded, broken, notes
 
 
 def _decode_each(
-    tree: Tree, names: Sequence[str], size: int, fit: pictures.Fit
-) -> Iterator[tuple[str, np.ndarray | Exception]]:
-    def decode(name: str) -> np.ndarray | Exception:
+    tree: Tree,
+    names: Sequence[str],
+    size: int,
+    fit: pictures.Fit,
+    bits: int | None,
+) -> Iterator[tuple[str, _Picture | Exception]]:
+    def decode(name: str) -> _Picture | Exception:
+        remarks: list[str] = []
         try:
             with tree.open(name) as file:
-                return pictures.decode(file, size, fit)
+                content = file.read()
+            hashed = hashlib.blake2b(content, digest_size=8).digest()
+            file = io.BytesIO(content)
+            pixels = pictures.decode(file, size, fit, bits=bits, tell=remarks.append)
+        except DatasetError:
+            raise
         except Exception as error:  # Pillow raises of every kind
             return error
+        return _Picture(pixels, int.from_bytes(hashed, "big", signed=True), remarks)
 
     # Pillow decodes and resizes outside of Python's lock: threads are enough.
     with (
+        warnings.catch_warnings(),
         concurrent.futures.ThreadPoolExecutor() as pool,
         tqdm(total=len(names), desc="decoding", disable=None) as bar,
     ):
+        warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
             yield from zip(block, pool.map(decode, block), strict=True)
             bar.update(len(block))
 
 
-def _fingerprints(images: np.ndarray) -> np.ndarray:
-    hashes = [hashlib.blake2b(image, digest_size=8).digest() for image in images]
-    return np.frombuffer(b"".join(hashes), np.int64)
-
-
-def _ignored(listing: Listing) -> list[str]:
-    if not listing.ignored:
-        return []
-    return [
-        f"{len(listing.ignored)} files were ignored, for Pillow reads no such format "
-        f"or they lie in no class folder: {_some(listing.ignored)}"
+def _stated(pattern: str, inside: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Returns what the pattern finds in each path, and where it finds nothing."""
+    try:
+        found = [re.search(pattern, path) for path in inside]
+    except re.error as error:
+        raise DatasetError(
+            f"groups is {pattern!r}, which is no regular expression: {error}"
+        ) from error
+    missing = [p for p, match in zip(inside, found, strict=True) if match is None]
+    if len(missing) == len(inside):
+        raise DatasetError(
+            f"groups is {pattern!r}, which is found in no picture's path"
+        )
+    keys = [
+        f"alone {i}" if match is None else f"found {match.groups() or match[0]}"
+        for i, match in enumerate(found)
     ]
-
-
-def _notes(parts: Mapping[str, _Part], class_names: tuple[str, ...]) -> list[str]:
-    """Says what a user should know of the pictures that were read."""
-    notes = []
-    train, test = parts["train"], parts.get("test")
-    if copies := [f"{a} = {b}" for a, b, same in _copies(train, train) if not same]:
-        notes.append(
-            f"{len(copies)} training pictures are copies of one in another class: "
-            f"{_some(copies)}"
-        )
-    if test is None:
-        return notes
-    if copies := [f"{a} = {b}" for a, b, _ in _copies(test, train)]:
-        notes.append(
-            f"{len(copies)} test pictures are also training pictures, so that test "
-            f"results flatter: {_some(copies)}"
-        )
-    counts = np.bincount(test.labels, minlength=len(class_names))
-    if not counts.all():
-        untested = [class_names[i] for i in np.flatnonzero(counts == 0)]
-        notes.append(
-            "class(es) without a test picture, whose recall will be unknown: "
-            f"{_some(untested)}"
-        )
-    return notes
-
-
-def _copies(part: _Part, train: _Part) -> Iterator[tuple[str, str, bool]]:
-    """Yields a picture, the first training picture like it, and if the class is one."""
-    first: dict[int, int] = {}
-    for i, value in enumerate(train.prints.tolist()):
-        first.setdefault(value, i)
-    for i, value in enumerate(part.prints.tolist()):
-        j = first.get(value)
-        if j is not None and part.names[i] != train.names[j]:
-            yield part.names[i], train.names[j], part.labels[i] == train.labels[j]
-
-
-def _some(items: Sequence[str], limit: int = 10) -> str:
-    more = f", and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return np.array(keys), missing

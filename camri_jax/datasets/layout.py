@@ -1,110 +1,219 @@
 """How a folder of pictures is read: which file belongs to which part and class."""
 
-import posixpath
+import dataclasses
 import unicodedata
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from PIL import Image
-
-from camri_jax.datasets.dataset import DatasetError
+from camri_jax.datasets.dataset import PARTS, DatasetError, nearest, part_of, some
+from camri_jax.datasets.pictures import is_picture
 
 
 class Listing(NamedTuple):
     """The pictures of a data set before they are opened.
 
     Attributes:
-      files: for `train`, and for `test` if there is one: the label of each file.
+      files: for each part that has a folder: the label of each file.
       class_names: the name of each label.
-      ignored: files that are no pictures, and pictures that lie in no class.
+      inside: the path of each file from its class folder on, `CLASS/...`.
+      notes: what was not read, and why.
     """
 
     files: dict[str, dict[str, int]]
     class_names: tuple[str, ...]
-    ignored: list[str]
+    inside: dict[str, str]
+    notes: list[str]
+
+
+@dataclasses.dataclass
+class _Folder:
+    folders: dict[str, "_Folder"] = dataclasses.field(default_factory=dict)
+    pictures: int = 0  # directly in it
+
+    def total(self) -> int:
+        return self.pictures + sum(f.total() for f in self.folders.values())
 
 
 def list_pictures(names: Sequence[str]) -> Listing:
     """Sorts files into parts and classes by the names of their folders.
 
     Args:
-      names: paths of files, and of directories with a `/` at the end:
-        `train/CLASS/...` and `test/CLASS/...`, or only `CLASS/...`, perhaps all in one
-        outer folder.
+      names: paths of files, and of directories with a `/` at the end: `PART/CLASS/...`,
+        or `CLASS/PART/...`, or only `CLASS/...`, perhaps all in one outer folder. A
+        part is called train, validation, calibration or test, as people spell them.
 
     Returns:
       The pictures.
 
     Raises:
-      DatasetError: there are fewer than two classes, or one only in the test part.
+      DatasetError: there are fewer than two classes, one that cannot be learnt, or the
+        folders can be read in two ways.
 
     Example:
       >>> list_pictures(["cat/1.png", "dog/1.png", "dog/2.jpg"]).class_names
       ('cat', 'dog')
     """
-    places = _places(names)
-    found = {place for place in places.values() if place}
-    class_names = _class_names(found)
-    files = {part: {} for part in ("train", "test") if part in dict(found)}
-    ignored = []
-    for name, place in places.items():
-        if name.endswith("/"):
-            continue
-        if place and _is_picture(name):
-            part, class_name = place
-            files[part][name] = class_names.index(class_name)
-        elif place or _is_picture(name):
-            ignored.append(name)
-    return Listing(files, class_names, ignored)
-
-
-def _places(names: Sequence[str]) -> dict[str, tuple[str, str] | None]:
-    """Returns the part and class that each file or directory is in, if it is in one."""
-    outer = _outer_folder(names)
-    paths = {name: name.removeprefix(outer).split("/") for name in names}
-    parts = {path[0].lower() for path in paths.values()} & {"train", "test"}
-    if not parts:
-        paths = {name: ["train", *path] for name, path in paths.items()}
     # macOS spells accents as letters of their own; here a class has one spelling.
-    return {
-        name: (path[0].lower(), unicodedata.normalize("NFC", path[1]))
-        if path[0].lower() in (parts or {"train"}) and len(path) > 2
-        else None
-        for name, path in paths.items()
+    paths = {n: unicodedata.normalize("NFC", n).split("/") for n in names}
+    outer, top = _inside(_folders(paths))
+    parts, by_class, notes = _reading(top)
+    places: dict[str, tuple[str, str]] = {}
+    inside, strange, stray = {}, [], []
+    for name, path in paths.items():
+        steps = path[len(outer) :] if path[: len(outer)] == outer else []
+        place = _place(steps, parts, by_class)
+        picture = is_picture(name)
+        if place is not None and (picture or name.endswith("/")):
+            places[name] = place
+            inside[name] = "/".join([place[1], *steps[1 if not parts else 2 :]])
+        elif place is not None:
+            strange.append(name)
+        elif picture:
+            stray.append(name)
+    if strange:
+        notes.append(f"{len(strange)} files are no pictures to Pillow: {some(strange)}")
+    if stray:
+        notes.append(f"{len(stray)} pictures lie in no class folder: {some(stray)}")
+    class_names = _class_names(places.values(), notes)
+    labels = {name: i for i, name in enumerate(class_names)}
+    found = {part for part, _ in places.values()}
+    files = {
+        part: {
+            name: labels[class_name]
+            for name, (of, class_name) in places.items()
+            if of == part and not name.endswith("/")
+        }
+        for part in PARTS
+        if part in found
     }
+    return Listing(files, class_names, inside, notes)
 
 
-def _outer_folder(names: Sequence[str]) -> str:
-    """Returns the folder around the classes or around `train` and `test`, or ''."""
-    holders = {posixpath.dirname(name) for name in names if _is_picture(name)}
-    empty = {name[:-1] for name in names if name.endswith("/")}
-    empty -= {posixpath.dirname(name.rstrip("/")) for name in names}
-    outer = posixpath.commonpath(holders | empty) if holders | empty else ""
-    while outer and (
-        outer in holders | empty or {"train", "test"} & set(outer.lower().split("/"))
-    ):
-        outer = posixpath.dirname(outer)
-    return f"{outer}/" if outer else ""
+def _place(
+    steps: Sequence[str], parts: Mapping[str, str], by_class: bool
+) -> tuple[str, str] | None:
+    """Returns the part and class of a path, if it is in one."""
+    if not parts:
+        return ("train", steps[0]) if len(steps) > 1 else None
+    if len(steps) < 3:
+        return None
+    part, class_name = (steps[1], steps[0]) if by_class else (steps[0], steps[1])
+    return (parts[part], class_name) if part in parts else None
 
 
-def _is_picture(name: str) -> bool:
-    format_name = Image.registered_extensions().get(PurePosixPath(name).suffix.lower())
-    return format_name in Image.OPEN
+def _folders(paths: Mapping[str, Sequence[str]]) -> _Folder:
+    top = _Folder()
+    for name, steps in paths.items():
+        folder = top
+        for step in steps[:-1]:
+            folder = folder.folders.setdefault(step, _Folder())
+        folder.pictures += not name.endswith("/") and is_picture(name)
+    return top
 
 
-def _class_names(found: set[tuple[str, str]]) -> tuple[str, ...]:
-    """Returns the sorted class names, numbers by their value."""
-    train = {class_name for part, class_name in found if part == "train"}
-    if only_test := {class_name for _, class_name in found} - train:
+def _inside(top: _Folder) -> tuple[list[str], _Folder]:
+    """Goes through outer folders; returns them, and the one that holds the rest."""
+    outer: list[str] = []
+    while len(top.folders) == 1 and not top.pictures:
+        ((name, only),) = top.folders.items()
+        holds_parts = bool(only.folders) and all(map(part_of, only.folders))
+        if only.pictures or not only.folders or (part_of(name) and not holds_parts):
+            break
+        outer.append(name)
+        top = only
+    return outer, top
+
+
+def _reading(top: _Folder) -> tuple[dict[str, str], bool, list[str]]:
+    """Finds the folders of parts.
+
+    Returns:
+      The part that each folder's name stands for, if there are any; whether they lie
+      within the classes; and what a user should know.
+    """
+    folders = {name: f for name, f in top.folders.items() if f.total() or f.folders}
+    inner = {name for folder in folders.values() for name in folder.folders}
+    bare = not any(folder.pictures for folder in folders.values())
+    if len(folders) > 1 and bare and inner and all(map(part_of, inner)):
+        return _distinct({name: part_of(name) or "" for name in inner}), True, []
+    named = {name: part for name in folders if (part := part_of(name))}
+    parts = {name: part for name, part in named.items() if folders[name].folders}
+    others = {name: f for name, f in folders.items() if name not in parts}
+    if not parts:
+        return {}, False, _read_as_classes(folders, named)
+    classes = {name for part in parts for name in folders[part].folders}
+    leaves = [n for n, f in others.items() if f.pictures and n not in named]
+    if len(parts) == 1 and leaves:
+        (part,) = parts
         raise DatasetError(
-            f"class(es) {', '.join(sorted(only_test))} lie only in 'test': there is "
-            "nothing to learn them from; add training pictures or remove the folder"
+            f"the folders can be read in two ways: as the part {part!r} of the classes "
+            f"{some(sorted(classes))}, beside which {some(leaves)} would not be read; "
+            f"or as the classes {some(sorted(folders))}. For the first, move the other "
+            f"folders away; for the second, put all into a folder 'train'"
+        )
+    notes = []
+    for name, folder in others.items():
+        why = "which is no name of a part"
+        if name in named:
+            why = "which has no class folders"
+        elif classes & set(folder.folders):
+            why += ": if it is one, call it validation, calibration or test"
+        notes.append(f"{folder.total()} pictures are not read from {name!r}, {why}")
+    return _distinct(parts), False, notes
+
+
+def _read_as_classes(
+    folders: Mapping[str, _Folder], named: Mapping[str, str]
+) -> list[str]:
+    """Makes sure that folders can only be classes; returns what a user should know."""
+    if named and len(named) == len(folders):
+        raise DatasetError(
+            f"pictures lie directly in {some(sorted(folders))}: if these are parts, a "
+            "folder for each class is missing in them; if they are classes, put them "
+            "into a folder 'train'"
+        )
+    shared = set.intersection(
+        *(set(f.folders) for f in folders.values() or [_Folder()])
+    )
+    if len(shared) > 1 and not any(f.pictures for f in folders.values()):
+        names, inner = some(sorted(folders)), some(sorted(shared))
+        raise DatasetError(
+            f"the folders can be read in two ways: as parts called {names} of the "
+            f"classes {inner}, or as classes called {names} with folders inside. For "
+            "the first, call the parts train, validation, calibration or test; for the "
+            "second, put the classes into a folder 'train'"
+        )
+    return [f"the folder {name!r} is read as a class" for name in sorted(named)]
+
+
+def _distinct(parts: dict[str, str]) -> dict[str, str]:
+    for part in PARTS:
+        if len(names := [name for name in parts if parts[name] == part]) > 1:
+            raise DatasetError(
+                f"the folders {some(sorted(names))} all stand for the part {part!r}; "
+                "keep one of them, or put them together"
+            )
+    return parts
+
+
+def _class_names(
+    places: Iterable[tuple[str, str]], notes: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns the sorted class names, numbers by their value."""
+    found = set(places)
+    train = sorted({name for part, name in found if part == "train"})
+    why = "".join(f"; {note}" for note in notes)
+    if absent := sorted(found - {(part, name) for part, _ in found for name in train}):
+        part, name = absent[0]
+        hint = f"; {nearest(name, train)}" if train else ""
+        raise DatasetError(
+            f"class(es) {some(sorted({n for _, n in absent}))} lie only in {part!r}: "
+            "there is nothing to learn them from; add training pictures or remove the "
+            f"folder{hint}{why}"
         )
     if len(train) < 2:
         raise DatasetError(
             "two or more class folders are needed, in 'train' or at the top; there is "
-            f"{', '.join(train) or 'none'}"
+            f"{', '.join(train) or 'none'}{why}"
         )
-    numbers = all(name.isdecimal() for name in train)
-    return tuple(sorted(train, key=int) if numbers else sorted(train))
+    return tuple(sorted(train, key=int) if all(map(str.isdecimal, train)) else train)

@@ -1,29 +1,57 @@
 """A data set of the user's own, as arrays in one .npz file."""
 
+import unicodedata
+import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import psutil
 
-from camri_jax.datasets.dataset import Dataset, DatasetError, make_dataset
+from camri_jax.datasets import copies
+from camri_jax.datasets.dataset import (
+    PARTS,
+    Dataset,
+    DatasetError,
+    DatasetWarning,
+    Part,
+    make_dataset,
+    nearest,
+    part_of,
+    some,
+)
 from camri_jax.datasets.pictures import resize_all
+from camri_jax.datasets.splitting import connect
+from camri_jax.datasets.trees import Tree, open_tree
 
-_REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
-_OPTIONAL = ("validation_images", "validation_labels", "train_track", "class_names")
+_FIELDS = {
+    "images": "images",
+    "features": "images",
+    "x": "images",
+    "labels": "labels",
+    "y": "labels",
+    "groups": "groups",
+    "track": "groups",
+}
+_KNOWN = [f"{part}_{field}" for part in PARTS for field in ("images", "labels")]
+_KNOWN += [f"{part}_{field}" for part in PARTS for field in ("features", "groups")]
+_KNOWN += ["class_names"]
 
 _Arrays = dict[str, np.ndarray]
 
 
-def load_npz(path: Path, *, image_size: int | None = None) -> Dataset:
+def load_npz(path: Path, *, name: str, image_size: int | None = None) -> Dataset:
     """Loads arrays that `numpy.savez` wrote.
 
     Args:
-      path: a file with `train_images`, `train_labels`, `test_images`, `test_labels`;
-        optionally `validation_images`, `validation_labels`, `class_names` and
-        `train_track`, integers which say which training examples belong together.
-        Images are uint8 `[n, height, width]` or `[n, height, width, channels]` with 1
-        or 3 channels; labels are integers `[n]`.
+      path: a file with `train_images` and `train_labels`, and any of `validation_`,
+        `calibration_` and `test_images` and `_labels`; optionally `class_names`, and
+        `train_groups` and so on, which say which examples belong together. Images are
+        uint8 `[n, height, width]` or `[n, height, width, channels]` with 1 or 3
+        channels; or features, floats `[n, d]`. Labels are integers `[n]`.
+      name: of the data set.
       image_size: height and width in pixels to resize to; None keeps the images' own.
 
     Returns:
@@ -35,117 +63,243 @@ def load_npz(path: Path, *, image_size: int | None = None) -> Dataset:
     Example:
       >>> import tempfile
       >>> images, labels = np.zeros([4, 8, 8], np.uint8), np.array([0, 1, 0, 1])
+      >>> images += np.arange(4, dtype=np.uint8)[:, None, None]
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     path = Path(folder, "mine.npz")
-      ...     np.savez(path, train_images=images, train_labels=labels,
-      ...              test_images=images, test_labels=labels)
-      ...     load_npz(path).train_images.shape
+      ...     np.savez(path, train_images=images, train_labels=labels)
+      ...     load_npz(path, name="mine").train_images.shape
       (4, 8, 8, 1)
     """
-    arrays = _read(path)
-    suffixes = ("_images", "_labels")
-    parts = dict.fromkeys(n.split("_")[0] for n in arrays if n.endswith(suffixes))
-    try:
-        pairs = {part: _pair(arrays, part) for part in parts}
-        class_names = _class_names(arrays, pairs)
-        groups = _groups(arrays)
-    except DatasetError as error:
-        raise DatasetError(f"{path}: {error}") from None
-    final = {
-        part: (resize_all(images, image_size), labels.astype(np.int32))
-        for part, (images, labels) in pairs.items()
-    }
-    return make_dataset(
-        final["train"],
-        final["test"],
-        class_names,
-        validation=final.get("validation"),
-        train_groups=groups,
-    )
-
-
-def _read(path: Path) -> _Arrays:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; npz:FILE names one of numpy.savez")
     try:
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                raise ValueError(f"it begins with {file.read(16)!r}")
-        with np.load(path, allow_pickle=False) as file:
-            known = [name for name in _REQUIRED + _OPTIONAL if name in file]
-            arrays = {name: file[name] for name in known}
+        arrays = _read(path)
+        parts = _parts(arrays)
+        class_names = _class_names(arrays, parts)
+        parts = _with_groups(arrays, parts)
+    except DatasetError as error:
+        text = str(error)
+        raise DatasetError(text if str(path) in text else f"{path}: {text}") from None
+    for note in copies.remarks(parts, lambda part, i: f"{part}_images[{i}]"):
+        warnings.warn(note, DatasetWarning, stacklevel=2)
+    if image_size is not None and parts["train"].images.ndim == 2:
+        raise DatasetError(
+            f"{path} holds features, not images: image_size must not be given"
+        )
+    final = {
+        part: Part(resize_all(p.images, image_size), p.labels, p.groups)
+        for part, p in parts.items()
+    }
+    return make_dataset(name, final, class_names)
+
+
+def _read(path: Path) -> _Arrays:
+    try:
+        with path.open("rb") as file:
+            if (head := file.read(16))[:2] != b"PK":
+                raise ValueError(f"it begins with {head!r}")
+        with open_tree(path) as tree:
+            wanted, found, unknown = {}, {}, []
+            for name in tree.names:
+                stem = name.rpartition("/")[2].removesuffix(".npy")
+                key = _key(stem)
+                if not name.endswith(".npy") or key is None:
+                    unknown.append(stem or name)
+                elif key in wanted:
+                    raise DatasetError(f"{found[key]} and {stem} are both {key}")
+                else:
+                    wanted[key], found[key] = name, stem
+            _refuse_what_does_not_fit(path)
+            arrays = {key: _array(tree, name, key) for key, name in wanted.items()}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, DatasetError) and "neither" not in str(error):
+            raise
         raise DatasetError(
             f"{path} is not a readable .npz file ({error}); write it again with "
             "numpy.savez or fetch it again from where it came"
         ) from error
-    if missing := [name for name in _REQUIRED if name not in arrays]:
+    unread = [f"{name} ({nearest(name, _KNOWN)})" for name in unknown]
+    if missing := [n for n in ("train_images", "train_labels") if n not in arrays]:
         raise DatasetError(
-            f"{path} lacks {', '.join(missing)}; it must hold {', '.join(_REQUIRED)} "
-            f"and may hold {', '.join(_OPTIONAL)}"
+            f"{path} lacks {', '.join(missing)}"
+            + (f"; it holds {some(unread)}" if unread else "")
         )
+    if unread:
+        text = f"{path}: arrays that are not read: {some(unread)}"
+        warnings.warn(text, DatasetWarning, stacklevel=3)
     return arrays
 
 
-def _pair(arrays: _Arrays, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one part's images, with a channel axis, and its labels."""
-    for name in (f"{part}_images", f"{part}_labels"):
-        if name not in arrays:
-            raise DatasetError(f"there are no {name}; images and labels go together")
-    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+def _key(name: str) -> str | None:
+    """Returns what an array is for, or None for an unknown one.
+
+    Example:
+      >>> _key("val_images"), _key("x_train"), _key("Test_Labels"), _key("ids")
+      ('validation_images', 'train_images', 'test_labels', None)
+    """
+    name = name.casefold()
+    if name == "class_names":
+        return name
+    first, _, last = name.partition("_")
+    for part, field in (
+        (name.rpartition("_")[0], name.rpartition("_")[2]),
+        (last, first),
+    ):
+        if (of := part_of(part)) and field in _FIELDS:
+            return f"{of}_{_FIELDS[field]}"
+    return None
+
+
+def _refuse_what_does_not_fit(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        wanted = 2 * sum(member.file_size for member in archive.infolist())
+    if wanted > (free := psutil.virtual_memory().available):
+        raise DatasetError(
+            f"{path} unpacks to {wanted / 2e9:,.1f} GB, for which {free / 1e9:,.1f} GB "
+            "of free memory are too little"
+        )
+
+
+def _array(tree: Tree, name: str, key: str) -> np.ndarray:
+    try:
+        with tree.open(name) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise DatasetError(
+            f"{key} is an array of Python objects, which are not read; save it as "
+            f"{'strings, np.array(names, str)' if key == 'class_names' else 'numbers'}"
+        ) from None
+
+
+def _parts(arrays: _Arrays) -> dict[str, Part]:
+    """Returns images and labels of each part, compared with each other."""
+    parts = {}
+    for part in PARTS:
+        images, labels = arrays.get(f"{part}_images"), arrays.get(f"{part}_labels")
+        if images is None and labels is None:
+            continue
+        if images is None or labels is None:
+            absent = f"{part}_{'images' if images is None else 'labels'}"
+            raise DatasetError(f"there are no {absent}; images and labels go together")
+        images = _images(images, f"{part}_images")
+        parts[part] = Part(images, _labels(labels, f"{part}_labels", len(images)))
+        here, train = images.shape[1:], parts["train"].images.shape[1:]
+        if here != train or images.dtype != parts["train"].images.dtype:
+            raise DatasetError(
+                f"{part}_images are {images.dtype} {list(images.shape)} but "
+                f"train_images {list(parts['train'].images.shape)}; all parts must "
+                "have one size"
+            )
+    return parts
+
+
+def _images(images: np.ndarray, name: str) -> np.ndarray:
+    """Returns images with a channel axis, or features as float32."""
+    if images.ndim == 2 and images.dtype.kind == "f":
+        if 0 in images.shape:
+            raise DatasetError(f"{name} {list(images.shape)} are empty")
+        with np.errstate(over="ignore"):
+            features = images.astype(np.float32)
+        if strange := np.count_nonzero(~np.isfinite(features)):
+            raise DatasetError(
+                f"{name} hold {strange:,} values that are infinite or no numbers"
+            )
+        return features
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DatasetError(
-            f"{part}_images are {images.dtype} {list(images.shape)}; they must be "
-            "uint8 [n, height, width] or [n, height, width, 1 or 3]"
+            f"{name} are {images.dtype} {list(images.shape)}; they must be uint8 "
+            "[n, height, width] or [n, height, width, 1 or 3], or floats [n, features]"
         )
     if 0 in images.shape:
-        raise DatasetError(f"{part}_images {list(images.shape)} are empty")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise DatasetError(
-            f"{part}_labels are {labels.dtype} {list(labels.shape)}; they must be "
-            f"integers [{len(images)}], one for each of {part}_images"
-        )
-    height_width_channels = arrays["train_images"].shape[1:]
-    if images.shape[1:] != (*height_width_channels, 1)[:3]:
-        raise DatasetError(
-            f"{part}_images are {list(images.shape)} but train_images "
-            f"{list(arrays['train_images'].shape)}; all parts must have one size"
-        )
-    return images, labels
+        raise DatasetError(f"{name} {list(images.shape)} are empty")
+    return images
 
 
-def _class_names(
-    arrays: _Arrays, pairs: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[str, ...]:
-    """Returns the class names, having compared them with the labels."""
-    num_classes = 1 + max(int(labels.max()) for _, labels in pairs.values())
-    names = arrays.get("class_names", np.arange(num_classes).astype(str))
-    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names)) != len(names):
-        raise DatasetError("class_names must be different strings [classes]")
-    for part, (_, labels) in pairs.items():
-        if labels.min() < 0 or labels.max() >= len(names):
+def _labels(labels: np.ndarray, name: str, number: int) -> np.ndarray:
+    if labels.shape == (number, 1):
+        labels = labels[:, 0]
+    if labels.shape != (number,) or labels.dtype.kind not in "iu":
+        raise DatasetError(
+            f"{name} are {labels.dtype} {list(labels.shape)}; they must be integers "
+            f"[{number}], one for each image"
+        )
+    return labels
+
+
+def _class_names(arrays: _Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
+    """Returns the class names, having compared them with the labels; casts these."""
+    number = len(parts["train"].labels)
+    spans = {n: (int(p.labels.min()), int(p.labels.max())) for n, p in parts.items()}
+    if "class_names" in arrays:
+        names = _strings(arrays["class_names"])
+        limit, why = len(names), f"there are {len(names)} classes"
+    else:
+        limit, why = number, f"there are {number} training images to learn them from"
+        names = [
+            str(i) for i in range(min(max(m for _, m in spans.values()) + 1, limit))
+        ]
+    for part, (least, most) in spans.items():
+        if least < 0 or most >= limit:
             raise DatasetError(
-                f"{part}_labels span {labels.min()}..{labels.max()}; they must lie in "
-                f"0..{len(names) - 1}, for there are {len(names)} classes"
+                f"{part}_labels span {least}..{most}; they must lie in 0..{limit - 1}, "
+                f"for {why}: number the classes 0, 1, 2, ..."
             )
-    counts = np.bincount(pairs["train"][1].astype(np.int64), minlength=len(names))
+    for name, part in parts.items():
+        parts[name] = Part(part.images, part.labels.astype(np.int32))
+    counts = np.bincount(parts["train"].labels, minlength=len(names))
     if len(names) < 2 or not counts.all():
-        empty = ", ".join(names[counts == 0]) or "all but one"
+        empty = some([names[i] for i in np.flatnonzero(counts == 0)]) or "all but one"
         raise DatasetError(
             f"train_labels have no example of class {empty}: there is nothing to learn"
         )
-    return tuple(names.tolist())
+    return tuple(names)
 
 
-def _groups(arrays: _Arrays) -> np.ndarray | None:
-    if "train_track" not in arrays:
-        return None
-    groups, labels = arrays["train_track"], arrays["train_labels"]
-    if groups.shape != labels.shape or groups.dtype.kind not in "iu":
+def _strings(names: np.ndarray) -> list[str]:
+    if names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8", "replace")
+    if names.ndim != 1 or names.dtype.kind != "U":
         raise DatasetError(
-            f"train_track is {groups.dtype} {list(groups.shape)}; it must be integers "
-            f"[{len(labels)}], one for each of train_images"
+            f"class_names are {names.dtype} {list(names.shape)}; they must be "
+            "different strings [classes]"
         )
-    return groups.astype(np.int64)
+    strings = [unicodedata.normalize("NFC", str(name)) for name in names]
+    if twice := sorted({name for name in strings if strings.count(name) > 1}):
+        raise DatasetError(
+            f"class_names must be different; {some(twice)} is twice there"
+        )
+    return strings
+
+
+def _with_groups(arrays: _Arrays, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """Numbers what belongs together: stated groups, and copies of one image."""
+    keys = [np.concatenate([copies.prints(p.images) for p in parts.values()])]
+    for part, content in parts.items():
+        groups, number = arrays.get(f"{part}_groups"), len(content.labels)
+        if groups is not None and (
+            groups.shape != (number,) or groups.dtype.kind not in "iuUS"
+        ):
+            raise DatasetError(
+                f"{part}_groups are {groups.dtype} {list(groups.shape)}; they must be "
+                f"integers or strings [{number}], one for each of {part}_images"
+            )
+    if any(f"{part}_groups" in arrays for part in PARTS):
+        stated = []
+        for part, content in parts.items():
+            alone = np.char.add(f"{part} ", np.arange(len(content.labels)).astype(str))
+            groups = arrays.get(f"{part}_groups")
+            stated.append(
+                alone if groups is None else np.char.add("group ", groups.astype(str))
+            )
+        keys.append(np.concatenate(stated))
+    number = connect(*keys)
+    ends = np.cumsum([len(p.labels) for p in parts.values()])
+    pieces = [None] * len(parts) if number is None else np.split(number, ends[:-1])
+    return {
+        part: Part(content.images, content.labels, groups)
+        for (part, content), groups in zip(parts.items(), pieces, strict=True)
+    }

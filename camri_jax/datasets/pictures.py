@@ -1,25 +1,52 @@
 """From picture files to uint8 arrays of one size."""
 
+import functools
 import io
+import struct
+from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import IO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 Fit = Literal["stretch", "pad", "crop"]
 
 # A header can promise any size in a few bytes: 50,000 x 50,000 pixels are 7.5 GB.
 _MAX_PIXELS = 100_000_000
+_ORIENTATION = 0x0112  # in EXIF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def decode(file: IO[bytes], image_size: int | None, fit: Fit = "stretch") -> np.ndarray:
+def decode(
+    file: IO[bytes],
+    image_size: int | None,
+    fit: Fit = "stretch",
+    *,
+    bits: int | None = None,
+    tell: Callable[[str], object] = lambda remark: None,
+) -> np.ndarray:
     """Decodes one picture and resizes it, anti-aliased.
+
+    What a picture says of itself (EXIF, colour profiles, texts) may be damaged: only
+    its pixels count, and its orientation where that can be read.
 
     Args:
       file: any format that Pillow reads; of an animation, the first picture.
       image_size: height and width in pixels; None keeps the picture's own.
       fit: `stretch` both axes to fill the square, `pad` the shorter axis with black,
         or `crop` the longer one.
+      bits: of a grey picture of more than 8 bits, how many there are, of which the
+        upper 8 are kept; None: as many of 8, 10, 12, 14 or 16 as it uses.
+      tell: is called with what a user should know of this picture.
 
     Returns:
       uint8 `[height, width, channels]`: 1 channel for a grey picture, else 3.
@@ -30,23 +57,25 @@ def decode(file: IO[bytes], image_size: int | None, fit: Fit = "stretch") -> np.
     Example:
       >>> file = io.BytesIO()
       >>> Image.new("L", (40, 20), 255).save(file, "png")
-      >>> decode(file, 8, "pad")[:, 0, 0]
+      >>> decode(io.BytesIO(file.getvalue()), 8, "pad")[:, 0, 0]
       array([  0,   0, 255, 255, 255, 255,   0,   0], dtype=uint8)
     """
+    content = file.read()
     try:
-        opened = Image.open(file)
-    except UnidentifiedImageError:  # Pillow's message is the file object's address
-        raise ValueError("it is no picture of a known format") from None
-    with opened as image:
-        if image.width * image.height > _MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are too many")
-        if image_size is not None:
-            # JPEG can decode at a half, quarter or eighth; twice the size is plenty.
-            image.draft(image.mode, (2 * image_size, 2 * image_size))
-        upright = _flatten(ImageOps.exif_transpose(image))
+        image = _read(content, image_size, bits, tell)
+    except Exception:
+        bare = _without_metadata(content)
+        if bare == content:
+            raise
+        image = _read(bare, image_size, bits, tell)
+    if max(image.size) > 16 * min(image.size):
+        tell("is more than 16 times longer than wide")
     if image_size is not None:
-        upright = _resize(upright, image_size, fit)
-    return np.atleast_3d(np.asarray(upright))
+        image = _resize(image, image_size, fit)
+    pixels = np.atleast_3d(np.asarray(image))
+    if pixels.size and (pixels == pixels[0, 0]).all():
+        tell("has one colour only")
+    return pixels
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -61,6 +90,17 @@ def encode(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     _from_array(image).save(file, "png", compress_level=1)
     return file.getvalue()
+
+
+def is_picture(name: str) -> bool:
+    """Tells by its ending whether Pillow can read a file.
+
+    Example:
+      >>> is_picture("a/b.JPG"), is_picture("a/b.h5")
+      (True, False)
+    """
+    format_name = Image.registered_extensions().get(PurePosixPath(name).suffix.lower())
+    return format_name in _formats()
 
 
 def resize_all(images: np.ndarray, image_size: int | None) -> np.ndarray:
@@ -86,28 +126,113 @@ def resize_all(images: np.ndarray, image_size: int | None) -> np.ndarray:
     return out
 
 
-def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
-    if image.size == (size, size):
-        return image
-    square, method = (size, size), Image.Resampling.BILINEAR
-    if fit == "pad":
-        return ImageOps.pad(image, square, method)
-    if fit == "crop":
-        return ImageOps.fit(image, square, method)
-    return image.resize(square, method)
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats whose pixels Pillow reads by itself, without another program."""
+    Image.init()
+    stubs = {
+        name
+        for name, (opener, _) in Image.OPEN.items()
+        if isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+    }
+    return tuple(name for name in Image.OPEN if name not in stubs | {"MPEG", "EPS"})
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _read(
+    content: bytes,
+    image_size: int | None,
+    bits: int | None,
+    tell: Callable[[str], object],
+) -> Image.Image:
+    """Returns a picture's pixels, upright, as 8-bit grey or RGB."""
+    try:
+        opened = Image.open(io.BytesIO(content), formats=_formats())
+    except UnidentifiedImageError:  # Pillow's message is the file object's address
+        raise ValueError("it is no picture of a known format") from None
+    with opened as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        if getattr(image, "is_animated", False):
+            tell("has several pictures, of which the first is read")
+        if image_size is not None:
+            # JPEG can decode at a half, quarter or eighth; twice the size is plenty.
+            image.draft(image.mode, (2 * image_size, 2 * image_size))
+        raw = "".join(str(tile[3]) for tile in image.tile)
+        deep_colour = ";16" in raw and not image.mode.startswith("I")
+        flat = _flatten(image, bits, tell)
+        try:
+            orientation = image.getexif().get(_ORIENTATION)
+        except Exception:
+            orientation = None
+    if deep_colour and np.asarray(flat).max() < 16:
+        raise ValueError(
+            "of its 16 bits a colour only the upper 8 can be read, and they are nearly "
+            "empty: save it with 8"
+        )
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return flat if method is None else flat.transpose(method)
+
+
+def _flatten(
+    image: Image.Image, bits: int | None, tell: Callable[[str], object]
+) -> Image.Image:
     """Returns the picture as 8-bit grey or RGB, on black where it is transparent."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its pixels have 32 bits and no known range: save 8 or 16")
+        used = next(n for n in (8, 10, 12, 14, 16) if values.max() < 2**n)
+        tell(f"has {used} bits")
+        shift = max(used if bits is None else bits, used) - 8
+        return Image.fromarray((values >> shift).astype(np.uint8))
+    if image.mode == "F":
         raise ValueError("its pixels have 32 bits and no known range: save 8 or 16")
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if np.asarray(rgba.getchannel("A")).min() < 255:
+            tell("is transparent, with black behind it")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
     return image.convert("L" if grey else "RGB")
+
+
+def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    square, method = (size, size), Image.Resampling.BILINEAR
+    if fit == "crop":
+        return ImageOps.fit(image, square, method)
+    if fit == "stretch":
+        return image.resize(square, method)
+    # However narrow, a pixel of it is left.
+    width, height = (max(1, round(s * size / max(image.size))) for s in image.size)
+    padded = Image.new(image.mode, square)
+    corner = round((size - width) / 2), round((size - height) / 2)
+    padded.paste(image.resize((width, height), method), corner)
+    return padded
+
+
+def _without_metadata(content: bytes) -> bytes:
+    """Returns a PNG or JPEG file with nothing in it but what makes its pixels."""
+    kept, at = [], 0
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        kept, at = [content[:8]], 8
+        while at + 8 <= len(content):
+            length, kind = struct.unpack(">I4s", content[at : at + 8])
+            chunk = content[at : (at := at + 12 + length)]
+            if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+                kept.append(chunk)
+    elif content.startswith(b"\xff\xd8"):
+        kept, at = [content[:2]], 2
+        while content[at : at + 1] == b"\xff" and content[at + 1 : at + 2] != b"\xda":
+            kind = content[at + 1 : at + 2]
+            length = int.from_bytes(content[at + 2 : at + 4], "big")
+            segment = content[at : (at := at + 2 + length)]
+            # Of the segments for programs, one holds the kind of colours.
+            if not (b"\xe1" <= kind <= b"\xed" or kind in b"\xef\xfe"):
+                kept.append(segment)
+        kept.append(content[at:])
+    return b"".join(kept) or content
 
 
 def _from_array(image: np.ndarray) -> Image.Image:

@@ -1,25 +1,26 @@
 """Which examples are held out: stratified, seeded, and never cutting a group."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from camri_jax.datasets.dataset import Dataset, DatasetError, digest
+from camri_jax.datasets.dataset import Dataset, DatasetError, Part, digest
 
 _BLOCK = 4096  # images
 
 
-def hold_out(
-    dataset: Dataset, fraction: float, *, seed: int, part: Literal["validation", "test"]
-) -> Dataset:
+def hold_out(dataset: Dataset, fractions: Mapping[str, float], *, seed: int) -> Dataset:
     """Moves a share of every class out of train.
 
+    Labels, groups and the order of the examples decide, never pixels: another image
+    size has the same test pictures.
+
     Args:
-      dataset: a data set whose `part` is empty.
-      fraction: the share of each class to hold out, in (0, 1).
+      dataset: a data set whose parts of these names are empty.
+      fractions: the share of each class to move to each part, more than 0; together
+        less than 1.
       seed: the same seed always makes the same choice.
-      part: where the examples go.
 
     Returns:
       A data set with a fingerprint of its own.
@@ -27,77 +28,115 @@ def hold_out(
     Raises:
       DatasetError: a class is too small to be divided.
     """
-    groups = dataset.train_groups
-    held = held_out(
-        dataset.train_labels,
-        fraction,
+    train = dataset.parts["train"]
+    place = assign(
+        train.labels,
+        list(fractions.values()),
         seed=seed,
         class_names=dataset.class_names,
-        groups=groups,
+        groups=train.groups,
     )
-    moved: dict[str, np.ndarray | None] = {
-        f"{part}_images": take(dataset.train_images, held),
-        f"{part}_labels": dataset.train_labels[held],
-    }
-    if part == "validation":
-        moved["validation_groups"] = None if groups is None else groups[held]
-    return dataclasses.replace(
-        dataset,
-        train_images=take(dataset.train_images, ~held),
-        train_labels=dataset.train_labels[~held],
-        train_groups=None if groups is None else groups[~held],
-        fingerprint=digest(dataset.fingerprint, part, np.packbits(held)),
-        **moved,
-    )
+    parts = dict(dataset.parts)
+    for i, part in enumerate(("train", *fractions)):
+        chosen = place == i
+        groups = None if train.groups is None else train.groups[chosen]
+        parts[part] = Part(take(train.images, chosen), train.labels[chosen], groups)
+    fingerprint = digest(dataset.fingerprint, *fractions, place)
+    return dataclasses.replace(dataset, parts=parts, fingerprint=fingerprint)
 
 
-def held_out(
+def assign(
     labels: np.ndarray,
-    fraction: float,
+    fractions: Sequence[float],
     *,
     seed: int,
-    class_names: tuple[str, ...],
+    class_names: Sequence[str],
     groups: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Chooses a share of every class.
+    """Divides every class among what stays and some parts.
 
     Args:
       labels: int `[n]`.
-      fraction: the share of each class to hold out, in (0, 1). Each class keeps at
-        least one group and gives at least one.
+      fractions: the share of each class's groups for each part, more than 0; together
+        less than 1. What stays and each part get at least one group.
       seed: the same seed always makes the same choice.
       class_names: for the error messages.
-      groups: int `[n]`; a group is held out whole or not at all. None: every example
-        stands alone.
+      groups: int `[n]`; a group goes to one place as a whole, even if it has examples
+        of several classes. None: every example stands alone.
 
     Returns:
-      bool `[n]`, true where held out.
+      int8 `[n]`: 0 where an example stays, 1 for the first fraction, and so on.
 
     Raises:
-      DatasetError: a class has fewer than two groups, or a group several classes.
+      DatasetError: a class has too few groups.
 
     Example:
       >>> labels = np.repeat([0, 1], 10)
-      >>> int(held_out(labels, 0.2, seed=0, class_names=("a", "b")).sum())
-      4
+      >>> np.bincount(assign(labels, [0.2, 0.1], seed=0, class_names=("a", "b")))
+      array([14,  4,  2])
     """
     if groups is None:
         groups = np.arange(len(labels))
-    else:
-        _refuse_groups_across_classes(groups, labels)
-    chosen = np.zeros(len(labels), bool)
-    for label, name in enumerate(class_names):
-        members = np.unique(groups[labels == label])
-        if len(members) < 2:
-            raise DatasetError(
-                f"class {name!r} has {len(members)} example(s) or group(s): too few to "
-                "hold one out and keep one; add examples, or hold none out"
-            )
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+    values, groups = np.unique(groups, return_inverse=True)
+    place = np.full(len(values), -1, np.int8)  # of each group; -1: still free
+    members = [np.unique(groups[labels == k]) for k in range(len(class_names))]
+    # Groups of several classes are placed by the class that has the fewest.
+    for label in sorted(range(len(members)), key=lambda k: len(members[k])):
+        own = members[label]
+        free = own[place[own] < 0]
         # A stream per class: adding a class leaves the others' choice alone.
-        order = np.random.default_rng((seed, label)).permutation(members)
-        chosen |= np.isin(groups, order[:count])
-    return chosen
+        order = np.random.default_rng((seed, label)).permutation(free)
+        for i, size in enumerate(_sizes(fractions, len(own), class_names[label]), 1):
+            lacking = max(size - np.count_nonzero(place[own] == i), 0)
+            place[order[:lacking]], order = i, order[lacking:]
+        place[order] = 0
+    for label, own in enumerate(members):
+        if len(np.unique(place[own])) <= len(fractions):
+            raise DatasetError(
+                f"class {class_names[label]!r} shares its {len(own)} groups with other "
+                "classes, so that none is left for one of the parts; try another seed, "
+                "or hold none out"
+            )
+    return place[groups]
+
+
+def _sizes(fractions: Sequence[float], num_groups: int, name: str) -> list[int]:
+    """Returns how many of a class's groups each part gets."""
+    if num_groups <= len(fractions):
+        raise DatasetError(
+            f"class {name!r} has {num_groups} example(s) or group(s): too few to hold "
+            f"{len(fractions)} out and keep one; add examples, or hold none out"
+        )
+    most = num_groups - len(fractions)
+    sizes = [min(max(round(f * num_groups), 1), most) for f in fractions]
+    while sum(sizes) >= num_groups:
+        sizes[int(np.argmax(sizes))] -= 1
+    return sizes
+
+
+def connect(*keys: np.ndarray) -> np.ndarray | None:
+    """Numbers the groups of examples that agree in any of their keys.
+
+    Args:
+      *keys: arrays `[n]`.
+
+    Returns:
+      int32 `[n]`, by first appearance; None if every example stands alone.
+
+    Example:
+      >>> connect(np.array([5, 6, 7, 8]), np.array(["a", "b", "b", "c"]))
+      array([0, 1, 1, 2], dtype=int32)
+    """
+    inverses = [np.unique(key, return_inverse=True)[1] for key in keys]
+    groups, before = np.arange(len(keys[0])), None
+    while before is None or (groups != before).any():
+        before = groups
+        for inverse in inverses:
+            least = np.full(len(inverse), len(inverse))
+            np.minimum.at(least, inverse, groups)
+            groups = least[inverse]
+    values, groups = np.unique(groups, return_inverse=True)
+    return None if len(values) == len(groups) else groups.astype(np.int32)
 
 
 def take(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -127,14 +166,3 @@ def take(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         taken[filled : filled + len(block)] = block
         filled += len(block)
     return taken
-
-
-def _refuse_groups_across_classes(groups: np.ndarray, labels: np.ndarray) -> None:
-    order = np.lexsort((labels, groups))
-    same_group = groups[order][1:] == groups[order][:-1]
-    across = order[1:][same_group & (labels[order][1:] != labels[order][:-1])]
-    if len(across):
-        raise DatasetError(
-            f"group {groups[across[0]]} has examples of several classes: it cannot be "
-            "held out by class; number the groups so that each lies in one class"
-        )

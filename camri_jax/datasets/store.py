@@ -1,23 +1,30 @@
 """Prepared data on disk: built once, whole or not at all, read by memory map."""
 
+import atexit
 import contextlib
+import functools
+import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from camri_jax.datasets.dataset import (
+    PARTS,
     Dataset,
     DatasetError,
     DatasetWarning,
+    Part,
     make_dataset,
 )
 
+_MANIFEST = "manifest.json"
 _logger = logging.getLogger(__name__)
 
 
@@ -25,44 +32,71 @@ def cache_root(data_dir: Path | None) -> Path:
     """Returns where prepared data are kept.
 
     That is `CAMRI_CACHE_DIR` if set, else a hidden folder `.camri_jax` inside the data
-    directory that the user named, else `~/.cache/camri_jax`.
+    directory that the user named, else `~/.cache/camri_jax`; and where none of these
+    can be written, a directory for this process alone, with a warning.
 
     Args:
       data_dir: the directory that the user named, or None.
     """
+    wanted = []
     if named := os.environ.get("CAMRI_CACHE_DIR"):
-        return Path(named).expanduser().absolute()
-    if data_dir is not None:
-        return data_dir.absolute() / ".camri_jax"
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser().absolute() / "camri_jax"
+        wanted = [Path(named)]
+    else:
+        if data_dir is not None:
+            wanted.append(data_dir / ".camri_jax")
+        wanted.append(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "camri_jax"))
+    for path in wanted:
+        # A home directory may be unknown.
+        with contextlib.suppress(OSError, RuntimeError):
+            path = path.expanduser().absolute()
+            path.mkdir(parents=True, exist_ok=True)
+            if os.access(path, os.W_OK):
+                return path
+    warnings.warn(
+        f"prepared data cannot be kept, for {wanted[0]} cannot be written: they are "
+        "made anew in each run; CAMRI_CACHE_DIR names another directory",
+        DatasetWarning,
+        stacklevel=2,
+    )
+    return _passing()
+
+
+@functools.cache
+def _passing() -> Path:
+    folder = tempfile.mkdtemp(prefix="camri_jax_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def build_once(target: Path, build: Callable[[Path], None]) -> None:
     """Builds a directory unless it is there; other processes wait and then share it.
 
     The work happens in a directory beside the target that is renamed at the end, so an
-    interruption at any moment leaves either no target or a whole one.
+    interruption at any moment leaves either no target or a whole one. A list of the
+    files, with sizes and checksums, is written last; a target that disagrees with its
+    list is built again.
 
     Args:
       target: the directory.
       build: fills the empty directory that it is given.
 
     Raises:
-      DatasetError: the disk is full, read-only, or otherwise refuses.
+      DatasetError: the disk is full or otherwise refuses.
     """
-    if target.is_dir():
+    if _is_whole(target):
         return
     partial = target.with_name(target.name + ".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target):
-            if target.is_dir():  # another process was faster
+            if _is_whole(target):  # another process was faster
                 return
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
                 partial.mkdir()
                 build(partial)
+                _write_manifest(partial)
+                shutil.rmtree(target, ignore_errors=True)
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -73,6 +107,41 @@ def build_once(target: Path, build: Callable[[Path], None]) -> None:
         ) from error
 
 
+def _write_manifest(directory: Path) -> None:
+    listed = {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        name = path.relative_to(directory).as_posix()
+        listed[name] = [path.stat().st_size, _checksum(path)]
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    with (directory / _MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump(listed, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_whole(target: Path) -> bool:
+    if not target.is_dir():
+        return False
+    try:
+        listed = json.loads((target / _MANIFEST).read_text(encoding="utf-8"))
+        whole = all(
+            (target / name).stat().st_size == size
+            and _checksum(target / name) == checksum
+            for name, (size, checksum) in listed.items()
+        )
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        _logger.warning("%s is damaged and will be made anew", target)
+    return whole
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
     """Holds a lock that the system releases even if this process is killed.
@@ -81,72 +150,60 @@ def locked(target: Path) -> Iterator[None]:
       target: what the lock is for; a hidden empty file beside it stays behind.
 
     Yields:
-      Nothing, once all other processes have released it.
+      Nothing, once all other processes have released it; at once where the system or
+      the disk knows no locks.
     """
-    import fcntl  # Windows has none, but can load what needs no preparing
-
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
     with target.with_name(f".{target.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _logger.warning("waiting for another process to finish %s", target)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _logger.warning("%s cannot be locked: %s", target, error)
         yield
 
 
-def write_part(
+def write(
     directory: Path,
-    part: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray | None = None,
-) -> None:
-    """Writes one part of a data set as .npy files.
-
-    Args:
-      directory: where.
-      part: `train` or `test`.
-      images: uint8 `[n, height, width, channels]`.
-      labels: int32 `[n]`.
-      groups: int64 `[n]` or None.
-    """
-    np.save(directory / f"{part}_images.npy", images)
-    np.save(directory / f"{part}_labels.npy", labels)
-    if groups is not None:
-        np.save(directory / f"{part}_groups.npy", groups)
-
-
-def write_about(
-    directory: Path,
+    parts: Mapping[str, Part],
     class_names: Sequence[str],
     *,
     notes: Sequence[str] = (),
-    skipped: Sequence[str] = (),
 ) -> None:
-    """Writes what is known beside the arrays, their fingerprint included.
+    """Writes a data set as .npy files, and what is known beside them.
 
     Args:
-      directory: where the parts were written.
+      directory: where.
+      parts: `train` and any others.
       class_names: the name of each label.
       notes: warnings to be given at every load.
-      skipped: the pictures that could not be read, with the reasons.
     """
-    dataset = _dataset(directory, class_names, None)
+    for name, part in parts.items():
+        for field in ("images", "labels", "groups"):
+            if (array := getattr(part, field)) is not None:
+                np.save(directory / f"{name}_{field}.npy", array)
     about = {
         "class_names": list(class_names),
-        "fingerprint": dataset.fingerprint,
+        "fingerprint": make_dataset("", parts, class_names).fingerprint,
         "notes": list(notes),
-        "skipped": list(skipped),
     }
-    text = json.dumps(about, ensure_ascii=False, indent=1)
+    text = json.dumps(about, indent=1)
     (directory / "about.json").write_text(text, encoding="utf-8")
 
 
-def read(directory: Path) -> Dataset:
+def read(directory: Path, name: str, *, mirror: bool = False) -> Dataset:
     """Opens the arrays of a directory by memory map.
 
     Args:
-      directory: one that `write_part` and `write_about` filled.
+      directory: one that `write` filled.
+      name: of the data set.
+      mirror: whether a mirrored picture keeps its class.
 
     Returns:
       The data set; its notes are given as warnings.
@@ -154,27 +211,24 @@ def read(directory: Path) -> Dataset:
     about = json.loads((directory / "about.json").read_text(encoding="utf-8"))
     for note in about["notes"]:
         warnings.warn(note, DatasetWarning, stacklevel=2)
-    return _dataset(directory, about["class_names"], about["fingerprint"])
 
-
-def _dataset(
-    directory: Path, class_names: Sequence[str], fingerprint: str | None
-) -> Dataset:
-    def part(name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        images = directory / f"{name}_images.npy"
-        if not images.exists():
-            return None
-        labels = np.load(directory / f"{name}_labels.npy")
-        return np.load(images, mmap_mode="r"), labels
-
-    train, groups = part("train"), directory / "train_groups.npy"
-    assert train is not None
+    parts = {}
+    for part in PARTS:
+        files = {
+            f: directory / f"{part}_{f}.npy" for f in ("images", "labels", "groups")
+        }
+        if files["images"].exists():
+            parts[part] = Part(
+                np.load(files["images"], mmap_mode="r"),
+                np.load(files["labels"]),
+                np.load(files["groups"]) if files["groups"].exists() else None,
+            )
     return make_dataset(
-        train,
-        part("test"),
-        class_names,
-        train_groups=np.load(groups) if groups.exists() else None,
-        fingerprint=fingerprint,
+        name,
+        parts,
+        about["class_names"],
+        mirror=mirror,
+        fingerprint=about["fingerprint"],
     )
 
 

@@ -1,4 +1,4 @@
-"""TFDS builder of GTSRB."""
+"""GTSRB: 39,209 + 12,630 photographs of German traffic signs of 43 kinds."""
 
 import csv
 import re
@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from camri_jax.datasets import gtsrb, pictures
-from camri_jax.datasets.builder import PictureBuilder
+from camri_jax.datasets import pictures
 from camri_jax.datasets.dataset import DatasetError
-from camri_jax.datasets.official import download, verify
+from camri_jax.datasets.published.builder import PictureBuilder, fetch, official
 from camri_jax.datasets.trees import Tree, open_tree
+
+URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
+MD5S = {  # not GTSRB-Training_fixed.zip, which is a smaller set
+    "GTSRB_Final_Training_Images.zip": "f33fd80ac59bff73c82d25ab499e03a3",
+    "GTSRB_Final_Test_Images.zip": "c7e4e6327067d32654124b0fe9e82185",
+    "GTSRB_Final_Test_GT.zip": "fe31e9c9270bbcd7b84b7f21a9d9d9e5",
+}
+NUM_EXAMPLES = {"train": 39_209, "test": 12_630}
 
 # Both layouts: as the official archives unpack, and the one that is passed around.
 _TABLES = {
@@ -32,22 +39,23 @@ _PICTURES = {
 }
 
 
-class Builder(PictureBuilder, skip_registration=True):
-    """GTSRB from the official archives, or from either layout they are unpacked to."""
+class Builder(PictureBuilder):
+    """GTSRB from the official archives, or from either layout they are unpacked to.
+
+    The frames of one physical sign make a group.
+    """
+
+    name = "camri_gtsrb"
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.picture_info(gtsrb.CLASS_NAMES, (None, None, 3), group=np.int64)
+        return self.picture_info((None, None, 3), "png", group=np.int64)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> Any:
-        if self.source is None:
-            train, test, truth = download(dl_manager, gtsrb.ARCHIVES, self.name)
-        elif self.source.suffix == ".zip":
-            paths = [self.source.parent / file.name for file in gtsrb.ARCHIVES]
-            for path, file in zip(paths, gtsrb.ARCHIVES, strict=True):
-                verify(path, file)
-            train, test, truth = paths
+        source = official(dl_manager)
+        if (source / "Final_Training").exists() or (source / "Train.csv").exists():
+            train = test = truth = source
         else:
-            train = test = truth = self.source
+            train, test, truth = fetch(dl_manager, URL, MD5S)
         return {
             "train": self._generate_examples("train", train, train),
             "test": self._generate_examples("test", test, truth),
@@ -100,7 +108,7 @@ def _read_labels(part: str, tables: Tree, truth: Path) -> dict[str, int]:
                 f"{truth}: {table} is not a table of GTSRB ({error!r}); unpack the "
                 "official archives again"
             ) from error
-    expected = gtsrb.NUM_EXAMPLES[part]
+    expected = NUM_EXAMPLES[part]
     if len(labels) != expected:
         raise DatasetError(
             f"{truth} has labels of {len(labels):,} {part} images, expected "

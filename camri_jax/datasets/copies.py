@@ -1,0 +1,63 @@
+"""Pictures that are there more than once."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from camri_jax.datasets.dataset import Part, some
+
+
+def prints(images: np.ndarray) -> np.ndarray:
+    """Hashes each image.
+
+    Args:
+      images: any dtype, `[n, ...]`.
+
+    Returns:
+      int64 `[n]`, equal for equal images.
+    """
+    hashes = (
+        hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images
+    )
+    return np.frombuffer(b"".join(hashes), np.int64)
+
+
+def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[str]:
+    """Says which images are copies that mislead.
+
+    Args:
+      parts: the parts that the user made.
+      name: names an image, given its part and its place there.
+
+    Returns:
+      A sentence for each pair of parts that share images, and one for training images
+      that are in two classes; groups that lie in two parts likewise.
+    """
+    notes, before = [], {}
+    first: dict[int, tuple[str, int]] = {}
+    for part, content in parts.items():
+        groups = content.groups
+        found: dict[str, list[str]] = {}
+        for i, value in enumerate(prints(content.images).tolist()):
+            other, j = first.setdefault(value, (part, i))
+            same = content.labels[i] == parts[other].labels[j]
+            if other != part or not same:
+                text = f"{name(part, i)} = {name(other, j)}"
+                found.setdefault(other, []).append(text)
+        for other, pairs in found.items():
+            notes.append(
+                f"{len(pairs)} {part} images are copies of {other} images"
+                + (
+                    f" in another class: {some(pairs)}"
+                    if other == part
+                    else f", so that results flatter: {some(pairs)}"
+                )
+            )
+        for other, theirs in before.items():
+            both = [] if groups is None else np.intersect1d(groups, theirs)
+            if len(both) and other not in found:
+                notes.append(f"{len(both)} groups lie both in {other} and in {part}")
+        if groups is not None:
+            before[part] = groups
+    return notes
