@@ -1,206 +1,247 @@
-"""Trains the chunks of a plan on all devices, and write the rows of each as it ends.
+"""Trains one chunk of trials: arrays in, rows out."""
 
-A chunk is as many trials of one method as the devices train at once, and ends in one
-file: several sweeps may write to one directory, and none loses more than its chunk.
-"""
-
-import json
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from camri_jax import metrics
-from camri_jax.datasets import Dataset
-from camri_jax.sweeps import rows as results
-from camri_jax.sweeps.plan import Chunk, Plan, halve, train_config
-from camri_jax.sweeps.width import Programs, lift_programs, out_of_memory, stack
-from camri_jax.training import classifier
-from camri_jax.training import lift as parallel
-from camri_jax.training import trial as train
-from camri_jax.training.trial import Evaluation
-
-_STEPS = 2.0 ** np.arange(-5, 6.25, 0.25)
-CONSTANTS = np.concatenate([-_STEPS[::-1], [0.0], _STEPS]).astype(np.float32)
-"""Constants added to the logits of important classes: 0 and +-2^(i/4) in 1/32..64."""
+from camri_jax.datasets import Dataset, Part
+from camri_jax.sweeps.plan import SCORED, Chunk, stack
+from camri_jax.training import lift, trial
+from camri_jax.training.lift import Placement
+from camri_jax.training.methods import Problem
+from camri_jax.training.recipe import TrainConfig
+from camri_jax.training.trial import Scores
 
 HISTORY = 50
-"""The most epochs after which trials are evaluated, so that it costs little time."""
+"""The most epochs after which trials are scored on the way, so that it costs little."""
+
+_LOOK = 5000
+"""Training images that a network may measure before its first step."""
 
 
-class Progress(NamedTuple):
-    """How far a sweep has come: trials done, in fractions, of how many; and where."""
+class Programs(NamedTuple):
+    """The functions of one configuration, lifted over trials and devices.
 
-    num_done: float
-    num_trials: int
-    family: str
+    Attributes:
+      init: `(images, seeds)` to states.
+      train_epoch: `(states, hyperparameters, images, labels)` to states and a list of
+        losses `[trial]`, whose mean is the epoch's.
+      score: `(states, hyperparameters, batches)` to a list of `Scores`
+        `[trial, image, ...]`, whose images follow one another.
+      is_finite: states to `[trial]` bool.
+    """
+
+    init: Callable[..., Any]
+    train_epoch: Callable[..., Any]
+    score: Callable[..., Any]
+    is_finite: Callable[..., Any]
 
 
-def run(
-    plan: Plan,
-    dataset: Dataset,
-    output: Path,
-    mesh: Mesh,
-    *,
-    provenance: Mapping[str, Any],
-    models: Path | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> None:
-    """Trains the plan's chunks and writes the rows of each as it ends.
+class Placed(NamedTuple):
+    """A data set on the devices.
+
+    Attributes:
+      train: images and labels.
+      scored: by part, its images and labels in batches of equal size.
+      labels: by part, on the host.
+      problem: class counts, on the host.
+    """
+
+    train: tuple[chex.Array, chex.Array]
+    scored: dict[str, Any]
+    labels: dict[str, np.ndarray]
+    problem: Problem
+
+
+class Trained(NamedTuple):
+    """What a chunk's trials came to, on the host; arrays lead with a trial axis.
+
+    Attributes:
+      rows: what is known of each, by name, for `camri_jax.sweeps.rows`.
+      logits: `[image, class]` float32, by part, of each.
+      variables: weights and statistics of each, as they are evaluated.
+    """
+
+    rows: list[dict[str, Any]]
+    logits: list[dict[str, np.ndarray]]
+    variables: list[chex.ArrayTree]
+
+
+@functools.lru_cache(maxsize=64)
+def programs(config: TrainConfig, placement: Placement) -> Programs:
+    """Lifts a trial's functions over trials and devices.
 
     Args:
-      plan: from `camri_jax.planning.plan`, for as many devices as the mesh has.
-      dataset: the images it was made for.
-      output: directory of the rows.
-      mesh: the devices.
-      provenance: JSON-able facts kept with each row: command, commit, versions.
-      models: directory for one file a trial, as
-        `camri_jax.training.classifier.load` reads it; none by default.
-      report: called after each epoch of a chunk.
+      config: what the trials share.
+      placement: how they are laid on devices.
+
+    Returns:
+      The `Programs`, the same for the same arguments, so compiled once in a process.
+    """
+    # On a CPU the time is in matrix products that are compiled already: optimizing
+    # what is between them takes long and gains nothing that can be measured.
+    fast = {"xla_backend_optimization_level": 1}
+    options = fast if placement.platform == "cpu" else None
+
+    def lifted(
+        function: Callable[..., Any], *in_axes: int | None, donate: bool = False
+    ):
+        return lift.lift(
+            functools.partial(function, config),
+            placement,
+            in_axes,
+            donate_argnums=(0,) if donate else (),
+            compiler_options=options,
+        )
+
+    init = lifted(trial.init, None, 0)
+    is_finite = lift.lift(trial.is_finite, placement, (0,), compiler_options=options)
+    if placement.loop == "scan":
+        epoch = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
+        score_all = lifted(trial.score_all, 0, 0, None, None)
+        return Programs(init, _listed(epoch), _flattened(score_all), is_finite)
+    shuffle = lifted(trial.shuffle, 0)
+    step = lifted(trial.train_batch, 0, 0, 0, None, None, donate=True)
+    score = lifted(trial.score, 0, 0, None, None)
+
+    def train_epoch(states, hyperparameters, images, labels):
+        order, losses = shuffle(states), []
+        for _ in range(config.num_batches):
+            states, loss = step(states, hyperparameters, order, images, labels)
+            losses.append(loss)
+        return states, losses
+
+    def score_each(states, hyperparameters, batches):
+        return [score(states, hyperparameters, *batch) for batch in batches]
+
+    return Programs(init, train_epoch, score_each, is_finite)
+
+
+def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
+    def train_epoch(*arguments):
+        states, loss = epoch(*arguments)
+        return states, [loss]
+
+    return train_epoch
+
+
+def _flattened(score_all: Callable[..., Any]) -> Callable[..., Any]:
+    def score(states, hyperparameters, batches):
+        scored = score_all(states, hyperparameters, *batches)
+        return [jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[3:]), scored)]
+
+    return score
+
+
+def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed:
+    """Puts the images on every device, once.
+
+    Args:
+      dataset: the images.
+      config: of any chunk: the size of batches.
+      placement: the devices.
+
+    Returns:
+      The data set on the devices; parts without images are left out.
+    """
+    parts = {name: part for name, part in dataset.parts.items() if len(part.labels)}
+    put = functools.partial(lift.replicate, mesh=placement.mesh)
+    train, num_classes = parts["train"], len(dataset.class_names)
+    batched = {
+        name: _batched(parts[name], config.recipe.batch_size, placement.loop == "steps")
+        for name in SCORED
+        if name in parts
+    }
+    counts = np.bincount(train.labels, minlength=num_classes)
+    return Placed(
+        train=put((np.asarray(train.images), np.asarray(train.labels))),
+        scored={name: put(batches) for name, batches in batched.items()},
+        labels={name: np.asarray(parts[name].labels) for name in batched},
+        problem=Problem(num_classes, (), tuple(map(int, counts))),
+    )
+
+
+def _batched(part: Part, size: int, apart: bool) -> Any:
+    """Batches of equal size, filled up with the last image: apart, or stacked."""
+    size = min(size, len(part.labels))
+    count = -(-len(part.labels) // size)
+    index = np.minimum(np.arange(count * size), len(part.labels) - 1)
+    index = index.reshape(count, size)
+    if apart:
+        return [(np.asarray(part.images[i]), part.labels[i]) for i in index]
+    return np.asarray(part.images[index]), np.asarray(part.labels[index])
+
+
+def train_chunk(
+    chunk: Chunk,
+    data: Placed,
+    placement: Placement,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> Trained:
+    """Trains a chunk of trials and scores the images that are not trained on.
+
+    Args:
+      chunk: of a plan for this placement.
+      data: from `place`.
+      placement: the devices.
+      on_epoch: called with the number of epochs that are done.
+
+    Returns:
+      Rows, logits and weights of its trials.
 
     Raises:
-      OSError: if the rows of a chunk cannot be written.
-      MemoryError: if a device cannot train even one trial.
-
-    Where a device's memory does not do, it warns, and goes on with half as many
-    trials at once.
+      jax.errors.JaxRuntimeError: a device has too little memory.
     """
-    data = _place(dataset, mesh)
-    config, num_done = plan.config, 0
-    programs: dict[str, Programs] = {}
-    waiting = list(plan.chunks)
-    while waiting:
-        chunk = waiting[0]
-        if chunk.family not in programs:
-            programs[chunk.family] = lift_programs(
-                train_config(chunk.family, dataset, config.recipe),
-                dataset.train_images.shape[1:],
-                mesh,
-            )
+    run, epochs = programs(chunk.config, placement), chunk.config.recipe.epochs
+    seeds, hyperparameters = lift.shard(stack(chunk, data.problem), placement.mesh)
+    watched = "validation" if "validation" in data.scored else "test"
+    evaluated = history_epochs(epochs)
+    look = lift.replicate(np.asarray(data.train[0][:_LOOK]), placement.mesh)
+    states, losses, history = run.init(look, seeds), [], []
 
-        def on_epoch(epoch: int, chunk=chunk, num_done=num_done) -> None:
-            done = num_done + len(chunk.trials) * epoch / config.recipe.epochs
-            report(Progress(done, plan.num_missing, chunk.family))
-
-        start = time.perf_counter()
-        try:
-            trained = _train_chunk(
-                programs[chunk.family],
-                chunk,
-                len(dataset.class_names),
-                config.recipe.epochs,
-                data,
-                mesh,
-                on_epoch,
-            )
-        except jax.errors.JaxRuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            trained = None
-        if trained is None:
-            # Not within `except`, where the error keeps the failed arrays alive.
-            waiting = _narrow(waiting, mesh.size)
-            continue
-        seconds = time.perf_counter() - start
-        facts = {
-            **provenance,
-            "width": chunk.width,
-            "num_devices": mesh.size,
-            "seconds_per_trial": round(seconds / len(chunk.trials), 3),
-        }
-        if models is not None:
-            _save_models(plan, dataset, chunk, trained.variables, models)
-        rows = _rows(plan, dataset.class_names, chunk, trained, json.dumps(facts))
-        results.write(rows, output / f"{chunk.name}.parquet")
-        num_done += len(chunk.trials)
-        waiting.pop(0)
-
-
-def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:
-    """Halves the width of the first chunk's family, for which memory did not do."""
-    family, width = waiting[0].family, waiting[0].width
-    if width <= num_devices:
-        raise MemoryError(
-            "one trial at once is more than a device's memory holds; choose a smaller "
-            "batch_size, model or image_size, or precision bfloat16"
+    def scored(part: str) -> Scores:
+        return _joined(
+            run.score(states, hyperparameters, data.scored[part]), data.labels[part]
         )
-    of_family = [chunk for chunk in waiting if chunk.family == family]
-    narrow = halve(of_family, num_devices)
-    warnings.warn(
-        f"out of memory with {width // num_devices} trials a device: going on with "
-        f"{narrow[0].width // num_devices}",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-    return [*narrow, *(chunk for chunk in waiting if chunk.family != family)]
 
-
-class _Trained(NamedTuple):
-    """Numbers of a chunk on the host; all lead with a trial axis."""
-
-    loss: np.ndarray
-    epoch: np.ndarray
-    confusion: np.ndarray
-    test: Evaluation
-    validation: Evaluation | None
-    variables: dict[str, Any]
-
-
-def _train_chunk(
-    programs: Programs,
-    chunk: Chunk,
-    num_classes: int,
-    epochs: int,
-    data: Mapping[str, tuple[jax.Array, jax.Array]],
-    mesh: Mesh,
-    on_epoch: Callable[[int], None],
-) -> _Trained:
-    seeds, hyperparameters, masks = parallel.shard(stack(chunk, num_classes), mesh)
-    constants = parallel.replicate(CONSTANTS, mesh)
-    watched = data.get("validation", data["test"])
-    losses, confusions, evaluated = [], [], history_epochs(epochs)
-    states = programs.init(seeds)
     with jax.transfer_guard("disallow"):
         for epoch in range(epochs):
-            states, loss = programs.train_epoch(states, hyperparameters, *data["train"])
+            states, loss = run.train_epoch(states, hyperparameters, *data.train)
             losses.append(loss)
-            if epoch + 1 in evaluated:
-                confusions.append(
-                    programs.evaluate(
-                        states, hyperparameters, masks, constants, *watched
-                    ).confusion
-                )
             if epoch:
-                # The device works on this epoch while the host waits for the last.
+                # The devices work on this epoch while the host waits for the last.
                 jax.block_until_ready(losses[epoch - 1])
                 on_epoch(epoch)
-    evaluations = {
-        part: programs.evaluate(states, hyperparameters, masks, constants, *data[part])
-        for part in ("test", "validation")
-        if part in data
-    }
-    variables = train.evaluated_variables(states)
-    losses, confusions, evaluations, variables = jax.device_get(
-        (losses, confusions, evaluations, variables)
-    )
+            if epoch + 1 in evaluated:
+                history.append(_confusions(scored(watched), data.labels[watched]))
+        everything = {part: scored(part) for part in data.scored}
+        finite = jax.device_get(run.is_finite(states))
+        variables = jax.device_get(trial.evaluated_variables(states))
+        loss = np.stack([np.mean(jax.device_get(each), 0) for each in losses], 1)
     on_epoch(epochs)
-    return _Trained(
-        np.stack(losses, 1),
-        np.array(evaluated),
-        np.stack(confusions, 1),
-        evaluations["test"],
-        evaluations.get("validation"),
-        variables,
+    rows = _rows(chunk, everything, data.labels, finite)
+    history = np.stack(history, 1)
+    for t, row in enumerate(rows):
+        row |= {
+            "history_loss": loss[t],
+            "history_epoch": np.array(evaluated),
+            "history_accuracy": np.asarray(metrics.accuracy(history[t])),
+            "history_recall": np.asarray(metrics.recall(history[t])),
+        }
+    return Trained(
+        rows,
+        [{p: s.logits[t] for p, s in everything.items()} for t in range(len(rows))],
+        [jax.tree.map(lambda x, t=t: x[t], variables) for t in range(len(rows))],
     )
 
 
 def history_epochs(epochs: int) -> list[int]:
-    """Returns after which epochs trials are evaluated: the last, and even steps to it.
+    """Returns after which epochs trials are scored: the last, and even steps to it.
 
     >>> history_epochs(5), history_epochs(300)[-2:]
     ([1, 2, 3, 4, 5], [294, 300])
@@ -209,79 +250,63 @@ def history_epochs(epochs: int) -> list[int]:
     return list(range(epochs, 0, -step))[::-1]
 
 
+def _joined(scores: list[Scores], labels: np.ndarray) -> Scores:
+    """Scores of a part's images on the host, without those that filled a batch."""
+    parts = jax.device_get(scores)
+    return Scores(
+        *(
+            np.concatenate(each, 1)[:, : len(labels)]
+            for each in zip(*parts, strict=True)
+        )
+    )
+
+
+def _confusions(scores: Scores, labels: np.ndarray) -> np.ndarray:
+    """Counts `[trial, true, predicted]`."""
+    size = scores.logits.shape[-1]
+    cells = labels * size + scores.logits.argmax(-1)
+    counts = [np.bincount(each, minlength=size * size) for each in cells]
+    return np.stack(counts).reshape(-1, size, size).astype(np.int32)
+
+
 def _rows(
-    plan: Plan,
-    class_names: Sequence[str],
     chunk: Chunk,
-    trained: _Trained,
-    provenance: str,
-) -> Iterator[dict[str, Any]]:
-    for t, trial in enumerate(chunk.trials):
-        test = jax.tree.map(lambda x, t=t: x[t], trained.test)
-        validation = jax.tree.map(lambda x, t=t: x[t], trained.validation)
-        history = trained.confusion[t]
-        for c, choice in enumerate(trial.choices):
-            held_out = (
-                {}
-                if validation is None
-                else {
-                    "validation_confusion": validation.confusion.ravel(),
-                    "validation_curve": validation.curves[c].ravel(),
-                }
-            )
-            yield {
-                "trial_id": trial.trial_id,
-                "dataset": plan.config.dataset,
-                "class_names": class_names,
-                "method": trial.method,
-                "important": choice,
-                **trial.point,
-                "seed": trial.seed,
-                "diverged": bool(test.diverged),
-                "loss": test.loss,
-                "constants": CONSTANTS,
-                "test_confusion": test.confusion.ravel(),
-                "test_curve": test.curves[c].ravel(),
-                **held_out,
-                "angle_mean": test.angle_mean,
-                "angle_std": test.angle_std,
-                "history_loss": trained.loss[t],
-                "history_epoch": trained.epoch,
-                "history_accuracy": np.asarray(metrics.accuracy(history)),
-                "history_recall": np.asarray(metrics.recall(history)).ravel(),
-                "settings": json.dumps(plan.settings),
-                "provenance": provenance,
+    scores: Mapping[str, Scores],
+    labels: Mapping[str, np.ndarray],
+    finite: np.ndarray,
+) -> list[dict[str, Any]]:
+    confusions = {
+        f"{part}_confusion": _confusions(scores[part], labels[part])
+        for part in ("test", "validation")
+        if part in scores
+    }
+    loss = scores["test"].loss.mean(1)
+    rows = []
+    for t, each in enumerate(chunk.trials):
+        mean, std = _spread(scores["test"].angle[t], labels["test"], chunk)
+        rows.append(
+            {
+                "trial_id": each.trial_id,
+                "method": each.method,
+                "important": each.important,
+                **each.point,
+                "seed": each.seed,
+                "diverged": bool(~finite[t] | ~np.isfinite(loss[t])),
+                "loss": loss[t],
+                **{name: counts[t] for name, counts in confusions.items()},
+                "angle_mean": mean,
+                "angle_std": std,
             }
+        )
+    return rows
 
 
-def _save_models(
-    plan: Plan, dataset: Dataset, chunk: Chunk, variables: Any, models: Path
-) -> None:
-    config = train_config(chunk.family, dataset, plan.config.recipe)
-    for t, trial in enumerate(chunk.trials):
-        about = {
-            "class_names": dataset.class_names,
-            "image_shape": dataset.train_images.shape[1:],
-            "scale": trial.point.get("scale", 1.0),
-            "dataset": plan.config.dataset,
-            "method": trial.method,
-            "point": trial.point,
-            "important": trial.choices,
-            "seed": trial.seed,
-        }
-        own = jax.tree.map(lambda x, t=t: x[t], variables)
-        classifier.save(models / f"{trial.trial_id}.npz", config, own, about)
-
-
-def _place(dataset: Dataset, mesh: Mesh) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Puts the parts that have images on every device, once."""
-    parts = {
-        "train": (dataset.train_images, dataset.train_labels),
-        "validation": (dataset.validation_images, dataset.validation_labels),
-        "test": (dataset.test_images, dataset.test_labels),
-    }
-    return {
-        name: parallel.replicate((np.asarray(images), np.asarray(labels)), mesh)
-        for name, (images, labels) in parts.items()
-        if len(labels)
-    }
+def _spread(
+    angles: np.ndarray, labels: np.ndarray, chunk: Chunk
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each class's angles, NaN without images."""
+    size = chunk.config.num_classes
+    of_class = [angles[labels == k].astype(np.float64) for k in range(size)]
+    mean = [each.mean() if len(each) else np.nan for each in of_class]
+    std = [each.std() if len(each) else np.nan for each in of_class]
+    return np.array(mean), np.array(std)

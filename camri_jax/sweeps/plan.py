@@ -4,93 +4,99 @@ A trial is named by a hash of all that its numbers depend on, so a sweep that wa
 stopped continues when it is planned again, and a larger one trains only what is new.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from camri_jax._files import UsageError
 from camri_jax.datasets import Dataset, class_index
-from camri_jax.training.methods import FAMILIES, METHODS, points
+from camri_jax.training import trial as trial_numerics
+from camri_jax.training.lift import Placement
+from camri_jax.training.methods import (
+    BASELINE,
+    HYPERPARAMETERS,
+    METHODS,
+    Problem,
+    hyperparameters,
+    points,
+)
 from camri_jax.training.recipe import Recipe, TrainConfig
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """A grid of trials on one data set.
+    """A grid of trials.
 
     Attributes:
-      dataset: digits, mnist, cifar10, gtsrb, awa2, folder:PATH or npz:FILE.
       important: Choices of important classes, by name or index: "cat dog" are two
-      choices, "cat+dog" is one choice of two classes; worst1, worst2 and median are
-      the classes of that recall in finished cross-entropy trials. Empty: the paper's
-      classes, for its data sets.
-      data_dir: Directory of the data set's official files.
-      image_size: Height and width that images are resized to, in pixels; None keeps
-      the data set's own.
-      fit: How pictures of folder:PATH become square: padded with black, or cropped.
-      validation_fraction: Share of the training images held out to pick settings and
-      thresholds on.
+        choices, "cat+dog" is one choice of two classes; worst1, worst2 and median are
+        the classes of that recall in finished cross-entropy trials. Empty: the
+        paper's classes, for its data sets.
       methods: Methods to train.
-      margins: Margins of ArcFace and CAMRI, in radians; empty: those of the preset, as
-      for the next four.
-      scales: Scales of L2-softmax, ArcFace and CAMRI.
-      weights: Weights of the important class, in WCE and CRWWCE.
-      costs: Costs of confusing it, in CRWWCE and Wasserstein.
-      epsilons: Entropic regularization of Wasserstein.
-      preset: A small grid, or the paper's.
+      grid: Values to sweep in place of each method's own: NAME=VALUES for all methods,
+        METHOD.NAME=VALUES for one, METHOD.NAME@CLASS=VALUES for one and a choice of
+        important classes, the most specific counts; as camri.margin=2pi/64,4pi/64.
       num_seeds: Trials of each setting, with seeds 0, 1, ...
-      trials_per_device: Trials that a device trains at once; auto: the number that
-      takes the least time a trial, which is measured first.
-      save_models: Keep the weights of every trial, for camri_jax.training.classifier.
+      trials_per_device: Trials that a device trains in one program; auto: one where it
+        takes them one after another, else the number that takes the least time a
+        trial, which is measured first.
+      keep_logits: Keep each trial's logits, from which thresholds are moved; without
+        the option they are kept up to 4 GB in all, and past that it must be said.
+      save_models: Keep the weights of every trial.
       recipe: How trials are trained.
     """
 
-    dataset: str = "digits"
     important: tuple[str, ...] = ()
-    data_dir: str | None = None
-    image_size: int | None = None
-    fit: Literal["pad", "crop"] = "pad"
-    validation_fraction: float = 0.2
     methods: tuple[str, ...] = tuple(METHODS)
-    margins: tuple[float, ...] = ()
-    scales: tuple[float, ...] = ()
-    weights: tuple[float, ...] = ()
-    costs: tuple[float, ...] = ()
-    epsilons: tuple[float, ...] = ()
-    preset: Literal["default", "paper"] = "default"
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     num_seeds: int = 5
-    trials_per_device: int | Literal["auto"] = 8
+    trials_per_device: int | Literal["auto"] = "auto"
+    keep_logits: bool | None = None
     save_models: bool = True
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.methods if name not in METHODS]:
-            raise ValueError(
-                f"methods must be among {', '.join(METHODS)}, got {', '.join(unknown)}"
+            raise UsageError(
+                f"methods must be among {', '.join(METHODS)}, got "
+                + ", ".join(map(repr, unknown))
             )
         for name in ("num_seeds", "trials_per_device"):
             number = getattr(self, name)
             if number != "auto" and number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}")
+                raise UsageError(f"{name} must be at least 1, got {number}")
+        for key, values in self.grid.items():
+            _check_grid(key, values)
 
+    @classmethod
+    def paper(cls, **changes: Any) -> "SweepConfig":
+        """Returns the grid of the paper's section IV-A, with changes.
 
-PRESETS = {
-    "default": SweepConfig(),
-    "paper": SweepConfig(
-        preset="paper",
+        >>> SweepConfig.paper(num_seeds=2).recipe.epochs
+        300
+        """
         # L2-softmax is ArcFace at margin 0, which its grid holds.
-        methods=tuple(name for name in METHODS if name != "l2_softmax"),
-        validation_fraction=0.0,
-        num_seeds=10,
-        save_models=False,
-        recipe=Recipe(model="paper", epochs=300),
-    ),
-}
-"""Whole sweeps to start from; `"paper"` is that of the paper's section IV-A."""
+        methods = tuple(name for name in METHODS if METHODS[name].paper_grid)
+        methods = tuple(name for name in methods if name != "l2_softmax")
+        own: dict[str, Any] = {
+            "methods": (BASELINE, *methods),
+            "grid": {
+                f"{name}.{key}": values
+                for name in methods
+                for key, values in METHODS[name].paper_grid.items()
+            },
+            "num_seeds": 10,
+            "save_models": False,
+            "recipe": Recipe(network="paper", epochs=300),
+        }
+        return cls(**(own | changes))
+
 
 IMPORTANT = {
     "digits": ("8",),
@@ -104,6 +110,9 @@ IMPORTANT = {
 RANKS = ("worst1", "worst2", "median")
 """Important classes by their recall under cross-entropy, as the paper picks them."""
 
+LOGITS_LIMIT = 4 * 10**9
+"""Bytes of logits that a sweep keeps without being told to."""
+
 
 class Trial(NamedTuple):
     """One training: a method at one point of its grid, from one seed.
@@ -111,39 +120,41 @@ class Trial(NamedTuple):
     Attributes:
       method: its name.
       point: value of each hyperparameter, by name.
-      choices: choices of important class indices that it is evaluated for; a method
-        that is sensitive to the class is trained for its only one.
+      important: indices of the classes it is trained for; none where its method
+        ignores them.
       seed: fixes initialization, shuffling, dropout and augmentation.
       trial_id: hash of all that its numbers depend on.
     """
 
     method: str
     point: dict[str, float]
-    choices: tuple[tuple[int, ...], ...]
+    important: tuple[int, ...]
     seed: int
     trial_id: str
 
 
 class Chunk(NamedTuple):
-    """Trials of one family that are trained at once.
+    """Trials that one program trains at once.
 
     Attributes:
-      family: its name.
+      config: what they share.
       trials: at most `width`.
-      width: trials with the padding; as `num_choices`, equal in a family's chunks, so
-        that one program serves them.
-      num_choices: the most choices of important classes that a trial has.
+      width: trials with the padding.
     """
 
-    family: str
+    config: TrainConfig
     trials: tuple[Trial, ...]
     width: int
-    num_choices: int
 
     @property
     def name(self) -> str:
-        """Hash of its trials, the name of its file of rows."""
-        return _hash([(trial.trial_id, trial.choices) for trial in self.trials])
+        """Hash of its trials, the name of its files."""
+        return _hash([trial.trial_id for trial in self.trials])
+
+    @property
+    def family(self) -> str:
+        """What its methods have in common."""
+        return METHODS[self.trials[0].method].family
 
 
 class Plan(NamedTuple):
@@ -151,13 +162,17 @@ class Plan(NamedTuple):
 
     Attributes:
       config: the sweep's.
+      placement: how its trials are laid on devices.
       settings: what all its trials depend on, besides their own.
+      choices: the choices of important classes, as indices.
       trials: all trials of the grid.
       chunks: those without rows, grouped.
     """
 
     config: SweepConfig
+    placement: Placement
     settings: dict[str, Any]
+    choices: tuple[tuple[int, ...], ...]
     trials: list[Trial]
     chunks: list[Chunk]
 
@@ -167,164 +182,297 @@ class Plan(NamedTuple):
         return sum(len(chunk.trials) for chunk in self.chunks)
 
 
-Done = Collection[tuple[str, tuple[int, ...]]]
-
-
 def plan(
     config: SweepConfig,
     dataset: Dataset,
+    placement: Placement,
     *,
-    done: Done = (),
+    done: Collection[str] = (),
     baseline_recall: np.ndarray | None = None,
-    num_devices: int = 1,
+    backbone: Any = None,
 ) -> Plan:
     """Lists the grid's trials, and groups those that are not done into chunks.
 
     Args:
       config: the sweep.
       dataset: its images.
-      done: pairs of a trial's id and a choice of important classes with rows.
+      placement: how trials are laid on devices.
+      done: names of the trials with rows.
       baseline_recall: `[num_classes]`, recall under cross-entropy, for `worst1`,
-      `worst2` and `median`.
-      num_devices: devices that share a chunk.
+        `worst2` and `median`.
+      backbone: a Flax module from images to features, in place of the recipe's.
 
     Returns:
       The `Plan`.
 
     Raises:
-      ValueError: for an unknown class, a batch larger than the training set, or a
-      hyperparameter outside its range.
+      UsageError: for an unknown class, one without images to judge it by, a batch
+        larger than the training set, or a hyperparameter outside its range.
 
     >>> from camri_jax import datasets
+    >>> from camri_jax.training.lift import placement, trial_mesh
     >>> config = SweepConfig(methods=("camri",), num_seeds=2)
-    >>> [chunk.width for chunk in plan(config, datasets.load("digits")).chunks]
-    [4]
+    >>> len(plan(config, datasets.load("digits"), placement(trial_mesh())).trials)
+    4
     """
-    settings = {
-        "dataset": config.dataset,
-        "fingerprint": dataset.fingerprint,
-        "image_shape": list(dataset.train_images.shape[1:]),
-        "validation_fraction": config.validation_fraction,
-        **asdict(config.recipe),
-    }
-    if config.recipe.precision == "float32":
-        # Rows are older than this choice; those without it were trained in float32.
-        del settings["precision"]
-    if not len(dataset.test_labels):
-        raise ValueError(f"dataset {config.dataset} has no test images to report on")
-    texts = config.important or IMPORTANT.get(config.dataset, ())
-    if not texts:
-        raise ValueError(
-            "important must name the class that must not be missed; there are "
-            + ", ".join(dataset.class_names)
-        )
-    choices = [_choice(text, dataset.class_names, baseline_recall) for text in texts]
-    trials = _trials(config, tuple(dict.fromkeys(choices)), settings)
-    # "auto" is measured on a plan, of one trial a device.
-    width = 1 if config.trials_per_device == "auto" else config.trials_per_device
-    chunks = _chunks(trials, done, width, num_devices)
-    num_classes = len(dataset.class_names)
-    for chunk in chunks:
-        train_config(chunk.family, dataset, config.recipe)
-    distinct = {(t.method, *t.point.values()): t for t in trials}
-    for trial in distinct.values():
-        method = METHODS[trial.method]
-        method.hyperparameters(num_classes, trial.choices[0], **trial.point)
-    return Plan(config, settings, trials, chunks)
+    choices = resolve(config.important, dataset, baseline_recall)
+    settings = what_trials_share(config.recipe, dataset, backbone)
+    trials = _trials(config, choices, dataset.class_names, settings)
+    problem = _problem(dataset)
+    for trial in {(t.method, *t.point.values()): t for t in trials}.values():
+        own = problem._replace(important=trial.important)
+        hyperparameters(trial.method, own, trial.point)
+    chunks = _chunks(config, dataset, placement, backbone, trials, done)
+    return Plan(config, placement, settings, choices, trials, chunks)
 
 
-def train_config(family: str, dataset: Dataset, recipe: Recipe) -> TrainConfig:
-    """Returns what the trials of a family share on a data set."""
-    return TrainConfig(
-        family, len(dataset.class_names), len(dataset.train_labels), recipe
+def what_trials_share(
+    recipe: Recipe, dataset: Dataset, backbone: Any = None
+) -> dict[str, Any]:
+    """Returns what all trials of a sweep depend on, as JSON-able facts.
+
+    Args:
+      recipe: how they are trained.
+      dataset: what they are trained on.
+      backbone: a Flax module in place of the recipe's network.
+    """
+    config = TrainConfig.of(
+        METHODS[BASELINE],
+        num_classes=len(dataset.class_names),
+        num_images=len(dataset.parts["train"].labels),
+        recipe=recipe,
+        backbone=backbone,
     )
-
-
-def _trials(
-    config: SweepConfig,
-    choices: tuple[tuple[int, ...], ...],
-    settings: Mapping[str, Any],
-) -> list[Trial]:
-    values = {
-        "margin": config.margins,
-        "scale": config.scales,
-        "weight": config.weights,
-        "cost": config.costs,
-        "epsilon": config.epsilons,
+    return {
+        "numerics": trial_numerics.NUMERICS,
+        "fingerprint": dataset.fingerprint,
+        "image_shape": list(dataset.parts["train"].images.shape[1:]),
+        **dataclasses.asdict(recipe),
+        "network": _fields(config.network.backbone, recipe.network),
     }
-    trials = []
-    for name in config.methods:
-        method = METHODS[name]
-        grid = method.paper_grid if config.preset == "paper" else method.grid
-        grid = {key: values[key] or own for key, own in grid.items()}
-        sets = [(c,) for c in choices] if method.class_sensitive else [choices]
-        for seed, own, point in itertools.product(
-            range(config.num_seeds), sets, points(grid)
-        ):
-            # Other choices add to what is measured of a trial, not to its training.
-            trained_for = own if method.class_sensitive else None
-            trial_id = _hash([settings, name, point, trained_for, seed])
-            trials.append(Trial(name, point, own, seed, trial_id))
-    return trials
 
 
-def _choice(
-    text: str, class_names: Sequence[str], recall: np.ndarray | None
-) -> tuple[int, ...]:
-    """Resolves `cat`, `cat+dog` or `worst1`; a class of that very name wins."""
-    if text in RANKS and text not in class_names:
-        if recall is None:
-            raise ValueError(
-                f"important {text!r} needs the recall of finished cross-entropy trials "
-                "on this data set; train those first, with any class as important"
-            )
-        order = np.argsort(recall, kind="stable")
-        return (int(order[{"worst1": 0, "worst2": 1}.get(text, len(order) // 2)]),)
-    parts = [text] if text in class_names else text.split("+")
-    return tuple(sorted({class_index(class_names, part) for part in parts}))
+def resolve(
+    important: Sequence[Any], dataset: Dataset, recall: np.ndarray | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Returns choices of important classes as indices, each once.
 
+    Args:
+      important: as in `SweepConfig`; a choice may also be a sequence of names or
+        indices. None: the data set's own.
+      dataset: whose classes they are.
+      recall: `[num_classes]` under cross-entropy, for `worst1`, `worst2`, `median`.
 
-def _chunks(
-    trials: Sequence[Trial], done: Done, trials_per_device: int, num_devices: int
-) -> list[Chunk]:
-    chunks = []
-    for family in FAMILIES:
-        planned = [t for t in trials if METHODS[t.method].family == family]
-        if not planned:
-            continue
-        # The width follows from the plan alone, not from what is left of it: a
-        # trial's last digits depend on the width that it is trained in.
-        num_chunks = _ceil_div(len(planned), trials_per_device * num_devices)
-        width = num_devices * _ceil_div(len(planned), num_chunks * num_devices)
-        missing = []
-        for trial in planned:
-            left = tuple(c for c in trial.choices if (trial.trial_id, c) not in done)
-            if left:
-                missing.append(trial._replace(choices=left))
-        num_choices = max(len(trial.choices) for trial in planned)
-        for start in range(0, len(missing), width):
-            some = tuple(missing[start : start + width])
-            chunks.append(Chunk(family, some, width, num_choices))
-    return chunks
+    Returns:
+      Indices in ascending order, in the order of the choices.
+
+    Raises:
+      UsageError: there are none; a class is unknown; all classes are important; or one
+        has no images of a part to judge it by.
+    """
+    if isinstance(important, str):
+        important = (important,)
+    important = important or IMPORTANT.get(dataset.name, ())
+    names = dataset.class_names
+    if not important:
+        raise UsageError(
+            "important must name the class that must not be missed; there are "
+            + _listed(names)
+        )
+    choices = tuple(dict.fromkeys(_choice(each, names, recall) for each in important))
+    for choice in choices:
+        if len(choice) == len(names):
+            raise UsageError("important must leave at least one class that is not")
+        for part in ("train", "validation", "calibration", "test"):
+            labels = dataset.parts[part].labels
+            if part in ("validation", "calibration") and not len(labels):
+                continue
+            counts = np.bincount(labels, minlength=len(names))
+            if empty := [names[k] for k in choice if not counts[k]]:
+                raise UsageError(
+                    f"important class {_listed(empty)} has 0 of {len(labels):,} {part} "
+                    "images: nothing could be said of its recall"
+                )
+    return choices
 
 
 def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
-    """Groups the trials of a family's chunks anew, at half the width.
+    """Groups the trials of chunks of one program anew, at half the width.
 
     Args:
-      chunks: of one family, wider than `num_devices`.
+      chunks: of one config, wider than `num_devices`.
       num_devices: devices that share a chunk.
 
     Returns:
       Chunks of the same trials in the same order.
     """
-    family, _, width, num_choices = chunks[0]
-    width = num_devices * _ceil_div(width, 2 * num_devices)
+    width = num_devices * _ceil_div(chunks[0].width, 2 * num_devices)
     trials = [trial for chunk in chunks for trial in chunk.trials]
+    return _grouped(chunks[0].config, trials, width)
+
+
+def stack(chunk: Chunk, problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Stacks a chunk's trials, padded to its width with the last of them.
+
+    Args:
+      chunk: of a plan.
+      problem: what is trained on, without important classes.
+
+    Returns:
+      Seeds `[trial]` and hyperparameters with a leading trial axis.
+    """
+    trials = chunk.trials + chunk.trials[-1:] * (chunk.width - len(chunk.trials))
+    arrays = [
+        hyperparameters(t.method, problem._replace(important=t.important), t.point)
+        for t in trials
+    ]
+    seeds = np.array([trial.seed for trial in trials], np.int32)
+    return seeds, {name: np.stack([a[name] for a in arrays]) for name in arrays[0]}
+
+
+def _problem(dataset: Dataset) -> Problem:
+    num_classes = len(dataset.class_names)
+    counts = np.bincount(dataset.parts["train"].labels, minlength=num_classes)
+    return Problem(num_classes, (), tuple(map(int, counts)))
+
+
+def _fields(backbone: Any, name: str) -> dict[str, str]:
+    """What a module computes; not what it is called, nor the form it computes in."""
+    skipped = ("parent", "name", "convolution", "dtype")
+    own = [f.name for f in dataclasses.fields(backbone) if f.name not in skipped]
+    values = {field: repr(getattr(backbone, field)) for field in own}
+    return {"name": name, "class": type(backbone).__name__} | values
+
+
+def _trials(
+    config: SweepConfig,
+    choices: Sequence[tuple[int, ...]],
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+) -> list[Trial]:
+    trials = []
+    for seed, name in itertools.product(range(config.num_seeds), config.methods):
+        for important in choices if METHODS[name].class_sensitive else [()]:
+            for point in points(_grid(config.grid, name, important, class_names)):
+                trial_id = _hash([settings, name, point, important, seed])
+                trials.append(Trial(name, point, important, seed, trial_id))
+    return list({trial.trial_id: trial for trial in trials}.values())
+
+
+def _grid(
+    grid: Mapping[str, tuple[float, ...]],
+    method: str,
+    important: tuple[int, ...],
+    class_names: Sequence[str],
+) -> dict[str, tuple[float, ...]]:
+    """A method's values: the most specific that the user gave, or its own."""
+    chosen = "+".join(class_names[k] for k in important)
+    return {
+        name: grid.get(
+            f"{method}.{name}@{chosen}",
+            grid.get(f"{method}.{name}", grid.get(name, own)),
+        )
+        for name, own in METHODS[method].grid.items()
+    }
+
+
+def _check_grid(key: str, values: Sequence[float]) -> None:
+    setting = key.partition("@")[0]
+    method, dot, name = setting.rpartition(".")
+    allowed = METHODS[method].grid if method in METHODS else HYPERPARAMETERS
+    if name not in allowed or (dot and method not in METHODS):
+        raise UsageError(
+            f"grid must name a hyperparameter, or a method and one of its own, as "
+            f"camri.margin; got {key!r}; there are {', '.join(HYPERPARAMETERS)}"
+        )
+    if not len(values):
+        raise UsageError(f"grid must give {key} at least one value")
+
+
+def _choice(
+    given: Any, class_names: Sequence[str], recall: np.ndarray | None
+) -> tuple[int, ...]:
+    """Resolves `cat`, `cat+dog` or `worst1`; a class of that very name wins."""
+    if not isinstance(given, str):
+        parts = [given] if isinstance(given, int | np.integer) else list(given)
+        return tuple(sorted({class_index(class_names, str(part)) for part in parts}))
+    if given in RANKS and given not in class_names:
+        if recall is None:
+            raise UsageError(
+                f"important {given!r} needs the recall of finished cross-entropy "
+                "trials on this data set; train those first, any class being important"
+            )
+        order = np.argsort(recall, kind="stable")
+        return (int(order[{"worst1": 0, "worst2": 1}.get(given, len(order) // 2)]),)
+    parts = [given] if given in class_names else given.split("+")
+    return tuple(sorted({class_index(class_names, part) for part in parts}))
+
+
+def _chunks(
+    config: SweepConfig,
+    dataset: Dataset,
+    placement: Placement,
+    backbone: Any,
+    trials: Sequence[Trial],
+    done: Collection[str],
+) -> list[Chunk]:
+    num_devices = placement.mesh.size
+    # "auto" is measured on a plan, of one trial a device.
+    wanted = 1 if config.trials_per_device == "auto" else config.trials_per_device
+    chunks = []
+    families = {METHODS[t.method].family: METHODS[t.method] for t in trials}
+    for family, method in families.items():
+        shared = TrainConfig.of(
+            method,
+            num_classes=len(dataset.class_names),
+            num_images=len(dataset.parts["train"].labels),
+            recipe=config.recipe,
+            backbone=backbone,
+            convolution=placement.convolution,
+        )
+        planned = [t for t in trials if METHODS[t.method].family == family]
+        width = num_devices * wanted
+        if placement.together:
+            # The width follows from the plan alone, not from what is left of it: a
+            # trial's last digits depend on the width that it is trained in.
+            num_chunks = _ceil_div(len(planned), width)
+            width = num_devices * _ceil_div(len(planned), num_chunks * num_devices)
+        missing = [trial for trial in planned if trial.trial_id not in done]
+        grouped = _grouped(shared, missing, width)
+        if not placement.together:
+            grouped = [
+                chunk._replace(width=_filled(chunk, num_devices)) for chunk in grouped
+            ]
+        chunks += grouped
+    # By seed, so that what exists at any moment can be compared.
+    return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
+
+
+def _filled(chunk: Chunk, num_devices: int) -> int:
+    """The least width: copies cost time where trials run one after another."""
+    return num_devices * _ceil_div(len(chunk.trials), num_devices)
+
+
+def _grouped(config: TrainConfig, trials: Sequence[Trial], width: int) -> list[Chunk]:
     return [
-        Chunk(family, tuple(trials[start : start + width]), width, num_choices)
+        Chunk(config, tuple(trials[start : start + width]), width)
         for start in range(0, len(trials), width)
     ]
+
+
+def logits_bytes(plan: Plan, dataset: Dataset) -> int:
+    """Returns the size of the logits of a plan's missing trials, before packing."""
+    images = sum(len(dataset.parts[p].labels) for p in SCORED)
+    return 4 * plan.num_missing * images * len(dataset.class_names)
+
+
+SCORED = ("validation", "calibration", "test")
+"""Parts of the data whose logits are a trial's result."""
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _ceil_div(a: int, b: int) -> int:

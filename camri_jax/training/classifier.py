@@ -2,20 +2,27 @@
 
 import functools
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
-from camri_jax._files import written_whole
-from camri_jax.training import methods
-from camri_jax.training import trial as train
+from camri_jax._files import UsageError, written_whole
+from camri_jax.training import trial
+from camri_jax.training.methods import METHODS
 from camri_jax.training.network import Outputs
 from camri_jax.training.recipe import Recipe, TrainConfig
+
+FORMAT = 2
+"""Version of the files; those of others are refused by name."""
 
 
 class Classifier(NamedTuple):
@@ -23,27 +30,32 @@ class Classifier(NamedTuple):
 
     Attributes:
       config: how it was trained.
-      variables: `params` and `batch_stats` of its network.
-      about: `class_names`, `image_shape`, `scale`, and what else is known of it.
+      variables: weights and statistics of its network.
+      about: `class_names`, `image_shape`, `method`, `scale`, and what else is known.
     """
 
     config: TrainConfig
-    variables: Any
+    variables: chex.ArrayTree
     about: dict[str, Any]
 
-    def logits(self, images: np.ndarray) -> jax.Array:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """Returns logits `[image, num_classes]`; their argmax is the class.
 
-        To move the threshold, add a constant to the logits of the important class.
+        To move the threshold, add an offset to the logits of the important classes.
 
         Args:
-          images: `[image, height, width, channel]` uint8, as large as in training.
+          images: `[image, height, width, channel]` uint8, as large as in training; any
+            number, in batches of training's size.
 
         Raises:
-          ValueError: there are no images, or of another shape than in training.
+          UsageError: there are no images, or of another shape than in training.
         """
-        values = methods.scores(self.outputs(images))
-        return methods.test_logits(values, {"scale": self.about["scale"]})
+        scale = np.float32(self.about["scale"])
+        found = [
+            np.asarray(_logits(self.config, self.variables, scale, batch))[:count]
+            for batch, count in self._batches(images)
+        ]
+        return np.concatenate(found)
 
     def outputs(self, images: np.ndarray) -> Outputs:
         """Returns the features of images, with the prototypes and the bias.
@@ -52,69 +64,121 @@ class Classifier(NamedTuple):
           images: `[image, height, width, channel]` uint8, as large as in training.
 
         Raises:
-          ValueError: there are no images, or of another shape than in training.
+          UsageError: there are no images, or of another shape than in training.
         """
+        found = [
+            (_embed(self.config, self.variables, batch), count)
+            for batch, count in self._batches(images)
+        ]
+        features = jnp.concatenate([each.features[:count] for each, count in found])
+        return found[0][0]._replace(features=features)
+
+    def _batches(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """Batches of one size, so that one program serves any number of images."""
         shape = tuple(self.about["image_shape"])
         if np.shape(images)[1:] != shape or not len(images):
-            raise ValueError(
+            raise UsageError(
                 f"images must be [image, {', '.join(map(str, shape))}], got shape "
                 f"{np.shape(images)}; one at least is needed"
             )
-        return _predict(self.config, self.variables, images)
+        size = self.config.recipe.batch_size
+        for start in range(0, len(images), size):
+            batch = np.asarray(images[start : start + size])
+            filling = np.repeat(batch[-1:], size - len(batch), 0)
+            yield np.concatenate([batch, filling]), len(batch)
 
 
-_predict = jax.jit(train.predict, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(
+    config: TrainConfig,
+    variables: chex.ArrayTree,
+    scale: chex.Array,
+    images: chex.Array,
+) -> chex.Array:
+    values = trial.scores(trial.embed(config, variables, images))
+    return trial.logits(values, {"scale": scale})
+
+
+_embed = jax.jit(trial.embed, static_argnums=0)
 
 
 def save(
     path: Path, config: TrainConfig, variables: Any, about: Mapping[str, Any]
 ) -> None:
-    """Writes a trained trial to one `.npz` file, whole or not at all.
+    """Writes a trained trial to one safetensors file, whole or not at all.
 
     Args:
       path: the file; its directory is made if need be.
       config: how the trial was trained.
-      variables: `params` and `batch_stats` of its network.
-      about: JSON-able facts: at least `class_names`, `image_shape` and `scale`.
+      variables: weights and statistics of its network.
+      about: JSON-able facts: at least `class_names`, `image_shape`, `method`, `scale`.
 
     Raises:
       OSError: the file cannot be written.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     arrays = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf)
+        jax.tree_util.keystr(key, simple=True, separator="/"): np.ascontiguousarray(
+            leaf
+        )
         for key, leaf in leaves
     }
-    header = json.dumps({"config": asdict(config), "about": dict(about)})
-    with written_whole(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
+    header = {
+        "format": FORMAT,
+        "recipe": asdict(config.recipe),
+        "num_images": config.num_images,
+        "backbone": None if config.backbone is None else repr(config.backbone),
+        "convolution": config.convolution,
+        "about": dict(about),
+    }
+    content = save_tensors(arrays, {"camri_jax": json.dumps(header)})
+    with written_whole(Path(path)) as unfinished:
+        unfinished.write_bytes(content)
 
 
-def load(path: Path) -> Classifier:
+def load(path: Path, backbone: Any = None) -> Classifier:
     """Reads what `save` wrote.
 
     Args:
       path: the file.
+      backbone: the Flax module that was trained, where it is not one of ours.
 
     Returns:
       The classifier.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is not one that `save` wrote.
+      UsageError: the file is not one that `save` wrote, or of another version, or needs
+        a backbone.
     """
+    content = Path(path).read_bytes()
     try:
-        with open(path, "rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop("header")))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a saved classifier ({error})") from error
-    config = header["config"]
-    config = TrainConfig(**{**config, "recipe": Recipe(**config["recipe"])})
+        arrays = load_tensors(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        header = json.loads(metadata["camri_jax"])
+        version = header["format"]
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not a saved classifier ({error!r})") from error
+    if version != FORMAT:
+        raise UsageError(
+            f"{path} is of format {version}, this version of camri_jax reads {FORMAT}; "
+            "read it with the version that wrote it, or train it anew"
+        )
+    if header["backbone"] is not None and backbone is None:
+        raise UsageError(f"{path} needs its own backbone: {header['backbone']}")
+    about = header["about"]
+    config = TrainConfig.of(
+        METHODS[about["method"]],
+        num_classes=len(about["class_names"]),
+        num_images=header["num_images"],
+        recipe=Recipe(**header["recipe"]),
+        backbone=backbone,
+        convolution=header["convolution"],
+    )
     variables: dict[str, Any] = {}
     for name, array in arrays.items():
         *parents, leaf = name.split("/")
-        functools.reduce(lambda d, key: d.setdefault(key, {}), parents, variables)[
-            leaf
-        ] = array
-    return Classifier(config, variables, header["about"])
+        inner = functools.reduce(lambda d, k: d.setdefault(k, {}), parents, variables)
+        inner[leaf] = array
+    return Classifier(config, variables, about)
