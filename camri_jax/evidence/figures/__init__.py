@@ -12,17 +12,21 @@
 
 from camri_jax.evidence.figures.circles import Embedding, circles
 from camri_jax.evidence.figures.confusions import confusions
+from camri_jax.evidence.figures.drawings import Drawing, drawings
 from camri_jax.evidence.figures.geometry import contours
 from camri_jax.evidence.figures.looks import save, style
 from camri_jax.evidence.figures.penalties import penalties
-from camri_jax.evidence.figures.price import price
+from camri_jax.evidence.figures.price import AXES, price
 from camri_jax.evidence.figures.training import training
 
 __all__ = [
+    "AXES",
+    "Drawing",
     "Embedding",
     "circles",
     "confusions",
     "contours",
+    "drawings",
     "penalties",
     "price",
     "save",

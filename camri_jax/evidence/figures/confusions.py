@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
 
 _FEW = 12
@@ -40,7 +41,7 @@ def confusions(
       The figure; its label says in words what it shows.
 
     Raises:
-      ValueError: a matrix has no trials, as where all diverged.
+      UsageError: a matrix has no trials, as where all diverged.
     """
     shares = {title: _shares(title, each) for title, each in counts.items()}
     names, note = looks.names(class_names)
@@ -86,7 +87,7 @@ def confusions(
 def _shares(title: str, counts: np.ndarray) -> np.ndarray:
     """Mean shares `[true, predicted]` in percent."""
     if not len(counts):
-        raise ValueError(f"every trial of {title} diverged: it has no confusion matrix")
+        raise UsageError(f"every trial of {title} diverged: it has no confusion matrix")
     with np.errstate(invalid="ignore"):
         return np.mean(100 * counts / counts.sum(-1, keepdims=True), 0)
 

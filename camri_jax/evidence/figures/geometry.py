@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from camri_jax import losses
 from camri_jax.evidence.figures import looks
-from camri_jax.training.methods import METHODS, Problem, hyperparameters
+from camri_jax.training.methods import METHODS, Problem, describe, hyperparameters
 
 PROTOTYPES = np.array([[0.2, 1.5], [-1.0, -0.6], [1.1, -0.7]], np.float32).T
 """Prototypes `[feature, class]` of Fig. 1: of unequal length, at unequal angles."""
@@ -160,10 +160,11 @@ def _draw_loss(place: Axes, panel: Panel) -> tuple[ContourSet, np.ndarray]:
 
 
 def _title(panel: Panel) -> str:
-    title = looks.title({"method": panel.method, **panel.point})
-    if METHODS[panel.method].class_sensitive:
-        title += f"\nclass {panel.important + 1} important"
-    return title
+    method = METHODS[panel.method]
+    text = f"{method.label} {describe(panel.point)}".rstrip()
+    if method.class_sensitive:
+        text += f"\nclass {panel.important + 1} important"
+    return text
 
 
 def _draw_prototypes(place: Axes, prototypes: np.ndarray) -> None:

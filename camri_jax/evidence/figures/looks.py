@@ -7,19 +7,18 @@ backend will do.
 
 import functools
 import unicodedata
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from camri_jax.training.methods import HYPERPARAMETERS, METHODS, describe
+from camri_jax.training.methods import METHODS
 
 _LONGEST = 24  # characters of a name in a picture
 
@@ -164,20 +163,6 @@ def legend(figure: Figure, places: Sequence[Axes], columns: int) -> None:
         handlelength=2.4,
         columnspacing=1.2,
     )
-
-
-def title(line: Mapping[Hashable, Any] | pd.Series) -> str:
-    """Returns what a method's line is called: label, setting, threshold moved.
-
-    Args:
-      line: with `method`, hyperparameters and perhaps `moved`.
-
-    >>> title({"method": "camri", "scale": 16.0, "moved": True})
-    'CAMRI s=16, threshold moved'
-    """
-    point = {name: line[name] for name in HYPERPARAMETERS if name in line}
-    words = f"{METHODS[line['method']].label} {describe(point)}".rstrip()
-    return f"{words}, threshold moved" if line.get("moved") else words
 
 
 def band(

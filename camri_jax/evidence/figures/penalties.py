@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, describe
 
@@ -32,12 +33,12 @@ def penalties(settings: pd.DataFrame, selected: pd.DataFrame, name: str) -> Figu
       The figure; its label says in words what it shows.
 
     Raises:
-      ValueError: no method has two penalties, or every trial diverged.
+      UsageError: no method has two penalties, or every trial diverged.
     """
     settings = settings[~settings["moved"].astype(bool) & (settings["num_seeds"] > 0)]
     selected = selected[~selected["moved"].astype(bool)]
     if settings.empty:
-        raise ValueError("every trial diverged: there are no penalties to draw")
+        raise UsageError("every trial diverged: there are no penalties to draw")
     series = {
         method: lines
         for method in METHODS
@@ -45,7 +46,7 @@ def penalties(settings: pd.DataFrame, selected: pd.DataFrame, name: str) -> Figu
     }
     if not series:
         there = dict.fromkeys(METHODS[name].label for name in settings["method"])
-        raise ValueError(
+        raise UsageError(
             "there must be two weights, costs or margins of a method, to draw what "
             f"they do; there are only {', '.join(there)}"
         )

@@ -8,7 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
+from camri_jax.evidence.selection import title
 from camri_jax.training.methods import BASELINE
 
 AXES = {
@@ -50,11 +52,11 @@ def price(
       seeds, the band reaches from the lowest to the highest seed.
 
     Raises:
-      ValueError: there is nothing to draw, as where every trial diverged.
+      UsageError: there is nothing to draw, as where every trial diverged.
     """
     prices = prices.dropna(subset=list(measures))
     if prices.empty:
-        raise ValueError("every trial diverged: there is no price to draw")
+        raise UsageError("every trial diverged: there is no price to draw")
     figure = Figure(figsize=(0.6 + 4.6 * len(measures), 4.4), layout="constrained")
     places = figure.subplots(1, len(measures), squeeze=False)[0]
     methods = list(dict.fromkeys(prices["method"]))
@@ -64,7 +66,7 @@ def price(
             _draw(place, lines, measure, method in banded)
         _limit(place, prices, certifiable)
         _scale(place, prices, measure)
-        place.set(xlabel=f"share of {looks.plain(name)} found", ylabel=AXES[measure])
+        place.set(xlabel=f"{looks.plain(name)} found, of all", ylabel=AXES[measure])
     looks.legend(figure, places, columns=2 * len(measures))
     return looks.finish(figure, _tell(prices, name, measures))
 
@@ -75,7 +77,7 @@ def _draw(place: Axes, lines: pd.DataFrame, measure: str, banded: bool) -> None:
     look = looks.style(str(lines["method"].iloc[0]))
     if banded:
         looks.band(place, asked, values.to_numpy(), look)
-    label = looks.title(lines.iloc[0].drop("moved", errors="ignore"))
+    label = title(lines.iloc[0].drop("moved", errors="ignore"))
     place.plot(
         asked,
         values.mean(0),
@@ -96,7 +98,7 @@ def _limit(place: Axes, prices: pd.DataFrame, certifiable: float | None) -> None
         place.axvspan(1 - 1 / number, last, label=label, **look)
     if certifiable is not None and prices["asked"].min() <= certifiable:
         certain = min(certifiable, last)
-        label = f"certifiable up to {np.floor(1000 * certifiable) / 1000:g}"
+        label = f"certifiable up to {np.floor(1000 * certifiable) / 10:g} %"
         place.axvline(certain, color=looks.foreground(), lw=1.2, ls="--", label=label)
 
 
@@ -108,7 +110,9 @@ def _scale(place: Axes, prices: pd.DataFrame, measure: str) -> None:
     place.set_xlim(*_backward(np.array([left - room, right + room])))
     ticks = [tick for tick in _TICKS if first <= tick <= last]
     place.xaxis.set_major_locator(FixedLocator(ticks))
-    place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    place.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{100 * value:g} %")
+    )
     place.xaxis.set_minor_locator(NullLocator())
     values = prices.groupby(["method", "asked"])[measure].mean()
     if measure == "false_alarms":
@@ -145,5 +149,5 @@ def _tell(prices: pd.DataFrame, name: str, measures: Sequence[str]) -> str:
             else f"accuracy {lines['accuracy'].mean():.3f}"
             for measure in measures
         )
-        told.append(f"{looks.title(lines.iloc[0])} finds {at:g} of them at {costs}.")
+        told.append(f"{title(lines.iloc[0])} finds {100 * at:g} % of them at {costs}.")
     return " ".join(told)

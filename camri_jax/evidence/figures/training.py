@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
+from camri_jax.evidence.selection import title
 from camri_jax.training.methods import HYPERPARAMETERS
 
 _FEW = 3  # methods whose bands can be told apart
@@ -22,7 +24,8 @@ def training(
     lowest seed to the highest.
 
     Args:
-      rows: from `camri_jax.sweeps.rows.read`.
+      rows: of that choice of important classes, from
+        `camri_jax.evidence.study.Study.of`.
       selected: from `camri_jax.evidence.selection.select`.
       important: indices of the important classes.
       name: of the important class.
@@ -31,16 +34,16 @@ def training(
       The figure; its label says in words what it shows.
 
     Raises:
-      ValueError: every trial diverged.
+      UsageError: every trial diverged.
     """
     selected = selected[~selected["moved"].astype(bool)]
     found = [
         (line, *_histories(own, important))
         for _, line in selected.iterrows()
-        if len(own := _of_setting(rows, line, important))
+        if len(own := _of_setting(rows, line))
     ]
     if not found:
-        raise ValueError("every trial diverged: there is no training to draw")
+        raise UsageError("every trial diverged: there is no training to draw")
     held_out = rows["validation_confusion"].notna().all()
     images = "validation images" if held_out else "test images"
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
@@ -48,7 +51,7 @@ def training(
     told = []
     for line, epochs, recall, accuracy in found:
         look, step = looks.style(line["method"]), max(1, len(epochs) // 8)
-        label = f"{looks.title(line)}, n={len(recall)}"
+        label = f"{title(line)}, n={len(recall)}"
         for place, values in zip(places, (recall, accuracy), strict=True):
             if len(found) <= _FEW:
                 looks.band(place, epochs, values, look)
@@ -57,7 +60,7 @@ def training(
                 epochs, mean, label=label, markevery=step, markersize=5, lw=1.6, **look
             )
         told.append(
-            f"{looks.title(line)}: recall {recall[:, -1].mean():.3f}, accuracy "
+            f"{title(line)}: recall {recall[:, -1].mean():.3f}, accuracy "
             f"{accuracy[:, -1].mean():.3f} after the last epoch."
         )
     labels = (f"recall of {looks.plain(name)}", "accuracy")
@@ -74,12 +77,9 @@ def training(
     )
 
 
-def _of_setting(
-    rows: pd.DataFrame, line: pd.Series, important: Sequence[int]
-) -> pd.DataFrame:
+def _of_setting(rows: pd.DataFrame, line: pd.Series) -> pd.DataFrame:
     """Rows of a line's method and hyperparameters that did not diverge."""
     same = (rows["method"] == line["method"]) & ~rows["diverged"].astype(bool)
-    same &= rows["important"].isin([(), tuple(important)])
     for name in HYPERPARAMETERS:
         same &= (rows[name] == line[name]) | (rows[name].isna() & pd.isna(line[name]))
     return rows[same]

@@ -1,252 +1,260 @@
-"""One page of HTML that holds everything: words, tables, pictures, settings, origins.
+"""One page of HTML that answers first, and then holds everything.
 
-The page needs no network and no other file. Tables are sorted by DataTables, which
-`itables` embeds; pictures are embedded twice, for light and for dark screens.
+`page` returns it; it needs no network and no other file. Pictures are SVG in the page's
+own colours, light or dark; a few lines of JavaScript sort tables and move the recall
+that is asked, and without them the page reads as well.
 """
 
-import base64
-import html
-import io
-import re
+import datetime
+import importlib.metadata
+import math
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-import itables
 import jinja2
 import pandas as pd
-from itables.javascript import generate_init_offline_itables_html
-from matplotlib import style as mpl_style
-from matplotlib.figure import Figure
+from markupsafe import Markup, escape
 
-from camri_jax.evidence.report.words import (
-    Finding,
-    Origin,
-    Table,
-    finding,
-    grid,
-    origins,
-    settings,
-)
-from camri_jax.evidence.selection import LABELS
+from camri_jax._files import UsageError
+from camri_jax.evidence import curves, selection, tables, verdicts
+from camri_jax.evidence.figures import drawings, looks
+from camri_jax.evidence.figures.drawings import selected_prices
+from camri_jax.evidence.report import slider, svg, words
+from camri_jax.evidence.statistics import ACCURACY_MARGIN
+from camri_jax.evidence.study import Choice, Study, notes
+from camri_jax.evidence.tables import SIGNS, Cell, Sheet
+from camri_jax.training.methods import METHODS
 
-__all__ = [
-    "Finding",
-    "Missing",
-    "Origin",
-    "Part",
-    "Picture",
-    "Section",
-    "Table",
-    "finding",
-    "grid",
-    "origins",
-    "page",
-    "picture",
-    "settings",
-    "sortable",
-]
+__all__ = ["page"]
 
-# Of the page and of its pictures.
-LIGHT, DARK = "#ffffff", "#15181d"
+_VERSIONS = ("camri-jax", "matplotlib", "scipy", "statsmodels")
 
 
-class Picture(NamedTuple):
-    """A figure.
+class _Part(NamedTuple):
+    """What is folded: sheets or a picture, or the reason why there are none."""
 
-    Attributes:
-      title: its heading.
-      caption: what it shows.
-      text: what stands in its place for those who do not see it.
-      light: SVG for light screens, as a data URI.
-      dark: the same for dark screens.
-      width: in pixels, at which its text is as large as the page's.
-    """
+    key: str
+    title: str
+    caption: str = ""
+    why: str = ""
+    sheets: Sequence[Sheet] = ()
+    pictures: Sequence[Markup] = ()
+
+
+class _Section(NamedTuple):
+    """One choice of important classes."""
 
     title: str
-    caption: str
-    text: str
-    light: str
-    dark: str
-    width: int
-
-
-class Missing(NamedTuple):
-    """What stands in the place of a table or picture that cannot be made."""
-
-    title: str
-    why: str
-
-
-Part = Table | Picture | Missing
-
-
-class Section(NamedTuple):
-    """One choice of important classes.
-
-    Attributes:
-      title: names the classes.
-      findings: one a method.
-      grounds: sentences on what they rest on.
-      parts: tables and pictures.
-    """
-
-    title: str
-    findings: Sequence[Finding]
-    grounds: Sequence[str]
-    parts: Sequence[Part]
+    name: str
+    answer: words.Answer
+    ranked: Sheet
+    taken: int | None
+    slider: slider.Slider | None
+    why_no_prices: str
+    parts: Sequence[_Part]
 
 
 def page(
-    title: str,
-    sections: Sequence[Section],
+    study: Study,
     *,
-    notes: Sequence[str],
-    facts: dict[str, str],
-    grid: Table,
-    origins: Sequence[Origin],
+    accuracy_margin: float = ACCURACY_MARGIN,
+    recall: float = 0.95,
+    command: str = "",
 ) -> str:
     """Returns the page.
 
     Args:
-      title: its heading.
-      sections: one a choice of important classes.
-      notes: sentences on what is wrong with the rows.
-      facts: the settings of the trials, by name.
-      grid: the hyperparameters tried.
-      origins: the commands that made the rows, and this page.
+      study: from `camri_jax.evidence.study.load`.
+      accuracy_margin: loss of accuracy that counts as none.
+      recall: that is asked where the slider starts.
+      command: that asked for the page, to print it there.
 
     Returns:
       HTML that asks nothing of the network.
+
+    Raises:
+      UsageError: without cross-entropy to compare with, or an argument is out of range.
     """
+    if not 0 < recall < 1:
+        raise UsageError(f"recall must be between 0 and 1, got {recall}")
+    sections = [
+        _section(study, choice, f"s{i}", accuracy_margin, recall)
+        for i, choice in enumerate(study.choices, start=1)
+    ]
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        # Nothing that a class or a path is called may hide or turn what follows.
+        finalize=lambda value: looks.visible(value) if _is_text(value) else value,
     )
-    source = resources.files(__name__).joinpath("report.html.jinja")
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    bundle = generate_init_offline_itables_html(itables.options.dt_bundle)
+    template = environment.from_string(_read("page.html.jinja"))
     return template.render(
-        title=title,
+        title=f"What to take, and what it costs: {study.data.dataset}",
         sections=sections,
-        notes=notes,
-        facts=facts,
-        grid=grid,
-        origins=origins,
-        light=LIGHT,
-        dark=DARK,
-        bundle=bundle,
-        sortable=sortable,
-        is_table=lambda part: isinstance(part, Table),
-        is_picture=lambda part: isinstance(part, Picture),
+        notes=notes(study),
+        glossary=words.GLOSSARY,
+        facts=words.settings(study, study.choices),
+        grid=words.grid(study.rows),
+        origins=[*words.origins(study.rows), _this_page(command)],
+        css=Markup(_read("page.css")),
+        js=Markup(_read("page.js")),
+        named=_named,
+        shown=_shown,
+        value=_value,
     )
 
 
-def picture(draw: Callable[[], Figure], title: str, caption: str) -> Picture:
-    """Draws a figure for light and for dark screens.
-
-    Args:
-      draw: returns the figure; its label is the text in its place.
-      title: its heading.
-      caption: what it shows.
-    """
-    text, light, width = _drawn(draw, "default", LIGHT)
-    _, dark, _ = _drawn(draw, "dark_background", DARK)
-    return Picture(title, caption, text, light, dark, width)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, Markup)
 
 
-def _drawn(
-    draw: Callable[[], Figure], style: str, background: str
-) -> tuple[str, str, int]:
-    """A figure's text, its SVG as a data URI, and its width in pixels."""
-    colours = dict.fromkeys(
-        ("figure.facecolor", "axes.facecolor", "savefig.facecolor"), background
-    )
-    # A fixed salt: the same numbers give the same file.
-    with mpl_style.context([style, colours | {"svg.hashsalt": "camri_jax"}]):
-        figure = draw()
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    encoded = base64.b64encode(file.getvalue()).decode("ascii")
-    width = round(96 * figure.get_size_inches()[0])
-    return str(figure.get_label()), f"data:image/svg+xml;base64,{encoded}", width
+def _read(name: str) -> str:
+    return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
-def sortable(table: Table, name: str) -> str:
-    """Returns a table that is sorted by a click or a key, numbers as numbers.
-
-    Args:
-      table: whose rows may come in any order: a row that continues the one before it
-        ("+ threshold") is given that one's name.
-      name: an identifier for the page.
-    """
-    rows = _with_names(table.rows)
-    numbers = list(range(1, len(table.columns)))
-    columns: dict[str, Any] = {}
-    for i in range(len(table.columns)):
-        cells = [_marked_up(row[i]) for row in rows]
-        if i:
-            # DataTables sorts categories by their rank.
-            rank = {_marked_up(row[i]): _first_number(row[i]) for row in rows}
-            cells = pd.Categorical(cells, sorted(rank, key=rank.__getitem__), True)
-        columns[_heading(table.columns, i)] = cells
-    return itables.to_html_datatable(
-        pd.DataFrame(columns),
-        caption=html.escape(table.title),
-        table_id=name,
-        connected=False,
-        display_logo_when_loading=False,
-        allow_html=True,
-        paging=False,
-        maxBytes=0,
-        layout=dict.fromkeys(("topStart", "topEnd", "bottomStart", "bottomEnd")),
-        classes="sortable",
-        style="",
-        # Ranks are numbers, though what they stand for is text.
-        columnDefs=[
-            {"targets": 0, "cellType": "th"},
-            {"targets": numbers, "type": "num"},
-        ],
-        text_in_header_can_be_selected=False,
+def _section(
+    study: Study, choice: Choice, key: str, accuracy_margin: float, recall: float
+) -> _Section:
+    name = study.name(choice)
+    table = tables.comparison(study, choice, accuracy_margin=accuracy_margin)
+    trials = selection.trials(study, choice)
+    picked = selection.recommend(trials)
+    ranked, taken = words.ranked(table, picked)
+    prices = curves.prices(study, choice, slider.ASKED)
+    return _Section(
+        f"Important class: {name}",
+        name,
+        words.answer(table, picked, name, accuracy_margin),
+        ranked,
+        taken,
+        slider.slider(
+            study,
+            choice,
+            prices,
+            tables.chosen(table),
+            picked.trial,
+            name=key,
+            recall=recall,
+        ),
+        "no trial kept its logits, or there are no test images of the class",
+        _parts(study, choice, trials, prices, table, key, accuracy_margin),
     )
 
 
-def _with_names(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Gives rows that only say "+ threshold" the name of the method above."""
-    named, above = [], ""
-    for first, *others in rows:
-        labels = [label for label in LABELS.values() if first.startswith(label)]
-        above = max(labels, key=len, default=above)
-        if first.startswith("  +"):
-            first = f"{above} {first.strip()}"
-        named.append([first, *others])
-    return named
+def _parts(
+    study: Study,
+    choice: Choice,
+    trials: pd.DataFrame,
+    prices: pd.DataFrame,
+    table: pd.DataFrame,
+    key: str,
+    accuracy_margin: float,
+) -> list[_Part]:
+    """What is folded; what cannot be made says why."""
+    name, chosen = study.name(choice), tables.chosen(table)
+
+    def priced() -> Sheet:
+        found = selected_prices(prices[prices["asked"].isin(curves.RECALLS)], chosen)
+        if found.empty:
+            raise UsageError("no trial kept its logits")
+        return tables.prices_sheet(verdicts.price_differences(found), name)
+
+    def spreads() -> Sheet:
+        found, missing = tables.angles(study, choice, chosen)
+        if found.empty:
+            raise UsageError("; ".join(missing))
+        return tables.angles_sheet(found, name)
+
+    def seeds() -> Sheet:
+        options = {"accuracy_margin": accuracy_margin}
+        return tables.power_sheet(tables.power(trials, **options), name, **options)
+
+    sheets = tables.comparison_sheets(table, name, accuracy_margin=accuracy_margin)
+    drawn = drawings(study, choice, trials)
+    return [
+        _Part("tables", "Table I, other measures, differences", sheets=sheets),
+        _made("prices", "What recalls cost, tested", priced),
+        _made("angles", "Table II: how far features spread", spreads),
+        *(
+            _pictured(part, drawn[part], f"{key}-{part}")
+            for part in ("penalties", "confusions", "training")
+        ),
+        _made("seeds", "Seeds that a claim needs", seeds),
+    ]
 
 
-def _heading(columns: Sequence[str], i: int) -> str:
-    """A column's name in one line, different from all others."""
-    name = _one_line(columns[i])
-    if columns[i].startswith("\n"):
-        name = f"{columns[i - 1].split(chr(10))[0]} {name}"
-    elif columns.count(columns[i]) > 1:
-        name = f"{name} ({_one_line(columns[i - 1])})"
-    return html.escape(name)
+def _made(key: str, title: str, make: Callable[[], Sheet]) -> _Part:
+    try:
+        return _Part(key, title, sheets=[make()])
+    except UsageError as error:
+        return _Part(key, title, why=str(error))
 
 
-def _one_line(name: str) -> str:
-    return name.replace("-\n", "-").replace("\n", " ").strip()
+def _pictured(key: str, drawing: Any, name: str) -> _Part:
+    try:
+        picture = svg.inline(drawing.draw, name)
+    except UsageError as error:
+        return _Part(key, drawing.title, why=str(error))
+    return _Part(key, drawing.title, drawing.caption, pictures=[picture])
 
 
-def _marked_up(cell: str) -> str:
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1*</strong>", html.escape(cell.strip()))
-    return text.replace("\n", "<br>")
+def _this_page(command: str) -> words.Origin:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS]
+    return words.Origin(
+        command or "camri_jax.evidence.report.page",
+        {"this page was made": now, "versions": ", ".join(versions)},
+    )
 
 
-def _first_number(cell: str) -> float:
-    """What a cell is sorted by; without a number it comes last."""
-    found = re.search(r"[-+]?\d+(\.\d+)?", cell.replace(",", ""))
-    if found is None:
-        return float("inf")
-    return float(found[0]) - (1e-9 if cell.startswith("<") else 0.0)
+def _headings(columns: Sequence[str]) -> list[str]:
+    """Columns' names in one line, each of which says by itself what it is of."""
+    found, above = [], ""
+    for column in columns:
+        first, _, second = column.partition("\n")
+        above = first or above
+        found.append(" ".join((above, second)).replace("- ", "-").strip())
+    return found
+
+
+def _named(sheet: Sheet) -> Sheet:
+    """A sheet whose rows may come in any order, held-out columns before the paper's."""
+    rows = []
+    for first, *others in sheet.rows:
+        text, known = first.text, str(first.value)
+        if text.startswith("  +"):
+            labels = [method.label for method in METHODS.values()]
+            label = max((x for x in labels if known.startswith(x)), key=len)
+            text = f"{label} {text.strip()}"
+        rows.append([first._replace(text=text, value=text), *others])
+    columns = _headings(sheet.columns)
+    held_out = [i for i, name in enumerate(columns) if name.startswith("held-out")]
+    rest = [i for i in range(1, len(columns)) if i not in held_out]
+    order = [0, *held_out, *rest]
+    return Sheet(
+        sheet.title,
+        sheet.caption,
+        [columns[i] for i in order],
+        [[row[i] for i in order] for row in rows],
+    )
+
+
+def _shown(cell: Cell) -> Markup:
+    """A cell's text and the sign of its mark."""
+    first, *others = (escape(looks.visible(line)) for line in cell.text.split("\n"))
+    if cell.mark in ("best", "shown"):
+        first = Markup("<strong>{}{}</strong>").format(first, SIGNS[cell.mark])
+    elif cell.mark:
+        first = Markup("{}{}").format(first, SIGNS[cell.mark])
+    small = (Markup("<small>{}</small>").format(line) for line in others)
+    return Markup("<br>").join([first, *small])
+
+
+def _value(cell: Cell) -> str:
+    """What a cell is sorted by; empty for a blank one."""
+    if isinstance(cell.value, float) and math.isinf(cell.value):
+        return "Infinity" if cell.value > 0 else "-Infinity"
+    return "" if cell.value is None else str(cell.value)

@@ -1,41 +1,79 @@
-"""The report's words: verdicts on methods, settings, and where rows come from."""
+"""The report's words: the answer, what is shown, settings, and where rows come from."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from camri_jax.evidence.curves import BASELINE, POINT, confusions, each
-from camri_jax.evidence.selection import LABELS, describe
-from camri_jax.evidence.statistics import LEVEL
+from camri_jax.evidence import tables
+from camri_jax.evidence.selection import Recommendation, title
+from camri_jax.evidence.statistics import LEVEL, p_text, shown
+from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.evidence.tables import Cell, Sheet
+from camri_jax.evidence.verdicts import VERDICTS
+from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS
 
-_LEVEL = f"{100 * LEVEL:g} %"
+GLOSSARY = {
+    "recall": "Of the images of a class, the share that is found. Of several important "
+    "classes: the mean of theirs.",
+    "false alarms": "Images of other classes that are taken for the important one, per "
+    "1,000 images of all classes, as often as they come in these data.",
+    "precision": "Of the images taken for the important class, the share that is.",
+    "accuracy": "Of all images, the share whose class is told rightly.",
+    "threshold moved": "After training, an offset is added to the logit of the "
+    "important class: more is found, with more false alarms. Any network can have it, "
+    "without being trained anew.",
+    "as trained": "Without such an offset.",
+    "seed": "Where a training starts from. The same settings with another seed give "
+    "another network; ± is the standard deviation over seeds.",
+    "validation images": "They pick settings and offsets. Test images then price what "
+    "was picked, and had no part in it.",
+    "calibration images": "They certify a recall, and pick nothing.",
+    "shown at 95 %": "The p-value, corrected for all that was tried, is below 0.05: "
+    "were there nothing to it, so much would be seen in fewer than one sweep of "
+    "twenty. Not shown does not mean that it is not so.",
+    "interval": "With other seeds the mean would lie in it in 95 of 100 sweeps. It "
+    "speaks of other trainings, not of other images; only the exact interval of the "
+    "recommended model speaks of other images.",
+}
+
+# Sign, kind and words of each verdict: told apart by more than colour.
+_SIGNS = {
+    "baseline": ("•", "", "reference"),
+    "better": ("✓", "shown", "better than a moved threshold"),
+    "more": ("✓", "shown", "finds more, keeps accuracy"),
+    "more_only": ("◐", "shown", "finds more, not shown to beat a moved threshold"),
+    "not_shown": ("○", "", "nothing shown"),
+    "diverged": ("✕", "worse", "every trial diverged"),
+}
+_UNKNOWN = ("?", "", "not tested")
 
 
-class Table(NamedTuple):
-    """A table of text; what stands between two pairs of asterisks is marked.
-
-    Attributes:
-      title: its heading.
-      caption: what it shows.
-      columns: their names; the first is of text, the others of numbers.
-      rows: their cells.
-    """
+class Group(NamedTuple):
+    """Sentences that have in common whether they are shown."""
 
     title: str
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-class Finding(NamedTuple):
-    """What is known of a method: its name, the verdict, and sentences of numbers."""
-
-    method: str
-    verdict: str
+    mark: str
+    kind: str
     sentences: Sequence[str]
+
+
+class Answer(NamedTuple):
+    """What stands first.
+
+    Attributes:
+      lead: what to take.
+      sentences: what it finds and what it costs.
+      findings: what is shown, and what is not.
+      warnings: what to mind.
+    """
+
+    lead: str
+    sentences: Sequence[str]
+    findings: Sequence[Group]
+    warnings: Sequence[str]
 
 
 class Origin(NamedTuple):
@@ -45,124 +83,187 @@ class Origin(NamedTuple):
     facts: dict[str, str]
 
 
-def finding(line: pd.Series, margin: float) -> Finding:
-    """Returns what a method's selected setting shows against cross-entropy.
+def answer(
+    table: pd.DataFrame, picked: Recommendation, name: str, accuracy_margin: float
+) -> Answer:
+    """Returns what to take, what it finds and costs, and what is not shown.
 
     Args:
-      line: of the selected setting: columns of `camri_jax.evidence.selection.select`,
-        `camri_jax.evidence.verdicts.paired` and `camri_jax.evidence.verdicts.at_own_recall`; without
-        the last for a method whose threshold is moved.
-      margin: loss of accuracy that counts as none.
+      table: from `camri_jax.evidence.tables.comparison`.
+      picked: from `camri_jax.evidence.selection.recommend`.
+      name: of the important class.
+      accuracy_margin: that the table was made with.
     """
-    name = f"{LABELS[line['method']]} {describe(line)}".rstrip()
+    lead, *sentences = tables.recommendation(picked, name)
+    chosen = tables.chosen(table)
+    if picked.trial is not None:
+        sentences = [sentences[1], _costs(chosen), *sentences[2:], sentences[0]]
+    warnings = [f"{text[0].upper()}{text[1:]}." for text in tables.remarks(table, name)]
+    return Answer(
+        lead,
+        [text for text in sentences if text],
+        _findings(chosen, picked.trial, accuracy_margin),
+        warnings,
+    )
+
+
+def _costs(chosen: pd.DataFrame) -> str:
+    """Cross-entropy's numbers, which the recommended model's are read against."""
+    line = chosen[(chosen["method"] == BASELINE) & ~chosen["moved"]].iloc[0]
     if np.isnan(line["recall"]):
-        return Finding(name, "every trial diverged", [])
-    sentences = [
-        f"Recall {_with_std(line, 'recall')} at accuracy {_with_std(line, 'accuracy')} "
-        f"over {_seeds(line['num_seeds'])}."
-    ]
-    if line["method"] == BASELINE:
-        return Finding(name, "what the others are compared with", sentences)
-    if line["num_pairs"] == 0:
-        why = "not compared: it shares no seed with cross-entropy"
-        return Finding(name, why, sentences)
-    sentences += [
-        f"Recall {_change(line, 'recall')} than cross-entropy's: a gain "
-        f"{_shown(line, 'recall')}.",
-        f"Accuracy {_change(line, 'accuracy')}: a loss of less than {margin:g} "
-        f"{_shown(line, 'accuracy')}.",
-    ]
-    if not np.isnan(line["above_difference"]):
-        sentences.append(
-            f"Accuracy {_change(line, 'above')} than that of cross-entropy whose "
-            f"threshold is moved to the same recall: a curve above cross-entropy's own "
-            f"{_shown(line, 'above')}{_below(line)}."
-        )
-    return Finding(name, _verdict(line), sentences)
-
-
-def _verdict(line: pd.Series) -> str:
-    if line["num_pairs"] < 2:
-        return "not tested: one seed has no spread"
-    gains, keeps, above = (
-        line[f"{name}_p_holm"] < 1 - LEVEL for name in ("recall", "accuracy", "above")
-    )
-    if not gains:
-        return f"no gain of recall is shown at {_LEVEL}"
-    if not keeps:
-        return (
-            "finds more than cross-entropy as trained, but is not shown to keep "
-            "accuracy"
-        )
-    if np.isnan(line["above_difference"]):
-        return "finds more than cross-entropy as trained, and keeps accuracy"
-    if not above:
-        return (
-            "finds more than cross-entropy as trained and keeps accuracy, but is not "
-            "shown to do better than moving cross-entropy's threshold"
-        )
+        return ""
     return (
-        "finds more than cross-entropy as trained, keeps accuracy, and does better "
-        "than moving cross-entropy's threshold"
+        f"Cross-entropy as trained, mean over {_seeds(line['num_seeds'])}: recall "
+        f"{line['recall']:.3f}, {line['false_alarms']:.1f} false alarms per 1,000 "
+        f"images, accuracy {line['accuracy']:.3f}."
     )
 
 
-def _with_std(line: pd.Series, name: str) -> str:
-    std = line[f"{name}_std"]
-    return f"{line[name]:.3f}" + ("" if np.isnan(std) else f" ± {std:.3f}")
+def _findings(
+    chosen: pd.DataFrame, trial: pd.Series | None, accuracy_margin: float
+) -> list[Group]:
+    """Claims by whether they are shown; none stands where it does not belong."""
+    if "more_p_holm" not in chosen:
+        return []
+    claims = {
+        f"finds more than cross-entropy as trained and loses less than "
+        f"{accuracy_margin:g} of accuracy": "more_p_holm",
+        "does so, and is more accurate than cross-entropy whose threshold is moved to "
+        "the same recall": "better_p_holm",
+    }
+    is_shown, not_shown = [], []
+    for claim, column in claims.items():
+        tested = chosen[chosen[column].notna()].sort_values(column, kind="stable")
+        holds = np.array([shown(p) for p in tested[column]], bool)
+        if holds.any():
+            named = _named(tested[holds], column)
+            is_shown.append(f"That it {claim}: {'; '.join(named)}.")
+        if len(rest := tested[~holds]):
+            # All of them stand in a table below; here the likeliest and the one to use.
+            own = [
+                trial is not None and same_setting(line, trial) for line in _of(rest)
+            ]
+            few = rest[np.array(own) | (np.arange(len(rest)) < 2)]
+            named = _named(few, column)
+            if more := len(rest) - len(few):
+                named.append(f"and {more} more, none of lower p")
+            not_shown.append(f"That it {claim}: {'; '.join(named)}.")
+    untested = chosen[chosen["verdict"].isin(["untested", "unpaired", "no_images"])]
+    reasons = [f"{title(line)}: {VERDICTS[line['verdict']]}." for line in _of(untested)]
+    level = f"{100 * LEVEL:g} %"
+    found = [
+        Group(f"Shown at {level}", "✓", "shown", is_shown),
+        Group(f"Not shown at {level}", "○", "", not_shown),
+        Group("Not tested", "?", "", reasons),
+    ]
+    return [group for group in found if group.sentences]
 
 
-def _seeds(number: int) -> str:
-    return "1 seed" if number == 1 else f"{number} seeds"
+def _of(lines: pd.DataFrame) -> list[pd.Series]:
+    return [line for _, line in lines.iterrows()]
 
 
-def _change(line: pd.Series, name: str) -> str:
-    mean, low, high = (line[f"{name}_{end}"] for end in ("difference", "low", "high"))
-    text = f"{abs(mean):.3f} {'lower' if mean < 0 else 'higher'}"
-    if np.isnan(low):
-        return text
-    return f"{text} ({_LEVEL} interval {_signed(low)} to {_signed(high)})"
+def _named(lines: pd.DataFrame, column: str) -> list[str]:
+    return [f"{title(line)} (p {_p(line[column])})" for line in _of(lines)]
 
 
-def _signed(value: float) -> str:
-    text = f"{value:+.3f}"
-    return "0.000" if float(text) == 0 else text
+def _p(p_value: float) -> str:
+    text = p_text(p_value)
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
 
 
-def _shown(line: pd.Series, name: str) -> str:
-    p = line[f"{name}_p_holm"]
-    if np.isnan(p):
-        return "cannot be tested, for want of spread"
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"is {'' if p < 1 - LEVEL else 'not '}shown at {_LEVEL} ({text})"
+def _seeds(number: float) -> str:
+    return "1 seed" if number == 1 else f"{number:.0f} seeds"
 
 
-def _below(line: pd.Series) -> str:
-    return "; the interval lies below it" if line["above_high"] < 0 else ""
+def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | None]:
+    """Returns one table of all methods, and the row of the recommended one.
+
+    Those that keep cross-entropy's accuracy come first, of these those that find the
+    most, then those of the fewest false alarms.
+
+    Args:
+      table: from `camri_jax.evidence.tables.comparison`.
+      picked: from `camri_jax.evidence.selection.recommend`.
+    """
+    chosen = tables.chosen(table)
+    keeps = chosen["keeps_accuracy"].astype(bool)
+    chosen = chosen.assign(
+        _keeps=~keeps,
+        _recall=-chosen["recall"].round(9),
+        _alarms=chosen["false_alarms"],
+    ).sort_values(["_keeps", "_recall", "_alarms"], kind="stable", na_position="last")
+    number = chosen["num_important"].max()
+    taken, rows = None, []
+    for line in _of(chosen):
+        if _is(line, picked.trial):
+            taken = len(rows)
+        rows.append(
+            [
+                Cell(title(line).replace(", threshold", "\nthreshold"), title(line)),
+                tables.mean(line, "recall"),
+                tables.mean(line, "false_alarms", 1),
+                tables.mean(line, "precision"),
+                tables.mean(line, "accuracy")._replace(
+                    mark="" if line["keeps_accuracy"] else "loss"
+                ),
+                tables.number(line["num_seeds"], 0),
+                _verdict(str(line["verdict"])),
+            ]
+        )
+    images = tables.IMAGES[table["selection"].iloc[0]]
+    sheet = Sheet(
+        "All methods, best first",
+        f"Settings and thresholds picked on {images} images; numbers of test images, "
+        f"mean ± std over seeds; recall of {0 if np.isnan(number) else number:.0f} "
+        "images. First those that keep cross-entropy's accuracy on the images that "
+        "pick (▼ those that do not), by recall, then false alarms. Shaded: the "
+        "recommended model's.",
+        [
+            *("method and setting", "recall", "false alarms\nper 1,000", "precision"),
+            *("accuracy", "seeds", "against cross-entropy"),
+        ],
+        rows,
+    )
+    return sheet, taken
 
 
-def settings(rows: pd.DataFrame) -> dict[str, str]:
+def _verdict(key: str) -> Cell:
+    sign, _, words = _SIGNS.get(key, _UNKNOWN)
+    order = [*_SIGNS].index(key) if key in _SIGNS else len(_SIGNS)
+    return Cell(f"{sign} {words}", order)
+
+
+def _is(line: pd.Series, trial: pd.Series | None) -> bool:
+    """Whether a line is of a trial's method and hyperparameters."""
+    return trial is not None and all(
+        line[name] == trial[name] or (pd.isna(line[name]) and pd.isna(trial[name]))
+        for name in ("method", "moved", *POINT)
+    )
+
+
+def settings(study: Study, choices: Sequence[Choice]) -> dict[str, str]:
     """Returns what all trials have in common, by name.
 
     Args:
-      rows: from `camri_jax.sweeps.rows.read`, trained with the same settings.
+      study: from `camri_jax.evidence.study.load`.
+      choices: of important classes.
     """
-    row = next(each(rows))
     facts = {
-        "data set": row.dataset,
-        "classes": str(len(row.class_names)),
-        "test images": _images(row, "test"),
-        "validation images": _images(row, "validation"),
+        "data set": study.data.dataset,
+        "classes": str(len(study.data.class_names)),
     }
-    for name, value in json.loads(row.settings).items():
+    for part, labels in study.data.labels.items():
+        own = (
+            f"{np.isin(labels, choice).sum():,} of {study.name(choice)}"
+            for choice in choices
+        )
+        text = f"{len(labels):,} ({', '.join(own)})"
+        facts[f"{part} images"] = text if len(labels) else "none"
+    for name, value in json.loads(study.rows["settings"].iloc[0] or "{}").items():
         if name != "dataset":
             facts[name.replace("_", " ")] = _text(value)
     return facts
-
-
-def _images(row: Any, part: str) -> str:
-    curve = confusions(row, part)
-    return "none" if curve is None else f"{curve[0].sum():,}"
 
 
 def _text(value: Any) -> str:
@@ -173,32 +274,35 @@ def _text(value: Any) -> str:
     return "default" if value is None else str(value)
 
 
-def grid(rows: pd.DataFrame) -> Table:
+def grid(rows: pd.DataFrame) -> Sheet:
     """Returns the hyperparameters that were tried, of all methods.
 
     Args:
       rows: from `camri_jax.sweeps.rows.read`.
     """
     lines = []
-    for method in (name for name in LABELS if name in set(rows["method"])):
+    for method in (name for name in METHODS if name in set(rows["method"])):
         group = rows[rows["method"] == method]
-        values = [
-            _values(group[name], 64 / np.pi if name == "margin" else 1)
-            for name in POINT
-        ]
-        seeds, trials = group["seed"].nunique(), group["trial_id"].nunique()
-        lines.append([LABELS[method], *values, str(seeds), str(trials)])
-    return Table(
+        label = METHODS[method].label
+        values = [_values(group[name], name) for name in POINT]
+        counts = (group["seed"].nunique(), group["trial_id"].nunique())
+        numbers = (tables.number(count, 0) for count in counts)
+        lines.append([Cell(label, label), *values, *numbers])
+    return Sheet(
         "Hyperparameters tried",
         "The values that were trained of each method, and how many seeds and trials.",
-        ["method", "margin, in π/64", *POINT[1:], "seeds", "trials"],
+        ["method", *POINT, "seeds", "trials"],
         lines,
     )
 
 
-def _values(column: pd.Series, factor: float) -> str:
-    values = sorted(column.dropna().unique() * factor)
-    return ", ".join(f"{value:.4g}" for value in values)
+def _values(column: pd.Series, name: str) -> Cell:
+    values = sorted(column.dropna().unique())
+    if not values:
+        return Cell()
+    return Cell(
+        ", ".join(HYPERPARAMETERS[name].text(value) for value in values), values[0]
+    )
 
 
 def origins(rows: pd.DataFrame) -> list[Origin]:
@@ -207,37 +311,33 @@ def origins(rows: pd.DataFrame) -> list[Origin]:
     Args:
       rows: from `camri_jax.sweeps.rows.read`.
     """
-    return list(_origins(rows.drop_duplicates("trial_id")))
-
-
-def _origins(rows: pd.DataFrame) -> Iterator[Origin]:
-    parsed = [json.loads(text) for text in rows["provenance"]]
+    parsed = [json.loads(text or "{}") for text in rows["provenance"]]
     frame = pd.DataFrame(
         {
-            "command": [fact.get("command", "unknown") for fact in parsed],
+            "command": [fact.get("command") or "unknown" for fact in parsed],
             "commit": [fact.get("commit") or "unknown" for fact in parsed],
             "device": [_device(fact) for fact in parsed],
             "versions": [
                 ", ".join(f"{k} {v}" for k, v in fact.get("versions", {}).items())
                 for fact in parsed
             ],
-            "time": [fact.get("time", "unknown") for fact in parsed],
+            "time": [fact.get("time") or "unknown" for fact in parsed],
         }
-    )
-    for (command, commit, device, versions), group in frame.groupby(
-        ["command", "commit", "device", "versions"], sort=False
-    ):
+    ).astype(str)
+    found = []
+    by = ["command", "commit", "device", "versions"]
+    for key, group in frame.groupby(by, sort=False):
+        command, commit, device, versions = map(str, key)
         times = sorted(set(group["time"]))
-        yield Origin(
-            str(command),
-            {
-                "trials": f"{len(group):,}",
-                "started": " to ".join(dict.fromkeys((times[0], times[-1]))),
-                "commit": str(commit),
-                "device": str(device),
-                "versions": str(versions),
-            },
-        )
+        facts = {
+            "trials": f"{len(group):,}",
+            "started": " to ".join(dict.fromkeys((times[0], times[-1]))),
+            "commit": commit,
+            "device": device,
+            "versions": versions,
+        }
+        found.append(Origin(command, {k: v for k, v in facts.items() if v}))
+    return found
 
 
 def _device(fact: dict[str, Any]) -> str:

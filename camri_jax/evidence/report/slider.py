@@ -1,0 +1,280 @@
+"""What moves with the recall that is asked: numbers, sentence, confusion matrix."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from camri_jax.evidence import figures
+from camri_jax.evidence.figures.drawings import ASKED, certifiable, selected_prices
+from camri_jax.evidence.measures import measures, moved_confusion
+from camri_jax.evidence.report import svg
+from camri_jax.evidence.selection import title
+from camri_jax.evidence.statistics import interval
+from camri_jax.evidence.study import Choice, Study
+from camri_jax.training.methods import BASELINE, METHODS
+
+MARKERS = {"o": "●", "^": "▲", "v": "▼", "D": "◆", "P": "✚", "s": "■", "*": "★"}
+COLUMNS = (
+    "method",
+    "found",
+    "false alarms per 1,000",
+    "more than cross-entropy",
+    "accuracy",
+    "seeds",
+)
+
+_HIGHEST = float(np.finfo(np.float32).max)
+_FEW = 9  # classes up to which the confusion matrix of the page has all
+_KEPT = 6  # classes that it shows of more
+
+
+class Row(NamedTuple):
+    """A method in the table of prices."""
+
+    method: str
+    title: str
+    marker: str
+    colour: str
+    texts: Sequence[str]
+
+
+class Confusion(NamedTuple):
+    """A confusion matrix; `rows` hold for each cell its text and its share."""
+
+    names: Sequence[str]
+    important: Sequence[int]
+    rows: Sequence[Sequence[tuple[str, float]]]
+    caption: str
+
+
+class Slider(NamedTuple):
+    """All that stands around the slider, as it is where the slider starts."""
+
+    asked: Sequence[str]
+    start: int
+    said: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    caption: str
+    pictures: Sequence[Markup]
+    legend: str
+    confusion: Confusion | None
+    data: Markup
+
+
+def slider(
+    study: Study,
+    important: Choice,
+    prices: pd.DataFrame,
+    selected: pd.DataFrame,
+    taken: pd.Series | None,
+    *,
+    name: str,
+    recall: float,
+) -> Slider | None:
+    """Returns what moves with the recall that is asked.
+
+    Args:
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
+      prices: from `camri_jax.evidence.curves.prices` at `ASKED`.
+      selected: the settings to show, from `camri_jax.evidence.selection.select`.
+      taken: the trial that is recommended, if any.
+      name: an identifier of the page.
+      recall: where the slider starts.
+
+    Returns:
+      The slider; None where no trial kept its logits, so that no threshold can move.
+    """
+    priced = selected_prices(prices, selected)
+    if priced.empty:
+        return None
+    start = int(np.abs(np.array(ASKED) - recall).argmin())
+    tables = [_rows(priced[priced["asked"] == asked]) for asked in ASKED]
+    class_name = study.name(important)
+    emphasis = None if taken is None else str(taken["method"])
+    pictures, places = [], []
+    for measure in figures.AXES:
+        picture, at = svg.with_cursor(
+            lambda measure=measure: figures.price(
+                priced,
+                class_name,
+                measures=[measure],
+                certifiable=certifiable(study, important),
+                emphasis=emphasis,
+            ),
+            f"{name}-{measure}",
+            ASKED,
+            start,
+        )
+        pictures.append(picture)
+        places.append(at)
+    trial = None if taken is None else taken["trial_id"]
+    line = prices[prices["trial_id"] == trial]
+    said, confusions = _of_taken(study, important, line, class_name)
+    data = {
+        "asked": [percent(asked) for asked in ASKED],
+        "said": said,
+        "rows": [{row.method: row.texts for row in rows} for rows in tables],
+        "confusion": [
+            [cell for row in each.rows for cell in row] for each in confusions
+        ],
+        "places": places,
+    }
+    return Slider(
+        data["asked"],
+        start,
+        said[start],
+        COLUMNS,
+        tables[start],
+        "Thresholds are moved on these very test images, to where just so many are "
+        "found: this is what a recall costs each network, and no promise. Means over "
+        "seeds, in brackets the lowest and the highest. More than cross-entropy: of "
+        "the same seeds at the same recall, with its 95 % interval.",
+        pictures,
+        "The line is the mean over seeds, the band reaches from the lowest to the "
+        "highest. The horizontal axis is even in the share that is missed.",
+        confusions[start] if confusions else None,
+        # A class may be called </script>.
+        Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),
+    )
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent.
+
+    >>> percent(0.995)
+    '99.5 %'
+    """
+    return f"{100 * share:.4g} %"
+
+
+def _rows(priced: pd.DataFrame) -> list[Row]:
+    """The methods at one recall, the cheapest first; those that miss it last."""
+    rows = []
+    for method, lines in priced.groupby("method", sort=False):
+        entry = METHODS[str(method)]
+        looked = (MARKERS[entry.marker], entry.colour or "inherit")
+        key = lines["false_alarms"].mean()
+        row = Row(str(method), title(lines.iloc[0]), *looked, _texts(lines))
+        rows.append((key, row))
+    return [
+        row for _, row in sorted(rows, key=lambda pair: (np.isnan(pair[0]), pair[0]))
+    ]
+
+
+def _texts(lines: pd.DataFrame) -> list[str]:
+    if lines["false_alarms"].isna().all():
+        return ["not reached", "", "", "", str(len(lines))]
+    number = lines["num_important"].iloc[0]
+    found = lines["recall"].mean() * number
+    return [
+        f"{found:.0f} of {number}",
+        _range(lines["false_alarms"], 1),
+        "" if lines["method"].iloc[0] == BASELINE else _difference(lines),
+        _range(lines["accuracy"], 3),
+        str(lines["false_alarms"].notna().sum()),
+    ]
+
+
+def _range(values: pd.Series, digits: int) -> str:
+    mean, low, high = (
+        f"{value:.{digits}f}" for value in (values.mean(), values.min(), values.max())
+    )
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _difference(lines: pd.DataFrame) -> str:
+    values = lines["false_alarms_difference"].to_numpy(float)
+    if np.isnan(values).all():
+        return ""
+    low, high = interval(values)[:2]
+    text = f"{np.nanmean(values):+.1f}"
+    return text if np.isnan(low) else f"{text} ({low:+.1f} to {high:+.1f})"
+
+
+def _of_taken(
+    study: Study, important: Choice, line: pd.DataFrame, name: str
+) -> tuple[list[str], list[Confusion]]:
+    """Sentence and confusion matrix of the recommended trial at each recall asked."""
+    trial = list(line["trial_id"].unique())
+    logits = [values for _, values in study.logits("test", trial)] if trial else []
+    if not logits:
+        return ["" for _ in ASKED], []
+    labels = study.data.labels["test"]
+    # A recall that no offset reaches is answered by the highest that there is.
+    offsets = line["offset"].astype(float).fillna(_HIGHEST)
+    as_trained, *counts = (
+        moved_confusion(logits[0], labels, important, offset)
+        for offset in (0.0, *offsets)
+    )
+    said = [
+        _say(asked, offset, moved, as_trained, important, name)
+        for asked, offset, moved in zip(ASKED, offsets, counts, strict=True)
+    ]
+    return said, _lay_out(counts, important, study.data.class_names)
+
+
+def _say(
+    asked: float,
+    offset: float,
+    moved: np.ndarray,
+    as_trained: np.ndarray,
+    important: Choice,
+    name: str,
+) -> str:
+    if offset == _HIGHEST:
+        return f"No offset makes this model find {percent(asked)} of {name}."
+    inside = list(important)
+    number = moved[inside].sum()
+    found, before = (np.trace(m[np.ix_(inside, inside)]) for m in (moved, as_trained))
+    now, then = measures(moved, important), measures(as_trained, important)
+    return (
+        f"To find {percent(asked)} of {name}, the recommended model needs "
+        f"{offset:+.2f} on its logit: then it finds {found} of {number} test images, as trained "
+        f"{before}; with {now['false_alarms']:.1f} false alarms per 1,000 images, as "
+        f"trained {then['false_alarms']:.1f}; at accuracy {now['accuracy']:.3f}, as "
+        f"trained {then['accuracy']:.3f}."
+    )
+
+
+def _lay_out(
+    counts: Sequence[np.ndarray], important: Choice, class_names: Sequence[str]
+) -> list[Confusion]:
+    """The matrices of few classes; of many those that important ones are taken for."""
+    total, inside = sum(counts), list(important)
+    mixed = total[inside].sum(0) + total[:, inside].sum(1)
+    mixed[inside] = mixed.max() + 1
+    kept = np.arange(len(class_names))
+    if len(kept) > _FEW:
+        kept = np.sort(np.argsort(-mixed, kind="stable")[: _KEPT + len(inside)])
+    names = [class_names[k] for k in kept]
+    caption = "Numbers of test images; the shade is the share of the true class."
+    group = np.full(len(class_names), len(kept))
+    group[kept] = np.arange(len(kept))
+    if len(kept) < len(class_names):
+        others = len(class_names) - len(kept)
+        names.append(f"{others} others")
+        caption += (
+            f" Of {len(class_names)} classes stand those that are mixed up most with "
+            "it; the others are taken together."
+        )
+    laid_out = []
+    for matrix in counts:
+        small = np.zeros((len(names), len(names)), int)
+        np.add.at(small, (group[:, None], group), matrix)
+        shares = small / np.maximum(small.sum(1, keepdims=True), 1)
+        rows = [
+            [
+                (str(n) if n else "", round(float(s), 3))
+                for n, s in zip(*row, strict=True)
+            ]
+            for row in zip(small, shares, strict=True)
+        ]
+        marked = [int(group[k]) for k in inside]
+        laid_out.append(Confusion(names, marked, rows, caption))
+    return laid_out
