@@ -10,7 +10,7 @@ import numpy as np
 
 from camri_jax import metrics
 from camri_jax.datasets import Dataset, Part
-from camri_jax.sweeps.plan import SCORED, Chunk, stack
+from camri_jax.sweeps.plan import SCORED, Chunk, problem_of, stack
 from camri_jax.training import lift, trial
 from camri_jax.training.lift import Placement
 from camri_jax.training.methods import Problem
@@ -29,6 +29,8 @@ class Programs(NamedTuple):
 
     Attributes:
       init: `(images, seeds)` to states.
+      shuffle: states to the orders of an epoch.
+      step: `(states, hyperparameters, orders, images, labels)` to states and losses.
       train_epoch: `(states, hyperparameters, images, labels)` to states and a list of
         losses `[trial]`, whose mean is the epoch's.
       score: `(states, hyperparameters, batches)` to a list of `Scores`
@@ -36,10 +38,12 @@ class Programs(NamedTuple):
       is_finite: states to `[trial]` bool.
     """
 
-    init: Callable[..., Any]
+    init: jax.stages.Wrapped
+    shuffle: jax.stages.Wrapped
+    step: jax.stages.Wrapped
     train_epoch: Callable[..., Any]
     score: Callable[..., Any]
-    is_finite: Callable[..., Any]
+    is_finite: jax.stages.Wrapped
 
 
 class Placed(NamedTuple):
@@ -99,12 +103,6 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
             compiler_options=options,
         )
 
-    init = lifted(trial.init, None, 0)
-    is_finite = lift.lift(trial.is_finite, placement, (0,), compiler_options=options)
-    if placement.loop == "scan":
-        epoch = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
-        score_all = lifted(trial.score_all, 0, 0, None, None)
-        return Programs(init, _listed(epoch), _flattened(score_all), is_finite)
     shuffle = lifted(trial.shuffle, 0)
     step = lifted(trial.train_batch, 0, 0, 0, None, None, donate=True)
     score = lifted(trial.score, 0, 0, None, None)
@@ -119,7 +117,18 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     def score_each(states, hyperparameters, batches):
         return [score(states, hyperparameters, *batch) for batch in batches]
 
-    return Programs(init, train_epoch, score_each, is_finite)
+    if placement.loop == "scan":
+        epoch = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
+        score_all = lifted(trial.score_all, 0, 0, None, None)
+        train_epoch, score_each = _listed(epoch), _flattened(score_all)
+    return Programs(
+        lifted(trial.init, None, 0),
+        shuffle,
+        step,
+        train_epoch,
+        score_each,
+        lift.lift(trial.is_finite, placement, (0,), compiler_options=options),
+    )
 
 
 def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,18 +160,17 @@ def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed
     """
     parts = {name: part for name, part in dataset.parts.items() if len(part.labels)}
     put = functools.partial(lift.replicate, mesh=placement.mesh)
-    train, num_classes = parts["train"], len(dataset.class_names)
+    train = parts["train"]
     batched = {
         name: _batched(parts[name], config.recipe.batch_size, placement.loop == "steps")
         for name in SCORED
         if name in parts
     }
-    counts = np.bincount(train.labels, minlength=num_classes)
     return Placed(
         train=put((np.asarray(train.images), np.asarray(train.labels))),
         scored={name: put(batches) for name, batches in batched.items()},
         labels={name: np.asarray(parts[name].labels) for name in batched},
-        problem=Problem(num_classes, (), tuple(map(int, counts))),
+        problem=problem_of(dataset),
     )
 
 

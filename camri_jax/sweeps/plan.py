@@ -218,7 +218,7 @@ def plan(
     choices = resolve(config.important, dataset, baseline_recall)
     settings = what_trials_share(config.recipe, dataset, backbone)
     trials = _trials(config, choices, dataset.class_names, settings)
-    problem = _problem(dataset)
+    problem = problem_of(dataset)
     for trial in {(t.method, *t.point.values()): t for t in trials}.values():
         own = problem._replace(important=trial.important)
         hyperparameters(trial.method, own, trial.point)
@@ -330,7 +330,8 @@ def stack(chunk: Chunk, problem: Problem) -> tuple[np.ndarray, dict[str, np.ndar
     return seeds, {name: np.stack([a[name] for a in arrays]) for name in arrays[0]}
 
 
-def _problem(dataset: Dataset) -> Problem:
+def problem_of(dataset: Dataset) -> Problem:
+    """Returns what trials on a data set depend on, without important classes."""
     num_classes = len(dataset.class_names)
     counts = np.bincount(dataset.parts["train"].labels, minlength=num_classes)
     return Problem(num_classes, (), tuple(map(int, counts)))

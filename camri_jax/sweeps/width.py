@@ -1,105 +1,29 @@
-"""The compiled programs of a chunk of trials: what they take, need and cost."""
+"""How many trials a device trains at once, and the memory they need."""
 
-import functools
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import psutil
-from jax.sharding import Mesh
 
 from camri_jax.datasets import Dataset
-from camri_jax.sweeps.plan import Chunk, Plan, Trial, train_config
-from camri_jax.training import lift as parallel
-from camri_jax.training import trial as train
-from camri_jax.training.methods import METHODS
+from camri_jax.sweeps.chunk import programs
+from camri_jax.sweeps.engine import out_of_memory
+from camri_jax.sweeps.plan import Chunk, Plan, Trial, problem_of, stack
+from camri_jax.training import lift
+from camri_jax.training.lift import Placement
 from camri_jax.training.recipe import TrainConfig
 
 
-class Programs(NamedTuple):
-    """The functions of one method, lifted over trials and devices.
+def memory_bytes(plan: Plan, dataset: Dataset) -> int:
+    """Returns the memory that a device needs for a step of the plan's widest chunk.
 
-    Attributes:
-      init: `(seeds, )` to states.
-      train_epoch: `(states, hyperparameters, images, labels)` to states, losses.
-      evaluate: `(states, hyperparameters, important, constants, images, labels)`
-        to an `Evaluation`.
-    """
-
-    init: jax.stages.Wrapped
-    train_epoch: jax.stages.Wrapped
-    evaluate: jax.stages.Wrapped
-
-
-def lift_programs(
-    config: TrainConfig, image_shape: tuple[int, ...], mesh: Mesh
-) -> Programs:
-    """Lifts initialization, training and evaluation of one method over trials.
+    The training images are part of it. The compiler is asked, so it holds for this
+    backend; the program itself and what the allocator loses come on top.
 
     Args:
-      config: what the method's trials share.
-      image_shape: `(height, width, channels)`.
-      mesh: from `camri_jax.training.lift.trial_mesh`.
-
-    Returns:
-      The `Programs`; images, labels and constants are shared by the trials,
-      all other arguments lead with a trial axis.
-    """
-    init = functools.partial(train.init, config, image_shape)
-    train_epoch = functools.partial(train.train_epoch, config)
-    evaluate = functools.partial(train.evaluate, config)
-    # On a CPU the time is in matrix products that are compiled already: optimizing
-    # what is between them takes long and gains nothing that can be measured.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 1} if on_cpu else None
-    lift = functools.partial(
-        parallel.lift, mesh=mesh, together=not on_cpu, compiler_options=options
-    )
-    return Programs(
-        lift(init, in_axes=(0,)),
-        lift(train_epoch, in_axes=(0, 0, None, None), donate_argnums=(0,)),
-        lift(evaluate, in_axes=(0, 0, 0, None, None, None)),
-    )
-
-
-def stack(chunk: Chunk, num_classes: int) -> tuple[Any, Any, Any]:
-    """Stacks a chunk's trials, padded to its width with the last of them.
-
-    Args:
-      chunk: of a plan.
-      num_classes: number of classes.
-
-    Returns:
-      Seeds `[trial]`, hyperparameters with a leading trial axis, and masks of the
-      choices of important classes `[trial, choice, num_classes]`.
-    """
-    trials = chunk.trials + chunk.trials[-1:] * (chunk.width - len(chunk.trials))
-    hyperparameters = [
-        METHODS[trial.method].hyperparameters(
-            num_classes, trial.choices[0], **trial.point
-        )
-        for trial in trials
-    ]
-    masks = np.zeros((chunk.width, chunk.num_choices, num_classes), bool)
-    for trial, mask in zip(trials, masks, strict=True):
-        for choice, row in zip(trial.choices, mask, strict=False):
-            row[list(choice)] = True
-    seeds = np.array([trial.seed for trial in trials], np.int32)
-    return seeds, jax.tree.map(lambda *x: np.stack(x), *hyperparameters), masks
-
-
-def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
-    """Returns the memory that a device needs to train the plan's widest chunk.
-
-    Compiles that chunk's epoch and asks the compiler, so it holds for this backend;
-    the program itself and what the allocator loses come on top.
-
-    Args:
-      plan: from `camri_jax.planning.plan`.
+      plan: from `camri_jax.sweeps.plan.plan`.
       dataset: the images it was made for.
-      mesh: the devices.
 
     Returns:
       Bytes; 0 if there is nothing to train.
@@ -107,48 +31,40 @@ def memory_bytes(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
     if not plan.chunks:
         return 0
     chunk = max(plan.chunks, key=lambda chunk: chunk.width)
-    config = train_config(chunk.family, dataset, plan.config.recipe)
-    data = dataset.train_images, dataset.train_labels
-    return _bytes(_compile_epoch(chunk, config, data, mesh))
+    return _bytes(_compiled(chunk, dataset, plan.placement))
 
 
-def best_width(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
+def best_width(plan: Plan, dataset: Dataset) -> int:
     """Returns how many trials a device trains at once in the least time a trial.
 
-    Compiles two steps of 1, 2, 4, ... trials of the family that has the most, and
-    times them, until a trial gains less than 3 % or the device is full.
+    Compiles a step of 1, 2, 4, ... trials of the program that has the most, and times
+    it, until a trial gains less than 3 % or the device is full. A device that takes its
+    trials one after another takes one.
 
     Args:
-      plan: from `camri_jax.planning.plan`, of any width.
+      plan: from `camri_jax.sweeps.plan.plan`, of any width.
       dataset: the images it was made for.
-      mesh: the devices.
 
     Returns:
       Trials a device, 1 at least.
     """
-    trials_of: dict[str, list[Trial]] = {}
-    for chunk in plan.chunks:
-        trials_of.setdefault(chunk.family, []).extend(chunk.trials)
-    if not trials_of:
+    if not plan.placement.together or not plan.chunks:
         return 1
-    family, trials = max(trials_of.items(), key=lambda item: len(item[1]))
-    recipe = plan.config.recipe
-    size = min(2 * recipe.batch_size, len(dataset.train_labels))
-    data = dataset.train_images[:size], dataset.train_labels[:size]
-    config = TrainConfig(family, len(dataset.class_names), size, recipe)
-    images = (dataset.train_images, dataset.validation_images, dataset.test_images)
-    free = _free_bytes(mesh) - sum(part.nbytes for part in images)
-
-    best, least = 1, float("inf")
-    width = 1
-    while width == 1 or width * mesh.size < 2 * len(trials):
-        few = tuple(trials[: width * mesh.size])
-        chunk = Chunk(family, few, width * mesh.size, plan.chunks[0].num_choices)
+    trials: dict[TrainConfig, list[Trial]] = {}
+    for chunk in plan.chunks:
+        trials.setdefault(chunk.config, []).extend(chunk.trials)
+    config, most = max(trials.items(), key=lambda item: len(item[1]))
+    size = plan.placement.mesh.size
+    others = [part for name, part in dataset.parts.items() if name != "train"]
+    free = _free_bytes(plan.placement) - sum(part.images.nbytes for part in others)
+    best, least, width = 1, float("inf"), 1
+    while width == 1 or width * size < 2 * len(most):
+        chunk = Chunk(config, tuple(most[: width * size]), width * size)
         try:
-            program = _compile_epoch(chunk, config, data, mesh)
+            program = _compiled(chunk, dataset, plan.placement)
             if _bytes(program) > free:
                 break
-            seconds = _seconds(program, chunk, config, data, mesh) / width
+            seconds = _seconds(program, chunk, dataset, plan.placement) / width
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -159,19 +75,63 @@ def best_width(plan: Plan, dataset: Dataset, mesh: Mesh) -> int:
     return best
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Returns whether a device had too little memory."""
-    return "RESOURCE_EXHAUSTED" in str(error)
+def seconds_per_trial(plan: Plan, dataset: Dataset, num_steps: int = 3) -> float:
+    """Returns an estimate of how long a trial of the plan takes, from a few steps.
+
+    Args:
+      plan: from `camri_jax.sweeps.plan.plan`.
+      dataset: the images it was made for.
+      num_steps: how many steps are timed.
+
+    Returns:
+      Seconds of training, of all devices together divided by the trials they train at
+      once; scoring and saving come on top. 0 if there is nothing to train.
+    """
+    if not plan.chunks:
+        return 0.0
+    chunk = plan.chunks[0]
+    program = _compiled(chunk, dataset, plan.placement)
+    step = _seconds(program, chunk, dataset, plan.placement, num_steps)
+    steps = chunk.config.recipe.epochs * chunk.config.num_batches
+    return step * steps / chunk.width
 
 
-def _compile_epoch(
-    chunk: Chunk, config: TrainConfig, data: Sequence[Any], mesh: Mesh
+def _compiled(
+    chunk: Chunk, dataset: Dataset, placement: Placement
 ) -> jax.stages.Compiled:
-    programs = lift_programs(config, data[0].shape[1:], mesh)
-    seeds, hyperparameters, _ = stack(chunk, config.num_classes)
-    states = jax.eval_shape(programs.init, seeds)
-    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
-    return programs.train_epoch.lower(states, hyperparameters, *shapes).compile()
+    run, train = programs(chunk.config, placement), dataset.parts["train"]
+    seeds, hyperparameters = stack(chunk, problem_of(dataset))
+    shapes = [
+        jax.ShapeDtypeStruct(array.shape, array.dtype)
+        for array in (train.images, train.labels)
+    ]
+    states = jax.eval_shape(run.init, shapes[0], seeds)
+    orders = jax.eval_shape(run.shuffle, states)
+    return run.step.lower(states, hyperparameters, orders, *shapes).compile()
+
+
+def _seconds(
+    program: jax.stages.Compiled,
+    chunk: Chunk,
+    dataset: Dataset,
+    placement: Placement,
+    num_steps: int = 3,
+) -> float:
+    """The median of a few steps; the first, untimed, warms up."""
+    run, train = programs(chunk.config, placement), dataset.parts["train"]
+    seeds, hyperparameters = lift.shard(
+        stack(chunk, problem_of(dataset)), placement.mesh
+    )
+    data = np.asarray(train.images), np.asarray(train.labels)
+    data = lift.replicate(data, placement.mesh)
+    states = run.init(data[0][:1], seeds)
+    orders, times = run.shuffle(states), []
+    for _ in range(1 + num_steps):
+        start = time.perf_counter()
+        states, loss = program(states, hyperparameters, orders, *data)
+        jax.block_until_ready(loss)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:]))
 
 
 def _bytes(program: jax.stages.Compiled) -> int:
@@ -181,29 +141,9 @@ def _bytes(program: jax.stages.Compiled) -> int:
     return arguments + need.output_size_in_bytes + need.temp_size_in_bytes
 
 
-def _free_bytes(mesh: Mesh) -> float:
+def _free_bytes(placement: Placement) -> float:
     """What programs may take of a device, with a tenth left for what they lose."""
-    statistics = mesh.devices.flat[0].memory_stats()
+    statistics = placement.mesh.devices.flat[0].memory_stats()
     if statistics is None:
-        return 0.9 * psutil.virtual_memory().available / mesh.size
+        return 0.9 * psutil.virtual_memory().available / placement.mesh.size
     return 0.9 * (statistics["bytes_limit"] - statistics["bytes_in_use"])
-
-
-def _seconds(
-    program: jax.stages.Compiled,
-    chunk: Chunk,
-    config: TrainConfig,
-    data: Sequence[Any],
-    mesh: Mesh,
-) -> float:
-    """The least of a few runs; the first, untimed, warms up."""
-    init = lift_programs(config, data[0].shape[1:], mesh).init
-    seeds, hyperparameters, _ = parallel.shard(stack(chunk, config.num_classes), mesh)
-    data = parallel.replicate(tuple(data), mesh)
-    states, times = init(seeds), []
-    while len(times) < 2 or (len(times) < 4 and sum(times) < 1.0):
-        start = time.perf_counter()
-        states, loss = program(states, hyperparameters, *data)
-        jax.block_until_ready(loss)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
