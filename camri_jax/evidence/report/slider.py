@@ -235,8 +235,8 @@ def _say(
     now, then = measures(moved, important), measures(as_trained, important)
     return (
         f"To find {percent(asked)} of {name}, the recommended model needs "
-        f"{offset:+.2f} on its logit: then it finds {found} of {number} test images, as trained "
-        f"{before}; with {now['false_alarms']:.1f} false alarms per 1,000 images, as "
+        f"{offset:+.2f} on its logit: then it finds {found} of {number} test images, "
+        f"as trained {before}; with {now['false_alarms']:.1f} false alarms per 1,000 images, as "
         f"trained {then['false_alarms']:.1f}; at accuracy {now['accuracy']:.3f}, as "
         f"trained {then['accuracy']:.3f}."
     )

@@ -140,9 +140,7 @@ def _findings(
             is_shown.append(f"That it {claim}: {'; '.join(named)}.")
         if len(rest := tested[~holds]):
             # All of them stand in a table below; here the likeliest and the one to use.
-            own = [
-                trial is not None and same_setting(line, trial) for line in _of(rest)
-            ]
+            own = [_is(line, trial) for line in _of(rest)]
             few = rest[np.array(own) | (np.arange(len(rest)) < 2)]
             named = _named(few, column)
             if more := len(rest) - len(few):
