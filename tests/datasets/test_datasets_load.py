@@ -1,14 +1,17 @@
 """The way in: names, arguments, digits, class names, fingerprints."""
 
+import copy
 import dataclasses
+import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from camri_jax.datasets import DatasetError, class_index, load
-from camri_jax.datasets.dataset import digest, make_dataset
+from camri_jax._files import UsageError
+from camri_jax.datasets import PARTS, DatasetError, Part, class_index, load
+from camri_jax.datasets.dataset import digest, make_dataset, part_of
 
 
 def test_digits_are_8x8_and_cover_the_range():
@@ -24,7 +27,9 @@ def test_digits_are_8x8_and_cover_the_range():
 
 def test_digits_have_the_same_test_part_for_every_seed():
     one, two = (load("digits", validation_fraction=0.2, seed=seed) for seed in (1, 2))
+    large = load("digits", validation_fraction=0.2, seed=1, image_size=16)
     assert (one.test_images == two.test_images).all()
+    assert (one.validation_labels == large.validation_labels).all()
     assert not np.array_equal(one.validation_images, two.validation_images)
 
 
@@ -44,10 +49,48 @@ def test_a_fraction_out_of_range_is_refused(fraction):
         load("digits", validation_fraction=fraction)
 
 
-@pytest.mark.parametrize("image_size", [0, -1, 5000])
+@pytest.mark.parametrize("part", ["validation", "calibration"])
+def test_each_part_has_its_fraction(part):
+    data = load("digits", **{f"{part}_fraction": 0.25})
+    whole = load("digits").counts("train")
+    assert (abs(data.counts(part) - whole / 4) <= 0.5).all()
+    assert (data.counts(part) + data.counts("train") == whole).all()
+
+
+def test_calibration_takes_nothing_from_validation():
+    one = load("digits", validation_fraction=0.2, seed=3)
+    two = load("digits", validation_fraction=0.2, calibration_fraction=0.3, seed=3)
+    assert (one.validation_images == two.validation_images).all()
+    assert tuple(two.parts) == PARTS
+    images = [set(map(bytes, two.parts[part].images)) for part in PARTS]
+    assert sum(map(len, images)) == len(set.union(*images))
+
+
+def test_fractions_that_leave_nothing_are_refused():
+    with pytest.raises(DatasetError, match="leave nothing to train on"):
+        load("digits", validation_fraction=0.5, calibration_fraction=0.5)
+
+
+@pytest.mark.parametrize("image_size", [0, -1, 5000, 8.5, "8"])
 def test_an_image_size_out_of_range_is_refused(image_size):
     with pytest.raises(DatasetError, match="image_size is"):
         load("digits", image_size=image_size)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(DatasetError, match="seed is"):
+        load("digits", seed=seed)
+
+
+def test_integers_of_numpy_are_integers():
+    two = load("digits", image_size=np.int32(9), seed=np.uint8(2))
+    assert two.train_images.shape[1] == 9
+
+
+def test_what_a_user_can_mend_is_a_usage_error():
+    with pytest.raises(UsageError):
+        load("nothing")
 
 
 def test_an_unknown_fit_is_refused():
@@ -74,8 +117,26 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, offered):
 
 
 def test_a_data_directory_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DatasetError, match="nowhere: there is no such data directory"):
-        load("cifar10", data_dir=tmp_path / "nowhere")
+    for name in ("cifar10", "digits", f"folder:{tmp_path}"):
+        with pytest.raises(DatasetError, match="nowhere: there is no such data dir"):
+            load(name, data_dir=tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_missing_directory_of_the_environment_matters_where_it_is_used(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CAMRI_DATA_DIR", str(tmp_path / "unmounted"))
+    assert len(load("digits").test_labels)
+    with pytest.raises(DatasetError, match="unmounted: there is no such data dir"):
+        load("mnist")
+
+
+def test_a_home_is_put_for_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("npz:~/mine.npz", "folder:~/mine"):
+        with pytest.raises(DatasetError, match=str(tmp_path / "mine")):
+            load(name)
 
 
 def test_importing_the_package_imports_no_loader():
@@ -113,6 +174,7 @@ def test_a_class_is_found_by_name_or_index(wanted, index):
         ("stopp", "did you mean 'stop'"),
         ("end of no pasing", "did you mean 'end of no passing'"),
         ("zebra", "there are 'stop', 'yield'"),
+        ("", "there are 'stop', 'yield'"),
         (5, "5 is outside 0..4"),
         ("-1", "-1 is outside 0..4"),
     ],
@@ -122,20 +184,68 @@ def test_an_unknown_class_is_answered_with_the_nearest(wanted, message):
         class_index(_SIGNS, wanted)
 
 
+@pytest.mark.parametrize(
+    ("names", "wanted", "index"),
+    [
+        (("c++", "c", "a+b"), "C++", 0),
+        (("c++", "c", "a+b"), "A+B", 2),
+        (("caf\u00e9", "tea"), "cafe\u0301", 0),
+        (("A", "a"), "a", 1),
+    ],
+)
+def test_signs_in_names_are_nothing_special(names, wanted, index):
+    assert class_index(names, wanted) == index
+
+
+def test_two_classes_that_differ_in_case_are_not_confused():
+    with pytest.raises(DatasetError, match="may be 'Stop' or 'stop'"):
+        class_index(("Stop", "stop"), "STOP")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("TRAIN", "train"),
+        ("training", "train"),
+        ("Training_Set", "train"),
+        ("valid", "validation"),
+        ("Val", "validation"),
+        ("calib", "calibration"),
+        ("Testing", "test"),
+        ("test-images", "test"),
+        ("trainer", None),
+        ("station", None),
+        ("protest", None),
+        ("", None),
+    ],
+)
+def test_parts_are_known_by_their_usual_names(name, part):
+    assert part_of(name) == part
+
+
 def test_the_fingerprint_changes_with_the_content():
     images = np.zeros([4, 2, 2, 1], np.uint8)
     labels = np.array([0, 1, 0, 1], np.int32)
     other_pixel, other_label = images.copy(), labels.copy()
     other_pixel[3, 1, 1, 0], other_label[0] = 1, 1
-    fingerprints = {
-        make_dataset((images, labels), (images, labels), ("a", "b")).fingerprint,
-        make_dataset((other_pixel, labels), (images, labels), ("a", "b")).fingerprint,
-        make_dataset((images, labels), (other_pixel, labels), ("a", "b")).fingerprint,
-        make_dataset((images, other_label), (images, labels), ("a", "b")).fingerprint,
-        make_dataset((images, labels), (images, labels), ("a", "c")).fingerprint,
-        make_dataset((images, labels), None, ("a", "b")).fingerprint,
-    }
-    assert len(fingerprints) == 6
+    part, pixel, label = (
+        Part(images, labels),
+        Part(other_pixel, labels),
+        Part(images, other_label),
+    )
+    made = [
+        make_dataset("mine", {"train": part, "test": part}, ("a", "b")),
+        make_dataset("mine", {"train": pixel, "test": part}, ("a", "b")),
+        make_dataset("mine", {"train": part, "test": pixel}, ("a", "b")),
+        make_dataset("mine", {"train": part, "calibration": part}, ("a", "b")),
+        make_dataset("mine", {"train": label, "test": part}, ("a", "b")),
+        make_dataset("mine", {"train": part, "test": part}, ("a", "c")),
+        make_dataset("mine", {"train": part}, ("a", "b")),
+        make_dataset("mine", {"train": Part(images, labels, labels)}, ("a", "b")),
+    ]
+    assert len({dataset.fingerprint for dataset in made}) == len(made)
+    renamed = make_dataset("yours", {"train": part, "test": part}, ("a", "b"))
+    assert renamed.fingerprint == made[0].fingerprint
 
 
 def test_the_fingerprint_changes_with_the_split_only():
@@ -147,6 +257,7 @@ def test_the_fingerprint_changes_with_the_split_only():
     assert split == fingerprint(validation_fraction=0.1)
     assert split != fingerprint(validation_fraction=0.1, seed=1)
     assert split != fingerprint(validation_fraction=0.2)
+    assert split != fingerprint(calibration_fraction=0.1)
 
 
 def test_a_digest_keeps_its_parts_apart():
@@ -157,3 +268,11 @@ def test_a_digest_keeps_its_parts_apart():
 def test_a_dataset_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         load("digits").class_names = ()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_dataset_survives_copies_and_pickles():
+    data = load("digits")
+    for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+        assert (other.test_images == data.test_images).all()
+    with pytest.raises(AttributeError, match="no 'train_pictures'"):
+        data.train_pictures  # noqa: B018

@@ -5,11 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camri_jax.datasets import DatasetError
+from camri_jax.datasets import DatasetError, Part
 from camri_jax.datasets.dataset import make_dataset
-from camri_jax.datasets.splitting import held_out, hold_out, take
+from camri_jax.datasets.splitting import assign, connect, hold_out, take
 
 _FRACTIONS = st.floats(0.01, 0.99)
+
+
+def held_out(labels, fraction, **settings):
+    return assign(labels, [fraction], **settings) == 1
 
 
 def _labels(counts, seed):
@@ -79,34 +83,88 @@ def test_a_class_of_one_track_cannot_be_divided():
         held_out(labels, 0.5, seed=0, class_names=("a", "b"), groups=groups)
 
 
-def test_a_group_of_two_classes_is_refused():
-    with pytest.raises(DatasetError, match="group 7 has examples of several classes"):
-        held_out(
-            np.array([0, 0, 1, 1]),
-            0.5,
-            seed=0,
-            class_names=("a", "b"),
-            groups=np.array([1, 7, 7, 2]),
-        )
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(4, 30), min_size=2, max_size=6),
+    st.lists(st.floats(0.05, 0.3), min_size=2, max_size=3),
+    st.integers(0, 99),
+)
+def test_several_parts_each_get_their_share(counts, fractions, seed):
+    labels = _labels(counts, seed)
+    place = assign(labels, fractions, seed=seed, class_names=_names(counts))
+    for label, count in enumerate(counts):
+        sizes = np.bincount(place[labels == label], minlength=len(fractions) + 1)
+        assert (sizes >= 1).all()
+        for size, fraction in zip(sizes[1:], fractions, strict=True):
+            assert size <= max(round(fraction * count), 1)
+            assert size >= min(round(fraction * count), count // len(sizes))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 0.4))
+def test_a_group_of_several_classes_stays_whole(seed, fraction):
+    """Patients with pictures of any of three classes."""
+    rng = np.random.default_rng(seed)
+    patients = rng.integers(0, 40, 300)
+    labels = rng.integers(0, 3, 300)
+    place = assign(
+        labels, [fraction, 0.2], seed=seed, class_names=("a", "b", "c"), groups=patients
+    )
+    for patient in np.unique(patients):
+        assert len(set(place[patients == patient])) == 1
+    for part in range(3):
+        assert set(labels[place == part]) == {0, 1, 2}
+    # Nearly every patient has every class: each gives about its share.
+    shares = [len(np.unique(patients[place == i])) / 40 for i in (1, 2)]
+    assert np.allclose(shares, [fraction, 0.2], atol=0.1)
+
+
+def test_classes_that_share_one_group_cannot_be_divided():
+    labels, groups = np.array([0, 1, 0, 1, 1]), np.array([5, 5, 6, 6, 7])
+    place = assign(labels, [0.5], seed=0, class_names=("a", "b"), groups=groups)
+    assert place[0] == place[1]
+    assert place[2] == place[3]
+    with pytest.raises(DatasetError, match="'a' has 2 example.*too few to hold 2 out"):
+        assign(labels, [0.3, 0.3], seed=0, class_names=("a", "b"), groups=groups)
+
+
+def test_pixels_and_the_order_of_other_classes_decide_nothing():
+    labels = np.repeat([0, 1], 20)
+    other = np.concatenate([labels[:20], labels[20:][::-1]])
+    one = assign(labels, [0.2], seed=4, class_names=("a", "b"))
+    assert (one[:20] == assign(other, [0.2], seed=4, class_names=("a", "b"))[:20]).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
+def test_connected_examples_are_those_that_a_walk_reaches(pairs):
+    one, two = np.array(pairs).T
+    groups = connect(one, two)
+    groups = np.arange(len(pairs)) if groups is None else groups
+    for i in range(len(pairs)):
+        reached, front = {i}, [i]
+        while front:
+            j = front.pop()
+            near = {
+                k for k in range(len(pairs)) if one[k] == one[j] or two[k] == two[j]
+            }
+            front += near - reached
+            reached |= near
+        assert set(np.flatnonzero(groups == groups[i])) == reached
 
 
 def test_held_out_examples_move_with_their_labels_and_groups():
     labels = np.repeat([0, 1], 10).astype(np.int32)
     images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
-    groups = np.arange(20) // 2
-    whole = make_dataset((images, labels), None, ("a", "b"), train_groups=groups)
-    split = hold_out(whole, 0.4, seed=0, part="validation")
-    assert len(split.validation_labels) == 8
-    assert split.validation_groups is not None
-    assert split.train_groups is not None
-    for part_images, part_labels, part_groups in (
-        (split.train_images, split.train_labels, split.train_groups),
-        (split.validation_images, split.validation_labels, split.validation_groups),
-    ):
-        index = part_images[:, 0, 0, 0]
-        assert (part_labels == labels[index]).all()
-        assert (part_groups == groups[index]).all()
-    everything = np.concatenate([split.train_images, split.validation_images])
+    groups = (np.arange(20) // 2).astype(np.int32)
+    whole = make_dataset("mine", {"train": Part(images, labels, groups)}, ("a", "b"))
+    split = hold_out(whole, {"validation": 0.4, "calibration": 0.2}, seed=0)
+    assert [len(p.labels) for p in split.parts.values()] == [8, 8, 4, 0]
+    for part in split.parts.values():
+        index = part.images[:, 0, 0, 0]
+        assert (part.labels == labels[index]).all()
+        assert (part.groups == groups[index]).all()
+    everything = np.concatenate([part.images for part in split.parts.values()])
     assert sorted(everything.ravel()) == list(range(20))
     assert split.fingerprint != whole.fingerprint
 

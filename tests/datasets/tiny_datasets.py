@@ -14,8 +14,7 @@ import zipfile
 
 import numpy as np
 from PIL import Image
-
-from camri_jax.datasets.official import OfficialFile
+from tensorflow_datasets.core.download.checksums import compute_url_info
 
 
 def pixels(seed, *shape):
@@ -36,40 +35,38 @@ def write(path, content):
     return path
 
 
-def official(path, url=""):
-    md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    return OfficialFile(path.name, md5, url)
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
 
 
 def use(monkeypatch, module, facts):
     """Lets a data set's module believe in the tiny archives."""
     for name, value in facts.items():
-        monkeypatch.setattr(module, name, value)
+        if name == "url_infos":
+            monkeypatch.setattr(module.Builder, name, value)
+        else:
+            monkeypatch.setattr(module, name, value)
 
 
-def write_cifar10(folder, rows=20):
+def write_cifar10(folder, url="http://localhost:1/cifar-10-python.tar.gz", rows=20):
     """Six batches and the archive of them; labels go round the ten classes."""
     batches = folder / "cifar-10-batches-py"
-    files = []
+    md5s = {}
     for i in range(6):
         name = f"data_batch_{i + 1}" if i < 5 else "test_batch"
         labels = [k % 10 for k in range(rows)]
         batch = {b"data": pixels(i, rows, 3072), b"labels": labels}
-        files.append(official(write(batches / name, pickle.dumps(batch))))
-    with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz") as archive:
+        md5s[name] = md5(write(batches / name, pickle.dumps(batch)))
+    packed = folder / "cifar-10-python.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
         archive.add(batches, "cifar-10-batches-py")
-    archive = official(folder / "cifar-10-python.tar.gz", "http://localhost:1/cifar")
-    return {
-        "TRAIN_FILES": tuple(files[:5]),
-        "TEST_FILES": tuple(files[5:]),
-        "ARCHIVE": archive,
-    }
+    return {"MD5S": md5s, "URL": url, "url_infos": {url: compute_url_info(packed)}}
 
 
-def write_mnist(folder):
+def write_mnist(folder, url="http://localhost:1"):
     """The four idx files, packed and not."""
-    files, archives = {}, {}
-    for part, stem, rows in (("train", "train", 40), ("test", "t10k", 20)):
+    md5s, infos = {}, {}
+    for stem, rows in (("train", 40), ("t10k", 20)):
         images = struct.pack(">iiii", 2051, rows, 28, 28)
         labels = struct.pack(">ii", 2049, rows)
         contents = {
@@ -77,11 +74,10 @@ def write_mnist(folder):
             f"{stem}-labels-idx1-ubyte": labels + bytes(i % 10 for i in range(rows)),
         }
         for name, content in contents.items():
-            write(folder / name, content)
+            md5s[name] = md5(write(folder / name, content))
             packed = write(folder / f"{name}.gz", gzip.compress(content, mtime=0))
-            archives[name] = official(packed, f"http://localhost:1/{name}.gz")
-        files[part] = tuple(official(folder / name) for name in contents)
-    return {"FILES": files, "ARCHIVES": archives}
+            infos[f"{url}/{name}.gz"] = compute_url_info(packed)
+    return {"MD5S": md5s, "URL": url, "url_infos": infos}
 
 
 def gtsrb_pictures(tracks=2, frames=2):
@@ -153,8 +149,7 @@ def zip_gtsrb(root, folder):
             for path in paths:
                 inside = path.name if "GT.zip" in name else path.relative_to(root)
                 archive.write(path, inside if "GT.zip" in name else f"GTSRB/{inside}")
-    archives = tuple(official(folder / n, f"http://localhost:1/{n}") for n in members)
-    return {"ARCHIVES": archives}
+    return {"MD5S": {n: md5(folder / n) for n in members}, "URL": "http://localhost:1"}
 
 
 def write_awa2(path, class_names, *, each=5, grey=(), broken=()):
@@ -172,6 +167,7 @@ def write_awa2(path, class_names, *, each=5, grey=(), broken=()):
         archive.writestr("Animals_with_Attributes2/classes.txt", "not read")
     total = each * len(class_names)
     return {
-        "ARCHIVE": official(path, "http://localhost:1/awa2"),
+        "MD5S": {path.name: md5(path)},
+        "URL": "http://localhost:1",
         "NUM_EXAMPLES": {"train": total - total // 3, "test": total // 3},
     }

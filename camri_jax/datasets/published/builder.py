@@ -36,6 +36,10 @@ class PictureBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "If you have the official files, put them here."
 
+    def __init__(self, *, file_format: Any = "array_record", **kwargs: Any):
+        # TFDS's own default needs TensorFlow.
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
     def picture_info(
         self, shape: tuple[int | None, int | None, int], encoding: str, **features: Any
     ) -> tfds.core.DatasetInfo:
@@ -190,7 +194,6 @@ def _prepare(builder: PictureBuilder, downloads: Path, official: Path | None) ->
             builder.download_and_prepare(
                 download_dir=downloads,
                 download_config=config,
-                file_format="array_record",
             )
         except NonMatchingChecksumError as error:
             raise DatasetError(f"{error}; fetch it again") from error
