@@ -73,8 +73,8 @@ def row(
     spec: Spec,
     seed: int,
     important=(1,),
-    values: dict[str, np.ndarray] | None = None,
-    truths: dict[str, np.ndarray] | None = None,
+    values=None,
+    truths=None,
     **changes: Any,
 ) -> dict[str, Any]:
     """One row; confusions are of `values`, the logits by part."""

@@ -1,4 +1,4 @@
-"""Laws of intervals, tests and power, against closed forms and plain loops."""
+"""Laws of intervals, tests and power, against closed forms and simulations."""
 
 import math
 
@@ -8,50 +8,66 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from camri_jax._files import UsageError
 from camri_jax.evidence import statistics
 
 numbers = st.floats(-1, 1).map(lambda x: round(x, 3))
-differences = st.lists(numbers, min_size=3, max_size=8).filter(
+differences = st.lists(numbers, min_size=3, max_size=12).filter(
     lambda values: max(values) - min(values) > 0.01
 )
 
 
-@settings(deadline=None)
-@given(differences)
-def test_an_interval_holds_the_mean_and_lies_among_the_differences(values):
-    low, high = statistics.interval(np.array(values))
-    assert min(values) - 1e-9 <= low <= np.mean(values) + 1e-9
-    assert np.mean(values) - 1e-9 <= high <= max(values) + 1e-9
-    assert low < high
-
-
-@settings(deadline=None)
-@given(differences, st.sampled_from([0.25, 2.0, 8.0]))
-def test_an_interval_stretches_with_the_differences(values, scale):
+@settings(deadline=None, max_examples=20)
+@given(differences, st.sampled_from([0.25, 2.0, 8.0]), st.sampled_from([0.0, 0.7]))
+def test_an_interval_holds_the_mean_and_moves_with_the_differences(values, by, shift):
     values = np.array(values)
-    expected = scale * np.array(statistics.interval(values))
-    np.testing.assert_allclose(statistics.interval(scale * values), expected)
+    low, high, kind = statistics.interval(values)
+    assert kind == ("t" if len(values) < 10 else "BCa")
+    assert low < values.mean() < high
+    # Of a bootstrap's few values a shift may round one past another.
+    shift *= kind == "t"
+    moved = statistics.interval(by * values + shift)
+    expected = [by * low + shift, by * high + shift]
+    np.testing.assert_allclose(moved[:2], expected, atol=1e-9)
 
 
-def test_an_interval_moves_with_the_differences():
-    values = np.random.default_rng(0).normal(size=12)
-    expected = np.array(statistics.interval(values)) + 0.7
-    np.testing.assert_allclose(statistics.interval(values + 0.7), expected)
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_an_interval_of_few_holds_the_mean_as_often_as_it_says(n):
+    rng = np.random.default_rng(n)
+    number = 1000
+    held = sum(
+        low < 0 < high
+        for low, high, _ in (
+            statistics.interval(rng.normal(size=n)) for _ in range(number)
+        )
+    )
+    assert abs(held / number - 0.95) < 3 * math.sqrt(0.95 * 0.05 / number)
 
 
 def test_an_interval_of_many_is_the_normal_one():
     values = np.random.default_rng(0).normal(2.0, 3.0, 400)
     half = 1.96 * values.std(ddof=1) / 20
     expected = values.mean() - half, values.mean() + half
-    np.testing.assert_allclose(statistics.interval(values), expected, atol=0.02)
+    np.testing.assert_allclose(statistics.interval(values)[:2], expected, atol=0.02)
 
 
-def test_too_few_or_all_the_same_have_no_spread():
-    assert np.isnan(statistics.interval(np.array([0.1, 0.2]))).all()
-    assert np.isnan(statistics.interval(np.array([0.1, 0.2, np.nan]))).all()
-    assert statistics.interval(np.full(5, 0.25)) == (0.25, 0.25)
-    for values in ([0.3], [0.25] * 5, [0.1, 0.1 + 1e-8], [np.nan, 0.3]):
-        assert math.isnan(statistics.p_above(np.array(values)))
+@pytest.mark.parametrize("n", [2, 3, 20])
+def test_seeds_that_agree_are_told_honestly(n):
+    assert statistics.interval(np.full(n, 0.25))[:2] == (0.25, 0.25)
+    # Nothing was gained, and nothing lost.
+    assert statistics.p_above(np.zeros(n)) == 1
+    assert statistics.p_above(np.zeros(n), -0.005) == 0
+    assert statistics.p_above(np.zeros(n), 0.005) == 1
+    # Seeds that agree by chance show no more than their signs do.
+    assert statistics.p_above(np.full(n, 0.25)) == 0.5**n
+    assert statistics.p_above(np.full(n, -0.25)) == 1
+    assert statistics.p_above(np.full(n, -0.25), -0.5) == 0.5**n
+
+
+@pytest.mark.parametrize("values", [[], [0.3], [np.nan, 0.3]])
+def test_one_seed_shows_nothing(values):
+    assert np.isnan(statistics.interval(np.array(values))[:2]).all()
+    assert math.isnan(statistics.p_above(np.array(values)))
 
 
 def upper_tail(values, bound):
@@ -65,7 +81,6 @@ def upper_tail(values, bound):
     return 0.5 - t / (2 * math.sqrt(2 + t * t))
 
 
-@settings(deadline=None)
 @given(differences.map(lambda values: values[:3]), numbers, st.sampled_from([2, 3]))
 def test_p_is_the_t_tests(values, bound, n):
     values = values[:n]
@@ -75,21 +90,20 @@ def test_p_is_the_t_tests(values, bound, n):
     assert p_value == pytest.approx(upper_tail(values, bound), abs=1e-9)
 
 
-@settings(deadline=None)
-@given(differences, numbers)
-def test_above_and_below_share_all_chances(values, bound):
-    values = np.array(values)
-    above = statistics.p_above(values, bound)
-    assert above + statistics.p_above(-values, -bound) == pytest.approx(1)
-
-
 def test_a_loss_below_the_margin_is_told_from_a_gain():
     values = np.array([-0.002, -0.001, -0.0015, -0.001])
     assert statistics.p_above(values) > 0.9
     assert statistics.p_above(values, -0.005) < 0.01
 
 
-@settings(deadline=None, max_examples=20)
+@pytest.mark.parametrize("value", [-1, -0.001, 1, 5, math.nan, math.inf])
+def test_a_margin_that_is_no_share_is_refused(value):
+    with pytest.raises(UsageError, match=r"accuracy_margin must be in \[0, 1\)"):
+        statistics.checked_accuracy_margin(value)
+    assert statistics.checked_accuracy_margin(0) == 0
+
+
+@settings(max_examples=20)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_steps_down(p_values):
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
@@ -107,6 +121,24 @@ def test_holm_counts_what_could_not_be_tested():
     assert statistics.holm(np.array([])).size == 0
 
 
+@given(
+    st.one_of(
+        st.floats(0, 1),
+        st.floats(0.0494, 0.0506),
+        st.integers(1, 12).map(lambda k: 0.05 - 10.0**-k),
+        st.integers(1, 12).map(lambda k: 0.05 + 10.0**-k),
+    )
+)
+def test_a_printed_p_never_contradicts_the_verdict(p_value):
+    text = statistics.p_text(p_value)
+    if text == "<0.001":
+        assert p_value < 0.001
+        assert statistics.shown(p_value)
+        return
+    assert abs(float(text) - p_value) <= 0.0005
+    assert (float(text) < 0.05) == statistics.shown(p_value)
+
+
 def power(size, n, alpha):
     """The one-sided t-test's chance of finding an effect of `size` stds."""
     critical = stats.t.ppf(1 - alpha, n - 1)
@@ -114,7 +146,7 @@ def power(size, n, alpha):
 
 
 @pytest.mark.parametrize("effect", [0.3, 0.05, 0.01, 0.001])
-@pytest.mark.parametrize("wanted", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("wanted", [0.5, 0.95])
 @pytest.mark.parametrize("alpha", [0.05, 0.005])
 def test_the_seeds_needed_suffice_and_no_fewer_do(effect, wanted, alpha):
     pilot = np.array([0.01, 0.05, -0.02, 0.03, np.nan])
@@ -128,9 +160,5 @@ def test_no_number_of_seeds_finds_what_is_not_there():
     pilot = np.array([0.01, 0.05, -0.02])
     assert statistics.seeds_needed(pilot, 0.0) == math.inf
     assert statistics.seeds_needed(pilot, -0.01) == math.inf
-
-
-@pytest.mark.parametrize("pilot", [[], [0.1], [0.1, np.nan], [0.1, 0.1, 0.1]])
-def test_a_pilot_without_spread_is_refused(pilot):
-    with pytest.raises(ValueError, match="differences must be of two seeds or more"):
-        statistics.seeds_needed(np.array(pilot), 0.01)
+    for unspread in ([], [0.1], [0.1, np.nan], [0.1, 0.1, 0.1]):
+        assert math.isnan(statistics.seeds_needed(np.array(unspread), 0.01))

@@ -6,11 +6,13 @@ fair comparison is what one and the same recall costs.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures, moves
+from camri_jax import guarantee
+from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures
 from camri_jax.evidence.study import POINT, Choice, Study
 from camri_jax.training.methods import BASELINE
 
@@ -44,7 +46,13 @@ def curve(
     ...     ["offset", "recall", "false_alarms"]].to_numpy().round(1).tolist()
     [[-inf, 0.0, 0.0], [-2.0, 0.5, 0.0], [1.0, 1.0, 0.0], [2.0, 1.0, 333.3]]
     """
-    scores, within, without = moves(logits, important)
+    logits, classes = np.asarray(logits), np.arange(logits.shape[1])
+    is_inside = np.isin(classes, list(important))
+    inside, outside = classes[is_inside], classes[~is_inside]
+    scores = guarantee.scores(logits, inside.tolist())
+    # Which class of each side leads, no offset changes, but for float32's rounding.
+    within = inside[logits[:, inside].argmax(1)]
+    without = outside[logits[:, outside].argmax(1)]
     order = np.argsort(scores, kind="stable")
     scores, labels = scores[order], np.asarray(labels)[order]
     before, after = without[order] == labels, within[order] == labels
@@ -55,9 +63,7 @@ def curve(
         sums = np.cumsum(values, axis=0)[last]
         return np.concatenate([np.zeros_like(sums[:1]), sums])
 
-    totals = np.bincount(labels, minlength=logits.shape[1])
-    is_inside = np.isin(np.arange(len(totals)), list(important))
-    inside, outside = np.flatnonzero(is_inside), np.flatnonzero(~is_inside)
+    totals = np.bincount(labels, minlength=len(classes))
     found = passed(after[:, None] & (labels[:, None] == inside))
     with np.errstate(divide="ignore"):
         weights = np.where(totals > 0, 1 / totals, 0.0)[labels] * before
@@ -90,11 +96,12 @@ def at_recall(curve: pd.DataFrame, recalls: Sequence[float]) -> pd.DataFrame:
       recall may be above what is asked: n images have only n + 1 recalls.
 
     >>> line = curve(np.float32([[0, 2], [1, 0], [2, 0]]), np.array([1, 1, 0]), [1])
-    >>> at_recall(line, [0.3, 0.9])["offset"].tolist()
-    [-2.0, 1.0]
+    >>> at_recall(line, [0.3, 0.9])["recall"].tolist()
+    [0.5, 1.0]
     """
     asked = np.asarray(recalls, float)
-    first = np.searchsorted(curve["recall"].to_numpy(), asked - _SAME)
+    reached = curve["recall"].fillna(-1.0).to_numpy()
+    first = np.searchsorted(reached, asked - _SAME)
     return curve.reindex(first).reset_index(drop=True).assign(asked=asked)
 
 
@@ -132,7 +139,7 @@ def prices(
     }
     frames = [pd.DataFrame(columns=_COLUMNS)]
     for trial_id, logits in study.logits("test", list(rows.index)):
-        row = rows.loc[trial_id]
+        row: Any = rows.loc[trial_id]
         asked = recalls
         if asked is None:
             asked = [float(measures(row["test_confusion"], important)["recall"])]
@@ -143,7 +150,7 @@ def prices(
         frames.append(
             own.assign(
                 trial_id=trial_id,
-                important=[important] * len(own),
+                important=pd.Series([important] * len(own)),
                 num_important=num_important,
                 num_images=len(labels),
                 **about,

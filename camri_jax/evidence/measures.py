@@ -1,16 +1,16 @@
-"""What counts of a confusion matrix, and what a moved threshold makes of logits.
+"""What counts of a confusion matrix, as trained or with a threshold moved.
 
 The threshold is moved by an offset that is added to the logits of the important classes
-after training, the same one for all of them. Each example has a score, the least offset
-at which it is predicted as important; so its scores and what it is predicted as, with
-and without, hold all that any offset can do.
+after training, the same one for all of them; `camri_jax.guarantee` says what is then
+predicted.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+from camri_jax import guarantee
 
 BETA = 2.0
 """How many times as much recall counts as precision in F-beta."""
@@ -131,95 +131,6 @@ def chance(confusion: np.ndarray, important: Sequence[int]) -> float:
     )
 
 
-class Moves(NamedTuple):
-    """What an offset does to each example's prediction.
-
-    Attributes:
-      scores: `[n]` float32, the least offset at which an important class is predicted.
-      within: `[n]`, the important class that it then is.
-      without: `[n]`, the other class that it is below.
-    """
-
-    scores: np.ndarray
-    within: np.ndarray
-    without: np.ndarray
-
-
-def moves(logits: np.ndarray, important: Sequence[int]) -> Moves:
-    r"""Returns from which offset on each example is predicted as important.
-
-    .. math:: b = \max_{j \notin I} z_j - \max_{i \in I} z_i
-
-    but rounded so that `b` is the least float32 at which the arg max of `z + b` as
-    computed in float32, the lowest index of equal ones, is an important class. Which
-    of several important classes it is, is decided before the offset rounds.
-
-    Args:
-      logits: `[n, num_classes]`, finite.
-      important: indices of the important classes; at least one class is not.
-
-    >>> moves(np.float32([[0, 2], [1, 0]]), [1]).scores
-    array([-2.,  1.], dtype=float32)
-    """
-    logits, inside = np.asarray(logits, np.float32), np.sort(list(important))
-    outside = np.setdiff1d(np.arange(logits.shape[1]), inside)
-    within = inside[logits[:, inside].argmax(1)]
-    without = outside[logits[:, outside].argmax(1)]
-    rival = np.take_along_axis(logits, without[:, None], 1)
-    # A tie goes to the lower index, so else the sum must reach the next larger number.
-    bar = np.where(
-        inside < without[:, None], rival, np.nextafter(rival, np.float32(np.inf))
-    )
-    scores = _least_addend(logits[:, inside], bar).min(1)
-    return Moves(scores, within, without)
-
-
-def _least_addend(values: np.ndarray, bar: np.ndarray) -> np.ndarray:
-    """The least float32 that added to `values` gives `bar` or more, rounding included.
-
-    Halves an interval of floats, of which there are few between any two.
-    """
-    high = _rank(np.full(values.shape, np.inf, np.float32))
-    low = -high
-    while (high - low > 1).any():
-        middle = (low + high) // 2
-        reaches = values + _float(middle) >= bar
-        high = np.where(reaches, middle, high)
-        low = np.where(reaches, low, middle)
-    return _float(high)
-
-
-def _rank(values: np.ndarray) -> np.ndarray:
-    """Counts floats from zero, so that neighbours differ by one."""
-    bits = values.view(np.int32).astype(np.int64)
-    return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-
-
-def _float(ranks: np.ndarray) -> np.ndarray:
-    bits = np.where(ranks < 0, -ranks | 0x80000000, ranks)
-    return bits.astype(np.uint32).view(np.float32)
-
-
-def moved_predictions(
-    logits: np.ndarray, important: Sequence[int], offset: float
-) -> np.ndarray:
-    """Returns the classes predicted with an offset on the important classes' logits.
-
-    Args:
-      logits: `[n, num_classes]`.
-      important: indices of the important classes.
-      offset: what is added to their logits, as a float32.
-
-    Returns:
-      `[n]`, the arg max; see `moves` for ties.
-
-    >>> moved_predictions(np.float32([[0, 2], [1, 0], [2, 0]]), [1], 1.0)
-    array([1, 1, 0])
-    """
-    scores, within, without = moves(logits, important)
-    return np.where(scores <= np.float32(offset), within, without)
-
-
 def moved_confusion(
     logits: np.ndarray, labels: np.ndarray, important: Sequence[int], offset: float
 ) -> np.ndarray:
@@ -233,8 +144,13 @@ def moved_confusion(
 
     Returns:
       Counts `[true, predicted]`.
+
+    >>> logits = np.float32([[0, 2], [1, 0], [2, 0]])
+    >>> moved_confusion(logits, np.array([1, 1, 0]), [1], 1.5)
+    array([[1, 0],
+           [0, 2]])
     """
+    predictions = guarantee.predict(logits, important, offset)
     size = logits.shape[1]
-    predictions = moved_predictions(logits, important, offset)
     pairs = np.bincount(labels * size + predictions, minlength=size * size)
     return pairs.reshape(size, size)

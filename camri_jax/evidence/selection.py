@@ -1,6 +1,6 @@
 """From trials to the numbers of tables: thresholds, settings, and the one to use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,8 @@ from camri_jax._files import UsageError
 from camri_jax.evidence.curves import curve
 from camri_jax.evidence.measures import MEASURES, chance, measures, moved_confusion
 from camri_jax.evidence.statistics import ALPHA, LEVEL
-from camri_jax.evidence.study import POINT, Choice, Study
-from camri_jax.training.methods import BASELINE, METHODS, describe
+from camri_jax.evidence.study import POINT, Choice, Study, point_text
+from camri_jax.training.methods import BASELINE, METHODS
 
 KEY = ["important", "method", "moved", *POINT]
 """What makes a setting: columns that frames are merged by."""
@@ -44,9 +44,11 @@ def trials(study: Study, important: Choice) -> pd.DataFrame:
         for row in _each(rows[(rows["method"] == BASELINE) & ~rows["diverged"]])
         if row.validation_confusion is not None
     }
-    lines = [_line(row, important) for row in _each(rows)]
+    lines: list[dict[str, Any]] = [_line(row, important) for row in _each(rows)]
     lines += _moved(study, rows, important, to_keep)
-    return pd.DataFrame(sorted(lines, key=_place))
+    return pd.DataFrame(
+        sorted(lines, key=lambda line: _ORDER[line["method"], line["moved"]])
+    )
 
 
 def _moved(
@@ -120,7 +122,7 @@ def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:
     return float(middle if middle < high else low)
 
 
-def _each(rows: pd.DataFrame):
+def _each(rows: pd.DataFrame) -> Iterator[Any]:
     """Rows with their columns as attributes."""
     return rows.itertuples(index=False)
 
@@ -265,7 +267,10 @@ def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
     to_keep = settings.loc[is_baseline, _on("accuracy", on)].iloc[0]
     ranked = settings.assign(
         keeps_accuracy=settings[_on("accuracy", on)] >= to_keep - _SAME,
-        _order=[_place(line) for line in settings.to_dict("records")],
+        _order=[
+            _ORDER[pair]
+            for pair in zip(settings["method"], settings["moved"], strict=True)
+        ],
     ).sort_values(["_order", *POINT], kind="stable")
     ranked = _sorted(
         ranked, [_on("accuracy", on), _on("false_alarms", on)], [False, True]
@@ -287,11 +292,6 @@ _ORDER = {
         for moved in (False, True)
     )
 }
-
-
-def _place(line: Mapping[str, Any]) -> int:
-    """Where tables have a method: cross-entropy first, moved thresholds behind."""
-    return _ORDER[line["method"], line["moved"]]
 
 
 class Recommendation(NamedTuple):
@@ -415,7 +415,7 @@ def title(line: pd.Series) -> str:
     >>> title(pd.Series({"method": "camri", "moved": True, "scale": 16.0}))
     'CAMRI s=16, threshold moved'
     """
-    name = f"{METHODS[line['method']].label} {describe(line)}".rstrip()
+    name = f"{METHODS[line['method']].label} {point_text(line)}".rstrip()
     return f"{name}, threshold moved" if line.get("moved", False) else name
 
 

@@ -122,7 +122,7 @@ def load(
     _trained_alike(rows)
     rows = rows.assign(
         diverged=rows["diverged"].eq(True),
-        important=[tuple(sorted(chosen)) for chosen in rows["important"]],
+        important=rows["important"].map(_ascending),
     )
     _one_row_a_seed(rows)
     rows = rows.reset_index(drop=True)
@@ -165,8 +165,13 @@ def notes(study: Study) -> list[str]:
     return found
 
 
+def point_text(line: pd.Series) -> str:
+    """Returns the hyperparameters of a line in symbols."""
+    return describe({name: float(line[name]) for name in POINT if name in line})
+
+
 def _setting(line: pd.Series) -> str:
-    return f"{METHODS[line['method']].label} {describe(line[POINT])}".rstrip()
+    return f"{METHODS[line['method']].label} {point_text(line)}".rstrip()
 
 
 def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
@@ -265,6 +270,10 @@ def _one_row_a_seed(rows: pd.DataFrame) -> None:
             f"there are several rows of {_setting(line)}, seed {line['seed']}: trials "
             f"{', '.join(same['trial_id'].head(4))}; keep the files of one of them"
         )
+
+
+def _ascending(chosen: Any) -> Choice:
+    return tuple(sorted(chosen))
 
 
 def _choices(

@@ -22,8 +22,8 @@ from camri_jax.evidence.statistics import (
     seeds_needed,
     shown,
 )
-from camri_jax.evidence.study import POINT, Choice, Study
-from camri_jax.training.methods import BASELINE, METHODS, describe
+from camri_jax.evidence.study import POINT, Choice, Study, point_text
+from camri_jax.training.methods import BASELINE, METHODS
 
 FEW_IMAGES = 50
 """Test images of a class below which its recall is hardly known."""
@@ -234,7 +234,7 @@ def _method(line: pd.Series, *, setting: bool = False) -> Cell:
     name = METHODS[line["method"]].label
     text = "  + threshold" if line["moved"] else name
     if setting:
-        text = f"{text} {describe(line)}".rstrip()
+        text = f"{text} {point_text(line)}".rstrip()
     return Cell(text, title(line))
 
 
@@ -246,7 +246,9 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
     }
     paper = by_selection["paper"]
     baseline = paper["accuracy"][BASELINE, False] - 1e-9
-    trained = paper[paper["keeps_accuracy"] & ~paper.index.get_level_values("moved")]
+    trained = paper[
+        paper["keeps_accuracy"] & ~paper.index.get_level_values("moved").to_numpy(bool)
+    ]
     best = trained["recall"].idxmax() if trained["recall"].notna().any() else None
     rows = []
     for key in dict.fromkeys(zip(table["method"], table["moved"], strict=True)):
@@ -283,7 +285,7 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
 
 def _with_setting(line: pd.Series) -> Cell:
     cell = mean(line, "recall")
-    return cell._replace(text=f"{cell.text}\n{describe(line)}".rstrip())
+    return cell._replace(text=f"{cell.text}\n{point_text(line)}".rstrip())
 
 
 def _more_measures(lines: pd.DataFrame, name: str, picked: str) -> Sheet:
@@ -343,10 +345,10 @@ def _differences(
         f"Differences to cross-entropy. Important class: {name}",
         f"Settings picked on {picked} images. Mean over seeds, and {LEVEL:.0%} interval"
         f"{_kinds(kinds)}. First p: that recall is gained and less than "
-        f"{accuracy_margin:g} of accuracy lost, at once. Above: accuracy above that of "
-        "cross-entropy whose threshold is moved to the same recall; second p: that this "
-        "is so too. Paired t-tests, the largest p of a claim's parts, corrected by Holm "
-        "for all claims on all settings tried; ✓ shown at "
+        f"{accuracy_margin:g} of accuracy lost, at once. Above: accuracy above that "
+        "of cross-entropy whose threshold is moved to the same recall; second p: that "
+        "this is so too. Paired t-tests, the largest p of a claim's parts, corrected "
+        "by Holm for all claims on all settings tried; ✓ shown at "
         f"{LEVEL:.0%}.",
         ["method, setting", "recall", "accuracy", "p", "above", "p"],
         rows,
@@ -370,7 +372,7 @@ def prices_sheet(table: pd.DataFrame, name: str) -> Sheet:
     """
     rows = [
         [
-            Cell(f"{METHODS[line['method']].label} {describe(line)}".rstrip()),
+            Cell(f"{METHODS[line['method']].label} {point_text(line)}".rstrip()),
             number(line["asked"]),
             mean(line, "false_alarms", 1),
             difference(line, "false_alarms", 1),
@@ -529,7 +531,7 @@ def angles_sheet(table: pd.DataFrame, name: str) -> Sheet:
         for column, text in zip(ANGLES, titles, strict=True)
     ]
     headers = [
-        f"{line['column']}\n{describe(line)}".replace("-", "-\n", 1).rstrip()
+        f"{line['column']}\n{point_text(line)}".replace("-", "-\n", 1).rstrip()
         for _, line in table.iterrows()
     ]
     seeds = " or ".join(map(str, sorted(set(table["num_seeds"]))))

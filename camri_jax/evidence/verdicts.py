@@ -92,11 +92,11 @@ def paired(
     Returns:
       One line a setting, but for cross-entropy as trained: `KEY`; `num_pairs`, the
       seeds that it shares with it; `all_diverged`, and `has_images`, whether there are
-      test images of the important classes; of each of `MEASURES`, on test images, the mean
-      difference as `..._difference`, over how many pairs as `..._pairs`, its interval as
-      `..._low`, `..._high` and `..._interval` ("t" or "BCa"); `recall_p`, of a gain of
-      recall, and `accuracy_p`, of a loss of accuracy below the margin, uncorrected and
-      parts of claims only, see `claims`.
+      test images of the important classes; of each of `MEASURES`, on test images, the
+      mean difference as `..._difference`, over how many pairs as `..._pairs`, its
+      interval as `..._low`, `..._high` and `..._interval` ("t" or "BCa"); `recall_p`,
+      of a gain of recall, and `accuracy_p`, of a loss of accuracy below the margin,
+      uncorrected and parts of claims only, see `claims`.
 
     Raises:
       UsageError: without cross-entropy or any other setting, or for a margin outside
