@@ -321,7 +321,8 @@ def recommend(trials: pd.DataFrame) -> Recommendation:
 
     Never taken are a trial less accurate than cross-entropy's mean, one whose threshold
     is moved against the important classes, and one that is not shown to tell them from
-    others better than chance (Fisher's exact test at 1 - `LEVEL`).
+    others better than chance (Fisher's exact test at `ALPHA`, corrected by Bonferroni
+    for all trials).
 
     Args:
       trials: from `trials`.
@@ -355,7 +356,7 @@ def recommend(trials: pd.DataFrame) -> Recommendation:
     usable = pairs[
         (pairs[accuracy] >= to_keep - _SAME)
         & (pairs["offset"] >= 0)
-        & (pairs[by_chance] < ALPHA)
+        & (pairs[by_chance] < ALPHA / len(trials))
         & (pairs[recall] > pairs[f"{recall}_mean"] - image)
     ]
     if usable.empty:
@@ -395,14 +396,14 @@ def _why(trial: pd.Series, recall: str, on: str) -> str:
 def _why_none(trials: pd.DataFrame, on: str) -> str:
     if trials["diverged"].all():
         return "none: every trial diverged"
-    if not (trials[_on("chance", on)] < ALPHA).any():
+    if not (trials[_on("chance", on)] < ALPHA / len(trials)).any():
         return (
-            f"none: on {on} images no trial tells the important class from others "
-            "better than chance"
+            f"none: on {on} images no trial is shown to tell the important class from "
+            "others better than chance"
         )
     return (
-        f"none: on {on} images no trial that keeps cross-entropy's mean accuracy finds "
-        "the important class better than chance"
+        f"none: on {on} images no trial that keeps cross-entropy's mean accuracy is "
+        "shown to tell the important class from others better than chance"
     )
 
 

@@ -145,7 +145,7 @@ def notes(study: Study) -> list[str]:
         names = ", ".join(dict.fromkeys(_setting(line) for _, line in lost.iterrows()))
         total = len(study.rows)
         found.append(
-            f"every trial diverged ({names}): a lower learning rate may help"
+            "every trial diverged: a lower learning rate may help"
             if len(lost) == total
             else f"{len(lost)} of {total} trials diverged and are left out ({names})"
         )
@@ -273,7 +273,7 @@ def _one_row_a_seed(rows: pd.DataFrame) -> None:
 
 
 def _ascending(chosen: Any) -> Choice:
-    return tuple(sorted(chosen))
+    return tuple(sorted(map(int, chosen)))
 
 
 def _choices(
