@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from camri_jax._files import UsageError
 
@@ -228,7 +228,8 @@ class Check(NamedTuple):
       recall: what was promised.
       confidence: of `low`, of `high` and of the verdict.
       sequential: whether all of this may be looked at after every image.
-      p_value: chance of so few found, or fewer, if the promise is kept.
+      p_value: chance of so few found, or fewer, if the promise is kept; sequential:
+        a bound on the chance that they are ever so few.
       low: the recall is at least this.
       high: the recall is at most this.
       verdict: "kept" (shown), "broken" (shown), or "open" (neither is shown).
@@ -520,10 +521,11 @@ def certify_scores(
     """
     recall, delta = _recall(recall), _delta(confidence, candidates)
     values = np.asarray(scores, np.float32)
-    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+    wrong = int((~(values > -np.inf)).sum())
+    if values.ndim != 1 or not len(values) or wrong:
         raise UsageError(
-            "scores: allowed is one number, not NaN, for each of at least one image; "
-            f"got shape {values.shape} with {int(np.isnan(values).sum())} NaN"
+            "scores: allowed is a number, or infinity, for each of at least one image; "
+            f"got shape {values.shape} with {wrong} NaN or -infinity"
         )
     classes = tuple(np.ravel(important).tolist())
     sizes = None if groups is None else np.unique(_groups(groups, values))
@@ -824,7 +826,7 @@ def check_recall(
         low, high, p_value = _mixture(found, total, recall, delta)
     else:
         low, high = _clopper_pearson(found, total, 1 - 2 * delta)
-        p_value = float(stats.binom.cdf(found, total, recall))
+        p_value = _at_least(total - found, total, 1 - recall)
     verdict = "broken" if high < recall else "kept" if low >= recall else "open"
     return Check(
         found, total, recall, float(confidence), sequential, p_value, low, high, verdict
@@ -918,13 +920,19 @@ def _found_scores(
 @functools.lru_cache(maxsize=4096)
 def _rank_rule(n: int, recall: float, delta: float) -> int:
     """Index of the sorted score that is certified; n: there is none."""
-    rank = int(stats.binom.isf(delta, n, recall)) + 1
-    while rank <= n and stats.binom.sf(rank - 1, n, recall) > delta:
-        rank += 1
-    while rank > 1 and stats.binom.sf(rank - 2, n, recall) <= delta:
-        rank -= 1
-    # The last one is asked as `images_needed` asks.
-    return rank - 1 if recall**n <= delta else n
+    if recall**n > delta:
+        return n
+    low, high = 0, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = _at_least(middle, n, recall) <= delta
+        low, high = (low, middle) if enough else (middle, high)
+    return high - 1
+
+
+def _at_least(count: int, n: int, share: float) -> float:
+    """P(Bin(n, share) >= count)."""
+    return float(special.betainc(count, n - count + 1, share)) if count else 1.0
 
 
 @functools.lru_cache(maxsize=4096)
@@ -993,7 +1001,8 @@ def _mixture(
 
     share = found / total
     low = _root(excess, 1e-300, share) if found else 0.0
-    high = _root(excess, share, 1 - 1e-16) if missed else 1.0
+    most = 1 - 1e-16
+    high = _root(excess, share, most) if missed and excess(most) > 0 else 1.0
     p_value = math.exp(min(0.0, math.log(delta) - excess(recall)))
     return low, high, p_value if share < recall else 1.0
 
@@ -1182,9 +1191,10 @@ def _kl(p: float, q: float) -> float:
 
 def _count(num_images: int, num_groups: int | None) -> str:
     """How many images, or groups, in words."""
+    images = f"{num_images} image{'s' * (num_images != 1)}"
     if num_groups is None:
-        return f"{num_images} images"
-    return f"{num_groups} groups ({num_images} images)"
+        return images
+    return f"{num_groups} group{'s' * (num_groups != 1)} ({images})"
 
 
 def _list(important: Sequence[int]) -> str:

@@ -133,14 +133,17 @@ def test_scores_are_where_the_decision_turns(logits, important):
             assert prediction == decide([row], important, offset)[0]
 
 
-@hypothesis.given(ROWS, CHOICES, st.floats(-100, 100, width=32))
-@hypothesis.settings(max_examples=25, deadline=None)
-def test_predictions_are_those_of_jax(logits, important, offset):
-    moved = jnp.asarray(logits).at[:, jnp.asarray(important)].add(jnp.float32(offset))
-    expected = jnp.argmax(moved, axis=1)
-    np.testing.assert_array_equal(
-        guarantee.predict(logits, important, offset), expected
-    )
+@pytest.mark.parametrize("important", [(3,), (4, 0)])
+def test_predictions_are_those_of_jax(important):
+    values = [0.0, 1.0, -1.0, 0.1, 1e-30, 1000.0, 1000.0001, 16777216.0]
+    logits = np.random.default_rng(0).choice(values, (3000, 5)).astype(np.float32)
+    at = guarantee.scores(logits, important)
+    for offset in np.unique(at)[::5]:
+        moved = jnp.asarray(logits).at[:, jnp.asarray(important)].add(offset)
+        expected = np.asarray(jnp.argmax(moved, axis=1))
+        predictions = guarantee.predict(logits, important, float(offset))
+        np.testing.assert_array_equal(predictions, expected)
+        np.testing.assert_array_equal(np.isin(expected, important), at <= offset)
 
 
 @hypothesis.given(ROWS, CHOICES, st.data())
@@ -299,37 +302,78 @@ def test_many_frames_of_few_tracks_promise_little():
     ).certified
 
 
-def kinds(rng):
-    """Kinds of images of three classes: logits, and each kind's share in its class."""
-    labels = np.repeat(np.arange(3), 12)
-    logits = rng.normal(0, 1.5, (36, 3)) + 5 * np.eye(3)[labels]
-    shares = rng.dirichlet(np.ones(12), 3)
-    return logits, labels, shares
+EASY = {k: (10 * np.eye(4)[k], 1.0) for k in range(4)}
+CASES = {
+    # An image of class 1 that is near class 2 (3) is lost once class 2 (3) is ahead.
+    # Where none was seen, that vector is the only one that seems to do.
+    "which vector": (
+        {
+            1: [
+                (np.array([0, 10, 9.5, 0]), 0.16),
+                (np.array([0, 10, 0, 9.5]), 0.16),
+                (10 * np.eye(4)[1], 0.68),
+            ],
+            2: [EASY[2]],
+            3: [EASY[3]],
+        },
+        {1: 0.85, 2: 0.5, 3: 0.5},
+        [[0, 2, 0], [0, 0, 2]],
+    ),
+    # The promise hangs on the class that needs more.
+    "which class": (
+        {
+            1: [(np.array([5.0, 0, -5, -5]), 0.16), (EASY[1][0], 0.84)],
+            2: [(np.array([2.0, -5, 0, -5]), 0.31), (EASY[2][0], 0.69)],
+        },
+        {2: 0.7, 1: 0.85},
+        [[0, 0]],
+    ),
+}
 
 
-def test_the_promises_are_kept_for_several_classes_at_once():
-    delta, targets = 0.1, {2: 0.85, 1: 0.8}
-    grid = [[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]]
+@pytest.mark.parametrize(
+    ("case", "counted"),
+    [("which vector", True), ("which vector", False), ("which class", True)],
+)
+def test_the_promises_are_kept_for_several_classes_at_once(case, counted):
+    """Kinds of images are drawn; equal draws are certified once."""
+    kinds, targets, grid = CASES[case]
+    delta, vectors = 0.1, len(grid) if counted else 1
+    labels = np.concatenate([[k] * len(kinds[k]) for k in kinds])
+    logits = np.array([z for k in kinds for z, _ in kinds[k]])
+    shares = np.array([share for k in kinds for _, share in kinds[k]])
     rng = np.random.default_rng(0)
-    logits, labels, shares = kinds(rng)
-    broken, certified = [], []
-    for _ in range(SIMULATIONS):
-        kind = np.concatenate(
-            [12 * k + rng.choice(12, 40, p=shares[k]) for k in range(3)]
+    draws = [
+        rng.multinomial(
+            guarantee.images_needed(
+                targets[k], confidence=1 - delta, candidates=vectors
+            ),
+            shares[labels == k],
+            size=SIMULATIONS,
         )
+        for k in kinds
+    ]
+    broken = 0
+    for draw, times in zip(
+        *np.unique(np.concatenate(draws, axis=1), axis=0, return_counts=True),
+        strict=True,
+    ):
         certificates = guarantee.certify_recalls(
-            logits[kind], labels[kind], targets, confidence=1 - delta, grid=grid
+            np.repeat(logits, draw, axis=0),
+            np.repeat(labels, draw),
+            targets,
+            confidence=1 - delta * len(grid) / vectors,
+            grid=grid,
         )
-        certified.append(certificates.certified)
-        if not certificates.certified:
-            continue
-        found = labels == guarantee.predict(
-            logits, certificates.important, certificates.offset
-        )
-        recalls = {k: shares[k] @ found[labels == k] for k in targets}
-        broken.append(any(recalls[k] < r for k, r in targets.items()))
-    assert np.mean(certified) > 0.5
-    assert at_most(np.sum(broken) / SIMULATIONS, delta)
+        if certificates.certified:
+            found = labels == guarantee.predict(
+                logits, certificates.important, certificates.offset
+            )
+            recalls = {k: (shares * found)[labels == k].sum() for k in kinds}
+            broken += times * any(recalls[k] < r for k, r in targets.items())
+    broken /= SIMULATIONS
+    assert delta / 2 < broken
+    assert at_most(broken, delta) == counted
 
 
 # What a certificate does not depend on, and what it does.
@@ -520,10 +564,17 @@ def test_prices_are_counts(important, prior, offset):
     assert compared.false_alarms.change == cost.false_alarms.change
 
 
+def kinds_of_images(rng):
+    """Kinds of images of three classes: logits, and each kind's share in its class."""
+    labels = np.repeat(np.arange(3), 12)
+    logits = rng.normal(0, 1.5, (36, 3)) + 4 * np.eye(3)[labels]
+    return logits, labels, rng.dirichlet(np.ones(12), 3)
+
+
 @pytest.mark.parametrize("prior", [None, 0.05])
 def test_prices_intervals_cover(prior):
     rng = np.random.default_rng(0)
-    logits, labels, shares = kinds(rng)
+    logits, labels, shares = kinds_of_images(rng)
     share = (0.2, 0.3, 0.5) if prior is None else (0.5, 0.45, 0.05)
     important, offset, confidence = (2,), 1.5, 0.9
     weights = (np.array(share)[:, None] * shares).ravel()
@@ -667,7 +718,7 @@ NAN = np.array([[0.0, np.nan], [1.0, 0.0]])
             "groups: .* each of 3 images",
         ),
         (lambda g: g.certify_scores([], 1, recall=0.9), "scores: .* at least one"),
-        (lambda g: g.certify_scores([np.nan], 1, recall=0.9), "scores: .* 1 NaN"),
+        (lambda g: g.certify_scores([np.nan], 1, recall=0.9), "scores: .* 1 NaN or"),
         (lambda g: g.certify_recalls(Z, Y, {}), "targets: "),
         (lambda g: g.certify_recalls(Z, Y, {1: 0.0}), "recall: .* got 0.0"),
         (lambda g: g.certify_recalls(Z, Y * 0, {0: 0.9, 1: 0.9}), "labels: .* class 1"),
