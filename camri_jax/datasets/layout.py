@@ -56,12 +56,21 @@ def list_pictures(names: Sequence[str]) -> Listing:
     # macOS spells accents as letters of their own; here a class has one spelling.
     paths = {n: unicodedata.normalize("NFC", n).split("/") for n in names}
     outer, top = _inside(_folders(paths))
+    empty = [
+        name
+        for name, folder in top.folders.items()
+        if part_of(name) and not (folder.total() or folder.folders)
+    ]
+    for name in empty:
+        del top.folders[name]
     parts, by_class, notes = _reading(top)
+    notes += [f"the folder {name!r} is empty" for name in empty]
     places: dict[str, tuple[str, str]] = {}
     inside, strange, stray = {}, [], []
     for name, path in paths.items():
         steps = path[len(outer) :] if path[: len(outer)] == outer else []
-        place = _place(steps, parts, by_class)
+        unread = bool(steps) and steps[0] in empty
+        place = None if unread else _place(steps, parts, by_class)
         picture = is_picture(name)
         if place is not None and (picture or name.endswith("/")):
             places[name] = place

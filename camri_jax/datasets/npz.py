@@ -1,5 +1,7 @@
 """A data set of the user's own, as arrays in one .npz file."""
 
+import io
+import math
 import unicodedata
 import warnings
 import zipfile
@@ -163,7 +165,11 @@ def _refuse_what_does_not_fit(path: Path) -> None:
 def _array(tree: Tree, name: str, key: str) -> np.ndarray:
     try:
         with tree.open(name) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            content = file.read()
+        _refuse_promises(content, key)
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except DatasetError:
+        raise
     except ValueError as error:
         if "Object arrays" not in str(error):
             raise
@@ -171,6 +177,20 @@ def _array(tree: Tree, name: str, key: str) -> np.ndarray:
             f"{key} is an array of Python objects, which are not read; save it as "
             f"{'strings, np.array(names, str)' if key == 'class_names' else 'numbers'}"
         ) from None
+
+
+def _refuse_promises(content: bytes, key: str) -> None:
+    """Compares the size in an array's header with what follows, before allocating."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
+    shape, _, dtype = getattr(np.lib.format, read)(file)
+    promised, held = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
+    if promised > held and not dtype.hasobject:
+        raise DatasetError(
+            f"{key} promises {dtype} {list(shape)} of {promised:,} bytes and holds "
+            f"{held:,}"
+        )
 
 
 def _parts(arrays: _Arrays) -> dict[str, Part]:

@@ -130,7 +130,7 @@ def _is_whole(target: Path) -> bool:
             and _checksum(target / name) == checksum
             for name, (size, checksum) in listed.items()
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, TypeError):
         whole = False
     if not whole:
         _logger.warning("%s is damaged and will be made anew", target)

@@ -1,9 +1,12 @@
 """The user's own arrays, good and bad."""
 
+import resource
+import time
+
 import numpy as np
 import pytest
 
-from camri_jax.datasets import DatasetError, load
+from camri_jax.datasets import DatasetError, DatasetWarning, load
 
 _RNG = np.random.default_rng(0)
 
@@ -38,8 +41,8 @@ def test_arrays_come_back(save):
 
 
 def test_grey_images_get_a_channel(save):
-    grey = np.zeros([12, 4, 4], np.uint8)
-    dataset = load(save(train_images=grey, test_images=grey[:6]))
+    grey = _RNG.integers(0, 256, (18, 4, 4), dtype=np.uint8)
+    dataset = load(save(train_images=grey[:12], test_images=grey[12:]))
     assert dataset.train_images.shape == (12, 4, 4, 1)
 
 
@@ -53,23 +56,207 @@ def test_class_names_may_be_in_any_script(save):
 
 
 def test_a_validation_part_of_the_file_is_kept(save):
-    images, labels = np.ones([3, 6, 5, 3], np.uint8), np.arange(3)
+    images = _RNG.integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+    labels = np.arange(3)
     name = save(validation_images=images, validation_labels=labels)
     dataset = load(name, validation_fraction=0.5)
     assert (dataset.validation_images == images).all()
     assert len(dataset.train_labels) == 12
 
 
-def test_tracks_are_not_cut(save):
+@pytest.mark.parametrize("name", ["train_track", "train_groups"])
+@pytest.mark.parametrize("kind", ["U", "i8", "i8 large"])
+def test_tracks_are_not_cut(save, name, kind):
     track = np.array([0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5])
-    dataset = load(save(train_track=track), validation_fraction=0.5)
-    assert dataset.train_groups is not None
-    assert dataset.validation_groups is not None
-    assert not set(dataset.train_groups) & set(dataset.validation_groups)
+    track = track + 2**40 if "large" in kind else track.astype(kind)
+    dataset = load(save(**{name: track}), validation_fraction=0.5)
+    groups = [dataset.parts[part].groups for part in ("train", "validation")]
+    assert groups[0].dtype == np.int32
+    assert not set(groups[0]) & set(groups[1])
+    assert [np.unique(g, return_counts=True)[1].tolist() for g in groups] == [
+        [2] * 3
+    ] * 2
+
+
+def test_a_group_in_train_and_in_test_is_told(save):
+    name = save(train_groups=np.arange(12), test_groups=np.arange(6) + 10)
+    with pytest.warns(DatasetWarning, match="2 groups lie both in train and in test"):
+        load(name)
+
+
+def test_without_a_test_part_a_fifth_is_held_out(save):
+    name = save(test_images=None, test_labels=None)
+    assert load(name).counts("test").tolist() == [1, 1, 1]
+
+
+def _renamed(part, images="{}_images", labels="{}_labels"):
+    arrays = _arrays()
+    kept = {n: a for n, a in arrays.items() if not n.startswith("test")}
+    kept |= {images.format(part): arrays["test_images"]}
+    return kept | {labels.format(part): arrays["test_labels"]}
+
+
+@pytest.mark.parametrize(
+    ("part", "expected", "names"),
+    [
+        ("val", "validation", ()),
+        ("Valid", "validation", ()),
+        ("CALIB", "calibration", ()),
+        ("testing", "test", ()),
+        ("test", "test", ("x_{}", "y_{}")),
+        ("val", "validation", ("X_{}", "Y_{}")),
+    ],
+)
+def test_parts_have_their_usual_names(tmp_path, part, expected, names):
+    np.savez(tmp_path / "mine.npz", **_renamed(part, *names))
+    data = load(f"npz:{tmp_path / 'mine.npz'}")
+    assert len(data.parts[expected].labels) == 6
+
+
+@pytest.mark.parametrize(
+    ("extra", "hint"),
+    [
+        ("tset_images", "test_images"),
+        ("class_name", "class_names"),
+        ("train_image", "train_images"),
+        ("ids", "there are"),
+    ],
+)
+def test_arrays_that_are_not_read_are_named(save, extra, hint):
+    with pytest.warns(DatasetWarning, match=rf"not read: {extra} \(.*{hint}"):
+        load(save(**{extra: np.arange(3)}))
+
+
+def test_two_names_of_one_array_are_refused(save):
+    name = save(val_labels=np.arange(3), validation_labels=np.arange(3))
+    with pytest.raises(DatasetError, match="are both validation_labels"):
+        load(name)
+
+
+def test_labels_in_a_column_are_labels(save):
+    data = load(save(train_labels=(np.arange(12) % 3)[:, None].astype(np.uint8)))
+    assert data.train_labels.tolist() == [0, 1, 2] * 4
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_features_come_back_as_float32(save, dtype):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_features": rng.normal(size=(12, 7)).astype(dtype),
+        "test_features": rng.normal(size=(6, 7)).astype(dtype),
+        "train_images": None,
+        "test_images": None,
+    }
+    data = load(save(**arrays), validation_fraction=0.3)
+    assert data.test_images.dtype == np.float32
+    assert data.test_images.shape == (6, 7)
+    assert data.validation_images.shape == (3, 7)
+    with pytest.raises(DatasetError, match="holds features, not images"):
+        load(save(**arrays), image_size=8)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_features_that_are_no_numbers_are_counted(save, value):
+    features = np.ones([12, 3]) * np.arange(12)[:, None]
+    features[4, 1] = value
+    with pytest.raises(DatasetError, match="train_images hold 1 values"):
+        load(save(train_images=features, test_images=None, test_labels=None))
+
+
+@pytest.mark.parametrize(
+    "labels", [(0, 1, 2_026_010), (0, 1, 2**32 + 1), (0, 1, 2**62), (5, 6, 7)]
+)
+def test_labels_that_are_other_numbers_are_refused_at_once(save, labels):
+    column = np.array(labels)[np.arange(12) % 3]
+    name = save(train_labels=column, test_labels=column[:6])
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
+    with pytest.raises(DatasetError, match=r"span|no example of class") as caught:
+        load(name)
+    assert len(str(caught.value)) < 500
+    assert time.time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_an_array_larger_than_memory_is_refused(save, monkeypatch):
+    name = save()
+    few = type("Memory", (), {"available": 1000})
+    monkeypatch.setattr("psutil.virtual_memory", few)
+    with pytest.raises(DatasetError, match="of free memory are too little"):
+        load(name)
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path):
+    import io
+    import zipfile
+
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"shape": (10**12, 3, 3), "fortran_order": False, "descr": "|u1"}
+    )
+    with zipfile.ZipFile(tmp_path / "mine.npz", "w") as archive:
+        archive.writestr("train_images.npy", file.getvalue())
+    with pytest.raises(DatasetError, match="promises"):
+        load(f"npz:{tmp_path / 'mine.npz'}")
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [("class_names", "np.array\\(names, str\\)"), ("train_labels", "numbers")],
+)
+def test_objects_are_named_with_the_cure(save, name, cure):
+    values = np.array(["a", "b", "c"] * 4, dtype=object)
+    with pytest.raises(DatasetError, match=f"{name} is an array of Python obj.*{cure}"):
+        load(save(**{name: values}))
+
+
+def test_names_may_be_bytes(save):
+    names = np.array(["caf\u00e9".encode(), b"b", b"c"])
+    assert load(save(class_names=names)).class_names == ("caf\u00e9", "b", "c")
+
+
+def test_copies_are_told_and_stay_together(save):
+    arrays = _arrays()
+    arrays["test_images"][2] = arrays["train_images"][5]
+    message = r"1 test images are copies.*test_images\[2\] = train_images\[5\]"
+    with pytest.warns(DatasetWarning, match=message):
+        load(save(**arrays))
+    arrays = _arrays()
+    arrays["train_images"][3] = arrays["train_images"][0]
+    for seed in range(5):
+        data = load(save(**arrays), validation_fraction=0.4, seed=seed)
+        kept = {bytes(image) for image in data.train_images}
+        assert not kept & {bytes(image) for image in data.validation_images}
+
+
+def test_a_copy_in_another_class_is_told(save):
+    arrays = _arrays()
+    arrays["train_images"][1] = arrays["train_images"][0]
+    message = r"in another class: train_images\[1\] = train_images\[0\]"
+    with pytest.warns(DatasetWarning, match=message):
+        load(save(**arrays))
+
+
+def test_a_class_without_images_of_a_part_is_told_with_counts(save):
+    arrays = {
+        "val_images": _arrays()["test_images"][:2],
+        "val_labels": np.array([0, 2]),
+    }
+    with pytest.warns(DatasetWarning, match=r"without a validation .*: 1 \(4 in train"):
+        assert load(save(**arrays)).counts("validation").tolist() == [1, 0, 1]
+
+
+def test_the_same_file_elsewhere_is_the_same_data(save, tmp_path, monkeypatch):
+    one = load(save()).fingerprint
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "other.npz").write_bytes((tmp_path / "mine.npz").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("npz:mine.npz", "npz:./mine.npz", "npz:away/../away/other.npz"):
+        assert load(name).fingerprint == one
 
 
 _BAD = {
-    "lacks test_labels": {"test_labels": None},
+    "there are no test_labels": {"test_labels": None},
+    "lacks train_images": {"train_images": None},
     "there are no validation_labels": {
         "validation_images": np.zeros([2, 6, 5, 3], np.uint8)
     },
@@ -81,19 +268,19 @@ _BAD = {
         "train_images": np.zeros([0, 6, 5, 3], np.uint8),
         "train_labels": np.zeros(0, np.int64),
     },
-    "one for each of train_images": {"train_labels": np.arange(11) % 3},
+    "12., one for each image": {"train_labels": np.arange(11) % 3},
     "train_labels are float64": {"train_labels": np.arange(12) / 1.0},
     "all parts must have one size": {"test_images": np.zeros([6, 8, 8, 3], np.uint8)},
     "span -1": {"train_labels": np.arange(12) % 3 - 1},
     "span 0..2; they must lie in 0..1": {"class_names": np.array(["a", "b"])},
     "class_names must be different": {"class_names": np.array(["a", "b", "a"])},
-    "class_names must be": {"class_names": np.arange(3)},
+    "they must be different strings": {"class_names": np.arange(3)},
     "no example of class 1:": {"train_labels": np.arange(12) % 2 * 2},
     "all but one": {
         "train_labels": np.zeros(12, np.int64),
         "test_labels": np.zeros(6, np.int64),
     },
-    "train_track is int64 .11": {"train_track": np.arange(11)},
+    "train_groups are int64 .11": {"train_track": np.arange(11)},
 }
 
 
@@ -140,5 +327,5 @@ def test_a_damaged_file_is_named(save, tmp_path):
 def test_python_objects_are_not_unpickled(tmp_path):
     names = np.array(["a", {"not": "a name"}], dtype=object)
     np.savez(tmp_path / "evil.npz", **_arrays(class_names=names))
-    with pytest.raises(DatasetError, match=r"evil\.npz is not a readable"):
+    with pytest.raises(DatasetError, match=r"evil\.npz: class_names is an array of"):
         load(f"npz:{tmp_path / 'evil.npz'}")

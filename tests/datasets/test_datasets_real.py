@@ -102,6 +102,18 @@ def test_counts_are_the_published_ones(name, prepared, monkeypatch):
     assert dataset.test_images.shape == (sum(test), *_SHAPES[name])
 
 
+def test_the_calibration_part_is_the_same_at_any_size(prepared, monkeypatch):
+    monkeypatch.setenv("CAMRI_CACHE_DIR", str(prepared))
+    settings = {"validation_fraction": 0.1, "calibration_fraction": 0.2}
+    one, two = (
+        load("gtsrb", data_dir=_DATA, image_size=size, **settings) for size in (48, 24)
+    )
+    for part in one.parts:
+        for field in ("labels", "groups"):
+            pair = [getattr(data.parts[part], field) for data in (one, two)]
+            assert np.array_equal(*pair)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_track_of_gtsrb_lies_on_both_sides(seed, prepared, monkeypatch):
     monkeypatch.setenv("CAMRI_CACHE_DIR", str(prepared))

@@ -124,7 +124,7 @@ def test_classes_that_share_one_group_cannot_be_divided():
     place = assign(labels, [0.5], seed=0, class_names=("a", "b"), groups=groups)
     assert place[0] == place[1]
     assert place[2] == place[3]
-    with pytest.raises(DatasetError, match="'a' has 2 example.*too few to hold 2 out"):
+    with pytest.raises(DatasetError, match=r"'a' has 2 example.*too few to hold 2 out"):
         assign(labels, [0.3, 0.3], seed=0, class_names=("a", "b"), groups=groups)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import DownloadError
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
@@ -191,13 +192,16 @@ def _prepare(builder: PictureBuilder, downloads: Path, official: Path | None) ->
     # TFDS announces on the standard output, which belongs to the program that calls us.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
+            if official is None and not any(downloads.glob("*")):
+                # TFDS tries for minutes to reach a server; ask once first.
+                requests.head(sys.modules[type(builder).__module__].URL, timeout=20)
             builder.download_and_prepare(
                 download_dir=downloads,
                 download_config=config,
             )
         except NonMatchingChecksumError as error:
             raise DatasetError(f"{error}; fetch it again") from error
-        except (DownloadError, ConnectionError) as error:
+        except (DownloadError, requests.RequestException) as error:
             raise DatasetError(
                 f"could not download {builder.name}: {error}; try again, or fetch the "
                 "official files by hand and name their directory with --data-dir or "

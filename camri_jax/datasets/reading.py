@@ -1,0 +1,66 @@
+"""Pictures from anywhere as the arrays that a trained model takes."""
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from camri_jax.datasets.dataset import DatasetError
+from camri_jax.datasets.pictures import Fit, decode
+
+
+def read_images(
+    images: Iterable[Any], shape: tuple[int, ...], fit: Fit = "stretch"
+) -> np.ndarray:
+    """Reads pictures and gives them the size and channels that training gave its own.
+
+    Args:
+      images: paths, PIL images, or arrays uint8 `[height, width]` or
+        `[height, width, channels]`.
+      shape: `(size, size, channels)` of each in the result.
+      fit: how a picture becomes square: `stretch`, `pad` or `crop`.
+
+    Returns:
+      uint8 `[image, size, size, channels]`.
+
+    Raises:
+      DatasetError: there are none, or one cannot be read; it is named.
+
+    Example:
+      >>> read_images([np.zeros((20, 10), np.uint8)], (8, 8, 3)).shape
+      (1, 8, 8, 3)
+    """
+    found = [_read(image, i, shape, fit) for i, image in enumerate(images)]
+    if not found:
+        raise DatasetError("images must hold at least one")
+    return np.stack(found)
+
+
+def _read(image: Any, i: int, shape: tuple[int, ...], fit: Fit) -> np.ndarray:
+    is_path = isinstance(image, str | os.PathLike)
+    try:
+        content = Path(image).expanduser().read_bytes() if is_path else _png(image)
+        pixels = decode(io.BytesIO(content), shape[0], fit)
+    except Exception as error:
+        name = os.fspath(image) if is_path else f"images[{i}]"
+        raise DatasetError(f"{name} cannot be read as a picture: {error}") from error
+    if pixels.shape[-1] == shape[-1]:
+        return pixels
+    if shape[-1] == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+
+
+def _png(image: Any) -> bytes:
+    if not isinstance(image, Image.Image):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8:
+            raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
