@@ -1,0 +1,147 @@
+"""A model directory: weights, and how to use them."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from camri_jax._files import UsageError, written_whole
+from camri_jax.datasets.reading import read_images
+from camri_jax.training import classifier
+from camri_jax.training.classifier import Classifier
+
+FORMAT = 1
+"""Version of `model.json`; those of others are refused by name."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A classifier with the offset that was picked for it.
+
+    Attributes:
+      classifier: the trained trial.
+      important: indices of the classes that must not be missed.
+      offset: what is added to their logits before the largest wins.
+      about: what else `model.json` says.
+    """
+
+    classifier: Classifier
+    important: tuple[int, ...]
+    offset: float
+    about: dict[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.classifier.about["class_names"])
+
+    def logits(self, images: Any) -> np.ndarray:
+        """Returns logits `[image, class]` with the offset added: the largest wins.
+
+        Args:
+          images: paths, PIL images, or arrays uint8 `[height, width, channel]`; or one
+            array uint8 `[image, height, width, channel]` of training's size.
+
+        Raises:
+          UsageError: a picture cannot be read; it is named.
+        """
+        logits = self.classifier.logits(self._prepared(images))
+        logits[:, list(self.important)] += np.float32(self.offset)
+        return logits
+
+    def predict(self, images: Any) -> list[str]:
+        """Returns the class of each image, by name, with the offset that was picked.
+
+        Args:
+          images: as for `logits`.
+        """
+        return [self.class_names[k] for k in self.logits(images).argmax(-1)]
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """Returns the softmax of the logits `[image, class]`, offset included.
+
+        They order as the predictions do; they are no calibrated chances.
+
+        Args:
+          images: as for `logits`.
+        """
+        logits = self.logits(images).astype(np.float64)
+        shares = np.exp(logits - logits.max(-1, keepdims=True))
+        return shares / shares.sum(-1, keepdims=True)
+
+    def _prepared(self, images: Any) -> np.ndarray:
+        """Pictures of any kind as training saw its own."""
+        shape = tuple(self.classifier.about["image_shape"])
+        if isinstance(images, np.ndarray) and images.shape[1:] == shape:
+            return images
+        if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
+            images = [images]
+        return read_images(images, shape, self.classifier.about.get("fit", "stretch"))
+
+
+def save_model(
+    directory: Path,
+    weights: bytes,
+    important: tuple[int, ...],
+    offset: float,
+    about: Mapping[str, Any],
+) -> None:
+    """Writes a model directory: `weights.safetensors` and `model.json`.
+
+    Args:
+      directory: made if need be; what is there of an earlier model is replaced.
+      weights: content of a file of `camri_jax.training.classifier`.
+      important: indices of the important classes.
+      offset: what is added to their logits.
+      about: JSON-able facts.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    facts = {"format": FORMAT, "important": important, "offset": offset, **about}
+    with written_whole(directory / "weights.safetensors") as unfinished:
+        unfinished.write_bytes(weights)
+    with written_whole(directory / "model.json") as unfinished:
+        text = json.dumps(facts, indent=2, ensure_ascii=False, default=_plain)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
+    """Reads a model directory, or the weights of one trial, which have no offset.
+
+    Args:
+      path: the directory, or a file of weights.
+      backbone: the Flax module that was trained, where it is not one of ours.
+
+    Returns:
+      The model.
+
+    Raises:
+      UsageError: there is no model, or it is of another version.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        trial = classifier.load(path, backbone)
+        return Model(trial, tuple(trial.about["important"]), 0.0, {})
+    try:
+        text = (path / "model.json").read_text(encoding="utf-8")
+        about = json.loads(text)
+        version = about["format"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is no model directory ({error!r})") from error
+    if version != FORMAT:
+        raise UsageError(
+            f"{path} is of format {version}, this version of camri_jax reads {FORMAT}"
+        )
+    trial = classifier.load(path / "weights.safetensors", backbone)
+    return Model(trial, tuple(about["important"]), float(about["offset"]), about)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,347 @@
+"""From a grid of trials to a table and a model, in one call."""
+
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+
+from camri_jax._files import UsageError, written_whole
+from camri_jax.datasets import Dataset
+from camri_jax.evidence import figures, report, selection, study, tables
+from camri_jax.evidence.selection import Recommendation
+from camri_jax.evidence.study import Choice, Study
+from camri_jax.sweeps import engine, rows, width
+from camri_jax.sweeps.plan import RANKS, Plan, SweepConfig, plan, what_trials_share
+from camri_jax.takehome.model import Model, load_model, save_model
+from camri_jax.training.lift import Placement, placement, trial_mesh
+from camri_jax.training.methods import BASELINE
+
+
+@dataclass(frozen=True)
+class Best:
+    """The model that is recommended for a choice of important classes.
+
+    Attributes:
+      important: the choice.
+      recommendation: its trial, or why there is none.
+      directory: of the model; `None` if no model is recommended or none was kept.
+      sentences: what is known of it, for people.
+    """
+
+    important: Choice
+    recommendation: Recommendation
+    directory: Path | None
+    sentences: tuple[str, ...]
+
+    def load(self) -> Model:
+        """Reads the model.
+
+        Raises:
+          UsageError: there is none.
+        """
+        if self.directory is None:
+            raise UsageError(" ".join(self.sentences) + " No model was kept.")
+        return load_model(self.directory)
+
+    def _repr_html_(self) -> str:
+        return "<p>" + " ".join(map(_escaped, self.sentences)) + "</p>"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a sweep shows.
+
+    Attributes:
+      study: its trials.
+      table: of each choice of important classes, what each method comes to.
+      bests: of each choice, the model to take.
+      files: what was written, by what it is.
+    """
+
+    study: Study
+    table: pd.DataFrame
+    bests: tuple[Best, ...]
+    files: dict[str, Path]
+
+    @property
+    def best(self) -> Best:
+        """The model to take, for the first choice of important classes."""
+        return self.bests[0]
+
+    def _repr_html_(self) -> str:
+        # What a notebook shows of a result.
+        return "".join(best._repr_html_() for best in self.bests) + self.table.to_html()
+
+
+def sweep(
+    config: SweepConfig,
+    dataset: Dataset,
+    output: str | os.PathLike[str],
+    *,
+    backbone: Any = None,
+    command: str = "camri_jax.sweep",
+    on_progress: Callable[[engine.Progress], None] = lambda progress: None,
+) -> Result:
+    """Trains what is missing of a grid, and tells what all of it shows.
+
+    Args:
+      config: the grid.
+      dataset: from `camri_jax.datasets.load`, with a validation part, on which
+        settings and offsets are picked.
+      output: directory of rows, logits, models, table, picture and report. Started
+        again it trains only what is missing.
+      backbone: a Flax module from uint8 images and `train` to features, in place of
+        the recipe's network.
+      command: kept with the rows.
+      on_progress: called after each epoch.
+
+    Returns:
+      The result.
+
+    Raises:
+      UsageError: an argument is out of range.
+
+    Reference:
+      Section IV of Nishiyama et al., CAMRI Loss, 2022.
+    """
+    output = Path(output).expanduser()
+    planned = make_plan(config, dataset, output, backbone=backbone)
+    train(planned, dataset, output, command=command, on_progress=on_progress)
+    return results_of(planned, dataset, output)
+
+
+def make_plan(
+    config: SweepConfig,
+    dataset: Dataset,
+    output: Path,
+    *,
+    backbone: Any = None,
+    placed: Placement | None = None,
+) -> Plan:
+    """Plans what is missing of a grid in a directory.
+
+    Args:
+      config: the grid.
+      dataset: the images.
+      output: the directory, which need not exist.
+      backbone: as for `sweep`.
+      placed: how trials are laid on devices; default on all devices of this process,
+        as their kind wants it.
+
+    Returns:
+      The plan.
+
+    Raises:
+      UsageError: an argument is out of range, or nothing would be there to compare
+        with.
+    """
+    placed = placed or placement(trial_mesh())
+    shared = json.dumps(what_trials_share(config.recipe, dataset, backbone))
+    finished = rows.read(output)
+    ours = finished[finished["settings"] == shared]
+    trained = set(ours["trial_id"])
+    if BASELINE not in config.methods and not (ours["method"] == BASELINE).any():
+        raise UsageError(
+            f"methods must hold {BASELINE}, which the others are compared with, unless "
+            f"{output} holds rows of it with the same settings"
+        )
+    config = _with_ranks(config, dataset, output, ours)
+    make = functools.partial(plan, dataset=dataset, placement=placed, backbone=backbone)
+    planned = make(config, done=trained)
+    if config.trials_per_device == "auto" and placed.together:
+        chosen = _width_of(ours, placed) or width.best_width(planned, dataset)
+        changed = {**vars(config), "trials_per_device": chosen}
+        planned = make(SweepConfig(**changed), done=trained)
+    return planned
+
+
+def train(
+    planned: Plan,
+    dataset: Dataset,
+    output: Path,
+    *,
+    command: str,
+    on_progress: Callable[[engine.Progress], None] = lambda progress: None,
+) -> None:
+    """Trains a plan and keeps what a later reader needs to know of its rows.
+
+    Args:
+      planned: from `make_plan`.
+      dataset: the images.
+      output: directory of the sweep.
+      command: that asked for it.
+      on_progress: called after each epoch.
+    """
+    facts = provenance(command)
+    engine.run(planned, dataset, output, provenance=facts, report=on_progress)
+
+
+def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
+    """Writes and returns what the rows of a plan's settings show.
+
+    Args:
+      planned: from `make_plan`.
+      dataset: the images.
+      output: directory of the sweep, with rows.
+
+    Returns:
+      The result; all its files are on disk.
+
+    Raises:
+      UsageError: every trial diverged.
+    """
+    where = [f"{name}={_text(value)}" for name, value in planned.settings.items()]
+    found = study.load(
+        output, dataset=dataset.name, important=planned.choices, where=where
+    )
+    if found.rows["diverged"].all():
+        raise UsageError(
+            f"all {len(found.rows)} trials diverged; a smaller learning_rate may help"
+        )
+    frames, bests, files = [], [], {"rows": output / "rows"}
+    for choice in found.choices:
+        name = found.name(choice)
+        table = tables.comparison(found, choice)
+        frames.append(table.assign(important_names=name))
+        trials = selection.trials(found, choice)
+        picked = selection.recommend(trials)
+        path = None
+        if picked.trial is not None:
+            path = _keep(output, found, choice, picked, dataset)
+        sentences = tuple(tables.recommendation(picked, name))
+        bests.append(Best(choice, picked, path, sentences))
+        pictures = figures.drawings(found, choice, trials)
+        suffix = "" if len(found.choices) == 1 else "_" + "_".join(map(str, choice))
+        with contextlib.suppress(UsageError):
+            figures.save(pictures["price"].draw(), output / f"price{suffix}.png")
+            files[f"picture{suffix}"] = output / f"price{suffix}.png"
+    table = pd.concat(frames, ignore_index=True)
+    with written_whole(output / "table.csv") as unfinished:
+        table.to_csv(unfinished, index=False)
+    with written_whole(output / "report.html") as unfinished:
+        unfinished.write_text(report.page(found), encoding="utf-8")
+    files |= {"table": output / "table.csv", "report": output / "report.html"}
+    return Result(found, table, tuple(bests), files)
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """Returns what a later reader needs to know of where rows come from.
+
+    Args:
+      command: that trains them.
+    """
+    packages = ("camri-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": _commit(),
+        "device": jax.devices()[0].device_kind,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this code; where git or its directory is missing, none."""
+    with contextlib.suppress(OSError):
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return found.stdout.strip() or None
+    return None
+
+
+def _with_ranks(
+    config: SweepConfig, dataset: Dataset, output: Path, ours: pd.DataFrame
+) -> SweepConfig:
+    """Says worst1 and the like by name, the same in every later command."""
+    asked = [
+        each
+        for each in config.important
+        if each in RANKS and each not in dataset.class_names
+    ]
+    if not asked:
+        return config
+    path = output / "data" / f"{dataset.fingerprint}.ranks.json"
+    if path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        recall = selection.baseline_recall(ours, len(dataset.class_names))
+        if recall is None:
+            return config
+        order = recall.argsort(kind="stable").tolist()
+        middle = order[len(order) // 2]
+        known = {"worst1": order[0], "worst2": order[1], "median": middle}
+        with written_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(known), encoding="utf-8")
+    important = tuple(
+        dataset.class_names[known[each]] if each in asked else each
+        for each in config.important
+    )
+    return SweepConfig(**{**vars(config), "important": important})
+
+
+def _width_of(ours: pd.DataFrame, placed: Placement) -> int | None:
+    """Trials a device, as in finished rows of as many such devices."""
+    kind = placed.mesh.devices.flat[0].device_kind
+    facts = map(json.loads, ours["provenance"].unique())
+    widths = [
+        fact["width"] // placed.mesh.size
+        for fact in facts
+        if (fact["device"], fact["num_devices"]) == (kind, placed.mesh.size)
+    ]
+    # The narrowest: where memory once ended, it will again.
+    return min(widths, default=None)
+
+
+def _keep(
+    output: Path,
+    found: Study,
+    choice: Choice,
+    picked: Recommendation,
+    dataset: Dataset,
+) -> Path | None:
+    """Writes the directory of the recommended model, if its weights were kept."""
+    trial = picked.trial
+    assert trial is not None
+    weights = output / "models" / f"{trial['trial_id']}.safetensors"
+    if not weights.exists():
+        return None
+    directory = output / "model"
+    if len(found.choices) > 1:
+        directory = output / ("model_" + "_".join(map(str, choice)))
+    about = {
+        "classes": found.data.class_names,
+        "trial": {
+            name: value
+            for name, value in trial.items()
+            if not (isinstance(value, float) and value != value)
+        },
+        "why": picked.why,
+        "fingerprint": dataset.fingerprint,
+        "certificate": None,
+    }
+    save_model(directory, weights.read_bytes(), choice, float(trial["offset"]), about)
+    return directory
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
