@@ -1,5 +1,6 @@
 """The promises hold in simulation, the rule is float32's arg max, prices are counts."""
 
+import itertools
 import json
 import math
 from fractions import Fraction
@@ -276,6 +277,37 @@ def test_the_bet_on_groups_wastes_little():
     )
     assert delta / 4 < broken
     assert at_most(broken, delta)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bet_is_the_mean_over_draws_of_one_image_a_group(seed):
+    recall, delta = 0.5, 0.1
+    values = np.random.default_rng(seed).normal(size=(7, 2))
+    # The alternative whose whole groups may be missed most often: kl(q, r) n = -ln d.
+    low, high = recall, 1.0
+    for _ in range(60):
+        q = (low + high) / 2
+        kl = q * math.log(q / recall) + (1 - q) * math.log((1 - q) / (1 - recall))
+        low, high = (q, high) if 7 * kl < -math.log(delta) else (low, q)
+    wins = []
+    for offset in sorted(values.ravel()):
+        ratios = []
+        for draw in itertools.product(range(2), repeat=7):
+            found = [row[i] <= offset for row, i in zip(values, draw, strict=True)]
+            ratios.append(
+                math.prod(q / recall if f else (1 - q) / (1 - recall) for f in found)
+            )
+        if np.mean(ratios) >= 1 / delta:
+            wins.append(offset)
+    certificate = guarantee.certify_scores(
+        values.ravel(),
+        1,
+        recall=recall,
+        confidence=1 - delta,
+        groups=np.repeat(np.arange(7), 2),
+    )
+    assert certificate.offset == np.float32(wins[0])
+    assert certificate.misses_allowed == math.floor(7 * (1 - q))
 
 
 def test_a_groups_images_beyond_the_first_are_worth_something():
