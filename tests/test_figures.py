@@ -1,401 +1,441 @@
-"""Pictures hold what the rows hold, on light pages and dark, and say it in words."""
+"""Pictures hold what the numbers hold, on light pages and dark, and say it in words."""
 
 import io
+import math
+import re
+from pathlib import Path
+from xml.etree import ElementTree
 
+import hypothesis
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
+import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from synthetic import CLASSES, CONSTANTS, SPECS, Spec, rows
-from test_analysis import rows_of
-from test_results import frame
 
-from camri_jax.evidence import figures, verdicts
-from camri_jax.evidence import selection as analysis
-from camri_jax.training.methods import METHODS
+from camri_jax._files import UsageError
+from camri_jax.evidence import figures, report, selection
+from camri_jax.evidence.figures import looks
+from camri_jax.training.methods import HYPERPARAMETERS, METHODS
 
-BASELINE = Spec("cross_entropy")
-
-
-def numbers(given):
-    """Rows, trials, settings and selected settings."""
-    given = frame(given)
-    trials = analysis.trials(given)
-    settings = analysis.settings(trials)
-    held_out = settings["validation_recall"].notna().any()
-    on = "validation" if held_out else "test"
-    return given, trials, settings, analysis.select(settings, on=on)
+POINTS = {
+    "cross_entropy": {},
+    "weighted_cross_entropy": {"weight": 4.0},
+    "l2_softmax": {"scale": 16.0},
+    "arcface": {"margin": math.pi / 16, "scale": 16.0},
+    "camri": {"margin": math.pi / 16, "scale": 16.0},
+}
+NASTY = ("$a_1$", "x^2 [b]", "<i>&amp;", "{", "a\x07b\n", r"\$ \alpha$", "]]>", "$$")
 
 
-def drawings(given):
-    """Every picture of some rows."""
-    given, trials, settings, selected = numbers(given)
-    return {
-        "recall_accuracy": figures.recall_accuracy(settings, selected),
-        "penalties": figures.penalties(settings, selected),
-        "confusion_matrices": figures.confusion_matrices(given, trials, selected),
-        "training": figures.training(given, selected),
-        "tradeoff": figures.tradeoff(given, selected),
-    }
+def point(method):
+    return dict.fromkeys(HYPERPARAMETERS, np.nan) | POINTS[method]
 
 
-@pytest.fixture(scope="module")
-def light():
-    return drawings(rows(important=((1,), (0, 2))))
-
-
-@pytest.fixture
-def drawn():
-    _, _, settings, selected = numbers(
-        rows_of(
-            ("cross_entropy", None, (50, 90), (50, 90)),
-            ("camri", 0.1, (55, 86), (52, 90)),
-            ("camri", 0.2, (60, 80), (51, 80)),
-        ).to_dict("records")
-    )
-    return figures.recall_accuracy(settings, selected), settings
-
-
-def test_every_setting_is_a_marker_and_every_method_in_the_legend(drawn):
-    figure, numbers = drawn
-    (panel,) = figure.axes
-    points = {
-        (float(x), float(y))
-        for line in panel.lines
-        for x, y in zip(
-            np.ravel(line.get_xdata()), np.ravel(line.get_ydata()), strict=True
-        )
-    }
-    for line in numbers.itertuples():
-        assert (line.accuracy, line.recall) in points
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert [text.split("  ")[0] for text in texts] == [
-        "cross-entropy",
-        "cross-entropy, threshold moved",
-        "CAMRI",
-        "CAMRI, threshold moved",
+def svg_texts(figure):
+    """All text of a figure as a viewer of its SVG reads it."""
+    file = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg")
+    return [
+        "".join(element.itertext())
+        for element in ElementTree.fromstring(file.getvalue()).iter()
+        if element.tag.endswith("}text")
     ]
 
 
-def test_every_method_has_a_look_of_its_own():
-    assert set(figures.STYLES) == set(METHODS)
-    colours, markers = zip(*figures.STYLES.values(), strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(figures.STYLES)
+def luminance(colour):
+    rgb = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
 
 
-def test_a_moved_threshold_has_its_methods_look_but_hollow():
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+# --- Looks -------------------------------------------------------------------------
+
+
+def test_every_method_has_a_look_of_its_own_hollow_where_the_threshold_is_moved():
+    seen = [(m.colour, m.marker) for m in METHODS.values()]
+    assert len({c for c, _ in seen}) == len({m for _, m in seen}) == len(METHODS)
     for name in METHODS:
-        plain, hollow = figures.style(name), figures.style(analysis.moved(name))
+        plain, hollow = figures.style(name), figures.style(name, moved=True)
         assert hollow.pop("markerfacecolor") != plain.pop("markerfacecolor")
         assert hollow == plain
 
 
-def line_at(place, label):
-    (line,) = [line for line in place.lines if line.get_label() == label]
-    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+@hypothesis.settings(deadline=None)
+@given(st.text(st.characters(max_codepoint=0x3FF), min_size=1))
+def test_any_text_is_drawn_as_it_is(name):
+    figure = Figure()
+    (shown,), note = looks.names([name])
+    figure.text(0.1, 0.5, shown)
+    (found,) = svg_texts(looks.finish(figure, "words", note))[:1]
+    wanted = looks.visible(name)
+    if note:
+        assert found == "class 0"
+    elif len(wanted) <= 24:
+        assert " ".join(found.split()) == " ".join(wanted.split())
+    else:
+        assert found.endswith("…")
+        assert len(found) == 24
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", found)
 
 
-def matrices(given, spec, constant=0.0):
-    """Test confusion matrices `[trial, true, predicted]` of a setting, class 1."""
-    k = len(CLASSES)
-    found = [
-        np.reshape(row["test_curve"], (-1, k, k))[CONSTANTS.tolist().index(constant)]
-        for row in given
-        if row["method"] == spec.method
-        and row["important"] == (1,)
-        and all(row[name] == value for name, value in spec.point.items())
-    ]
-    return np.stack(found)
+def test_what_no_font_has_is_numbered_and_told_without_a_warning(monkeypatch):
+    """Every warning is an error here, those of missing glyphs too."""
+    nowhere = "\U000fabcd kitten"
+    monkeypatch.setattr(looks, "_family", lambda c: None if c == nowhere[0] else "")
+    shown, note = looks.names(["ant", nowhere, "зебра", "λ"])
+    assert shown == ["ant", "class 1", "зебра", "λ"]
+    assert "1 of 4 class names" in note
+    matrices = {"a": np.ones((1, 2, 2)), "b": np.ones((1, 2, 2))}
+    figure = figures.confusions(matrices, ["ant", nowhere], [1])
+    texts = svg_texts(figure)
+    assert "class 1" in texts
+    assert any("1 of 2 class names" in text for text in texts)
+    assert "1 of 2 class names" in figure.get_label()
 
 
-def mean_recall(given, spec, constant=0.0):
-    return np.mean([m[1, 1] / m[1].sum() for m in matrices(given, spec, constant)])
+def test_another_font_of_the_machine_draws_what_the_first_one_lacks(monkeypatch):
+    monkeypatch.setattr(looks, "_family", lambda c: "STIXGeneral" if c == "狗" else "")
+    (shown,), note = looks.names(["狗"])
+    figure = Figure()
+    text = figure.text(0, 0, shown)
+    looks.finish(figure, "words", note)
+    assert (shown, note) == ("狗", "")
+    assert "STIXGeneral" in text.get_fontfamily()
 
 
-def mean_accuracy(given, spec, constant=0.0):
-    return np.mean([np.trace(m) / m.sum() for m in matrices(given, spec, constant)])
+def test_no_picture_needs_a_backend():
+    for module in (figures, report):
+        for path in Path(module.__file__).parent.glob("*.py"):
+            assert "import pyplot" not in path.read_text()
+            assert "plt." not in path.read_text()
 
 
-def test_penalties_are_drawn_at_their_values_beside_cross_entropy():
-    weights = [
-        Spec("weighted_cross_entropy", {"weight": w}, push=w / 8) for w in (2.0, 8.0)
-    ]
-    given = rows((*SPECS, *weights))
-    _, _, settings, selected = numbers(given)
-    figure = figures.penalties(settings, selected)
-    wce, arcface, camri = figure.axes
-    titles = [place.get_title() for place in figure.axes]
-    assert titles == ["WCE\nn=4", "ArcFace s=16\nn=4", "CAMRI s=16\nn=4"]
-    x, y = line_at(wce, "recall")
-    assert x.tolist() == [1, 2, 4, 8]
-    expected = [SPECS[0], weights[0], SPECS[1], weights[1]]
-    np.testing.assert_allclose(y, [mean_recall(given, spec) for spec in expected])
-    x, y = line_at(camri, "accuracy")
-    np.testing.assert_allclose(x, [0, 4, 8])
-    # Without a margin CAMRI is L2-softmax.
-    expected = [SPECS[2], SPECS[4], SPECS[5]]
-    np.testing.assert_allclose(y, [mean_accuracy(given, spec) for spec in expected])
-    for place in (wce, arcface, camri):
-        _, level = line_at(place, "cross-entropy's recall")
-        np.testing.assert_allclose(level, mean_recall(given, SPECS[0]))
+# --- The price of a recall -----------------------------------------------------------
 
 
-def test_penalties_keep_the_selected_scale():
-    other = [
-        Spec("camri", {"margin": m, "scale": 4.0}, skill=-1.0) for m in (0.1, 0.2, 0.3)
-    ]
-    _, _, settings, selected = numbers(rows((*SPECS, *other)))
-    camri = figures.penalties(settings, selected).axes[-1]
-    assert camri.get_title() == "CAMRI s=16\nn=4"
-    assert len(line_at(camri, "recall")[0]) == 3
+def prices(methods=("cross_entropy", "camri"), *, seeds=3, number=90, seed=0):
+    rng = np.random.default_rng(seed)
+    asked = [0.8, 0.9, 0.95, 0.98, 0.99, 0.999]
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                **point(method),
+                "seed": s,
+                "asked": recall,
+                "false_alarms": rng.uniform(0, 300),
+                "accuracy": rng.uniform(0.6, 1),
+                "num_important": number,
+            }
+            for method in methods
+            for s in range(seeds)
+            for recall in asked
+        ]
+    )
 
 
-@pytest.mark.parametrize("methods", [["camri"], ["camri", "arcface"]])
-def test_the_legend_of_the_penalties_lies_within_the_picture(methods):
-    some = [
-        Spec(method, {"margin": m, "scale": 16.0}) for method in methods for m in (1, 2)
-    ]
-    _, _, settings, selected = numbers(rows((SPECS[0], *some)))
-    figure = figures.penalties(settings, selected)
-    assert len(figure.axes) == len(methods)
-    FigureCanvasAgg(figure).draw()
-    (legend,) = figure.legends
-    left, _, right, _ = legend.get_window_extent().extents
-    assert 0 <= left < right <= figure.bbox.width
+def labelled(place):
+    return {
+        line.get_label(): (np.asarray(line.get_xdata()), np.asarray(line.get_ydata()))
+        for line in place.lines
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_prices_are_means_over_seeds_in_bands_of_all_of_them():
+    given_prices = prices()
+    figure = figures.price(given_prices, "cat")
+    for place, measure in zip(figure.axes, figures.AXES, strict=True):
+        assert place.get_ylabel() == figures.AXES[measure]
+        assert "cat" in place.get_xlabel()
+        lines = labelled(place)
+        for method, title in (
+            ("cross_entropy", "cross-entropy, n=3"),
+            ("camri", "CAMRI m=4π/64 s=16, n=3"),
+        ):
+            own = given_prices[given_prices["method"] == method].groupby("asked")
+            asked, mean = lines[title]
+            np.testing.assert_allclose(asked, own[measure].mean().index)
+            np.testing.assert_allclose(mean, own[measure].mean())
+            edges = [np.asarray(line.get_ydata()) for line in place.lines]
+            for edge in (own[measure].min(), own[measure].max()):
+                assert any(
+                    e.shape == edge.shape and np.allclose(e, edge) for e in edges
+                )
+        shown = [t for t in place.get_xticks() if 0.8 <= t <= 0.999]
+        assert {0.8, 0.9, 0.95, 0.99} <= set(shown)
+        assert place.get_xlim()[1] <= 1
+
+
+def test_of_many_methods_two_have_bands():
+    many = prices(tuple(POINTS))
+    (place,) = figures.price(many, "cat", measures=["accuracy"], emphasis="camri").axes
+    filled = {tuple(c.get_facecolor()[0][:3]) for c in place.collections}
+    wanted = [figures.style(m)["color"] for m in ("cross_entropy", "camri")]
+    assert filled == {mpl.colors.to_rgb(colour) for colour in wanted}
+
+
+@pytest.mark.parametrize(("certifiable", "text"), [(0.9673, "96.7 %"), (None, None)])
+def test_it_is_marked_what_calibration_and_test_images_can_tell(certifiable, text):
+    figure = figures.price(prices(), "cat", certifiable=certifiable)
+    told = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "all 90 test images must be found" in told
+    marks = [t for t in told if "certifiable" in t]
+    assert marks == ([f"certifiable up to {text}"] if text else [])
+    if certifiable:
+        assert labelled(figure.axes[0])[marks[0]][0].tolist() == [certifiable] * 2
+    thousand = figures.price(prices(number=5000), "cat")
+    assert "must be found" not in str(
+        [t.get_text() for t in thousand.legends[0].get_texts()]
+    )
+
+
+def test_the_legend_leaves_the_room_to_the_picture():
+    figure = figures.price(prices(tuple(POINTS)), "cat", certifiable=0.9)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
+    assert legend.height < 0.25 * figure.bbox.height
+    assert sum(place.bbox.width for place in figure.axes) > 0.8 * figure.bbox.width
+    assert all(place.bbox.y1 <= legend.y0 for place in figure.axes)
+
+
+# --- Penalties, Fig. 3 ---------------------------------------------------------------
+
+
+def settings(grid):
+    """Lines of `selection.settings`: method, penalty and mean recall."""
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "moved": moved,
+                **point(method),
+                **({METHODS[method].penalty: value} if value is not None else {}),
+                "num_seeds": 3,
+                "recall": recall + 0.05 * moved,
+                "recall_std": 0.2,
+                "accuracy": 0.9,
+                "accuracy_std": 0.2,
+            }
+            for method, value, recall in grid
+            for moved in (False, True)
+        ]
+    )
+
+
+GRID = [
+    ("cross_entropy", None, 0.7),
+    ("weighted_cross_entropy", 4.0, 0.8),
+    ("weighted_cross_entropy", 8.0, 0.85),
+    ("l2_softmax", None, 0.75),
+    ("camri", math.pi / 16, 0.86),
+    ("camri", math.pi / 8, 0.9),
+]
+
+
+def test_penalties_stand_at_their_values_from_where_they_vanish():
+    lines = settings(GRID)
+    picked = lines.groupby(["method", "moved"], sort=False).head(1)
+    figure = figures.penalties(lines, picked, "cat")
+    wce, camri = figure.axes[:2]
+    assert wce.get_title() == "WCE\nn=3"
+    assert camri.get_title() == "CAMRI s=16\nn=3"
+    assert wce.lines[0].get_xdata().tolist() == [1, 4, 8]
+    assert wce.lines[0].get_ydata().tolist() == [0.7, 0.8, 0.85]
+    np.testing.assert_allclose(
+        camri.lines[0].get_xdata(), [0, math.pi / 16, math.pi / 8]
+    )
+    assert camri.lines[0].get_ydata().tolist() == [0.75, 0.86, 0.9]
+    for place in figure.axes:
+        assert place.get_ylim()[1] <= 1.01
+    below = figure.axes[2:]
+    assert below[0].get_xlabel() == "weight w"
+    assert below[1].get_xlabel() == "margin m, in π/64 rad"
+    # Ticks stand where data are.
+    np.testing.assert_allclose(
+        sorted(below[1].get_xticks()), [0, math.pi / 16, math.pi / 8]
+    )
+    ticks = {t.get_text() for t in below[1].get_xticklabels()}
+    assert ticks == {"0", "4", "8"}
 
 
 def test_without_two_penalties_there_is_nothing_to_draw():
-    _, _, settings, selected = numbers(rows([SPECS[0], SPECS[4]]))
-    with pytest.raises(ValueError, match="two weights, costs or margins"):
-        figures.penalties(settings, selected)
+    lines = settings([GRID[0], GRID[4]])
+    with pytest.raises(UsageError, match="two weights, costs or margins"):
+        figures.penalties(lines, lines, "cat")
+    with pytest.raises(UsageError, match="every trial diverged"):
+        figures.penalties(lines.assign(num_seeds=0), lines, "cat")
 
 
-def shares(counts):
-    return 100 * np.mean([m / m.sum(1, keepdims=True) for m in counts], axis=0)
+# --- Confusions, Fig. 4 --------------------------------------------------------------
 
 
-def test_confusion_matrices_are_means_of_shares_and_their_differences():
-    given = rows(num_seeds=3)
-    table, trials, _, selected = numbers(given)
-    figure = figures.confusion_matrices(table, trials, selected)
+def counts(size, trials=3, seed=0):
+    rng = np.random.default_rng(seed)
+    found = rng.poisson(2, (trials, size, size)).astype(float)
+    found[:, range(size), range(size)] += rng.poisson(80, (trials, size))
+    return found
+
+
+def shares(matrices):
+    return 100 * np.mean([m / m.sum(1, keepdims=True) for m in matrices], 0)
+
+
+def test_confusions_are_means_of_shares_and_their_differences():
+    one, two = counts(4), counts(4, seed=1)
+    figure = figures.confusions({"one": one, "two": two}, list("abcd"), [1])
     whole, change = (place.images[0].get_array() for place in figure.axes[:2])
-    picked = selected.set_index("method").loc["camri"]
-    (spec,) = [
-        s
-        for s in SPECS
-        if s.method == "camri" and s.point["margin"] == picked["margin"]
-    ]
-    expected = shares(matrices(given, SPECS[0]))
-    np.testing.assert_allclose(whole, expected)
-    difference = shares(matrices(given, spec)) - expected
-    np.testing.assert_allclose(change, difference, atol=1e-9)
+    np.testing.assert_allclose(whole, shares(one))
+    np.testing.assert_allclose(change, shares(two) - shares(one))
     texts = {t.get_position(): t.get_text() for t in figure.axes[1].texts}
-    for (true, predicted), value in np.ndenumerate(difference):
+    for (true, predicted), value in np.ndenumerate(np.asarray(change)):
         if abs(value) > 0.06:
             assert texts[predicted, true] == f"{value:+.1f}"
-    assert f"{difference[1, 1]:+.1f} percentage points" in figure.get_label()
-    assert "n=3" in figure.axes[0].get_title()
+    assert f"{change[1, 1]:+.1f} percentage points" in figure.get_label()
+    with pytest.raises(UsageError, match="every trial of two diverged"):
+        figures.confusions({"one": one, "two": two[:0]}, list("abcd"), [1])
 
 
-def test_confusion_matrices_of_a_moved_threshold_are_at_each_seeds_constant():
-    given = rows(num_seeds=3)
-    table, trials, _, selected = numbers(given)
-    figure = figures.confusion_matrices(
-        table, trials, selected, "cross_entropy+threshold"
-    )
-    moved = trials[trials["method"] == "cross_entropy+threshold"]
-    assert moved["constant"].any()
-    expected = shares(
-        [
-            matrices(given, SPECS[0], constant)[seed]
-            for seed, constant in zip(moved["seed"], moved["constant"], strict=True)
-        ]
-    ) - shares(matrices(given, SPECS[0]))
-    change = figure.axes[1].images[0].get_array()
-    np.testing.assert_allclose(change, expected, atol=1e-9)
-
-
-def test_of_many_classes_only_the_important_one_has_numbers():
-    k = 20
-    rng = np.random.default_rng(0)
-    names = [f"sign {i}" for i in range(k)]
-    given = []
-    for spec in (SPECS[0], SPECS[4]):
-        for row in rows([spec], num_seeds=2):
-            counts = rng.integers(0, 9, (len(CONSTANTS), k, k)) + 50 * np.eye(
-                k, dtype=int
+@pytest.mark.parametrize(
+    ("size", "look"), [(4, "default"), (12, "dark_background"), (43, "default")]
+)
+def test_numbers_lie_within_their_cells_and_are_read_on_them(size, look):
+    one, two = counts(size), counts(size, seed=1)
+    two[:, 3] = 0  # A class without images.
+    names = [f"end of the restriction {k}" for k in range(size)]
+    with mpl.style.context(look):
+        figure = figures.confusions({"one": one, "two": two}, names, [1])
+        page = mpl.rcParams["axes.facecolor"]
+        figure.draw_without_rendering()
+    for place in figure.axes[:2]:
+        cell = place.bbox.width / size
+        image = place.images[0]
+        assert len(place.texts) >= (size if size <= 12 else 2)
+        for text in place.texts:
+            assert text.get_window_extent().width <= cell
+            x, y = text.get_position()
+            value = image.get_array()[int(y), int(x)]
+            *shade, strength = image.cmap(image.norm(value))
+            behind = strength * np.array(shade) + (1 - strength) * np.array(
+                mpl.colors.to_rgb(page)
             )
-            # One class has no test images.
-            counts[:, 3] = 0
-            row |= {"class_names": names, "test_curve": counts.ravel()}
-            given.append(row | {"validation_curve": counts.ravel()})
-    table, trials, _, selected = numbers(given)
-    figure = figures.confusion_matrices(table, trials, selected)
-    whole, change = figure.axes[:2]
-    assert not whole.texts
-    cells = [text.get_position() for text in change.texts]
-    assert 1 < len(cells) <= 8
-    assert all(1 in cell for cell in cells)
-    assert np.isnan(np.ma.filled(whole.images[0].get_array(), np.nan)[3]).all()
+            assert contrast(text.get_color(), behind) > 3.9
+    assert np.isnan(np.ma.filled(figure.axes[1].images[0].get_array(), np.nan)[3]).all()
 
 
-def test_a_method_without_trials_has_no_confusion_matrix():
-    given, trials, _, selected = numbers(rows([SPECS[0], SPECS[1]]))
-    with pytest.raises(ValueError, match="got camri; there are cross_entropy"):
-        figures.confusion_matrices(given, trials, selected)
-    given = [row | {"diverged": row["method"] == "camri"} for row in rows()]
-    given, trials, _, selected = numbers(given)
-    with pytest.raises(ValueError, match=r"every trial of CAMRI .* diverged"):
-        figures.confusion_matrices(given, trials, selected)
+def test_class_names_are_text_on_the_axes():
+    matrices = {"$x$": counts(8), "<b>": counts(8)}
+    texts = svg_texts(figures.confusions(matrices, NASTY, [0]))
+    for name in NASTY:
+        assert texts.count(looks.visible(name)) == 4
+    assert "$x$" in texts
 
 
-def test_training_curves_are_means_of_histories():
-    given = rows([SPECS[0], SPECS[4]], num_seeds=3, important=((0, 2),))
+# --- All pictures of a study ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "CLASSES", ("ant", "b$e_e$", "cat", "dog"))
+        return synthetic.load(tmp_path_factory.mktemp("study"))
+
+
+def draw(study):
+    trials = selection.trials(study, (1,))
+    drawings = figures.drawings(study, (1,), trials)
+    return {name: drawing.draw() for name, drawing in drawings.items()}
+
+
+def test_every_picture_of_a_study_is_dark_where_the_style_is_and_says_what_it_shows(
+    study,
+):
+    with mpl.style.context("dark_background"):
+        drawn = draw(study)
+        for name, figure in drawn.items():
+            file = io.BytesIO()
+            figure.savefig(file, dpi=40)
+            with Image.open(file) as picture:
+                assert picture.convert("L").getpixel((0, 0)) < 40, name
+            assert "b$e_e$" in figure.get_label(), name
+            assert "CAMRI" in figure.get_label(), name
+            assert "nan" not in figure.get_label(), name
+            for text in figure.findobj(Text):
+                if text.get_text():
+                    assert luminance(text.get_color()) > 0.3, (name, text)
+    assert set(drawn) == {"price", "penalties", "confusions", "training"}
+
+
+def test_fig_4_is_of_each_trials_own_offset(study):
+    trials = selection.trials(study, (1,))
+    own = trials[(trials["method"] == "cross_entropy") & trials["moved"]]
+    assert own["offset"].any()
+    expected = []
+    logits = dict(study.logits("test", list(own["trial_id"])))
+    for _, line in own.iterrows():
+        moved = logits[line["trial_id"]].copy()
+        moved[:, 1] += np.float32(line["offset"])
+        expected.append(synthetic.confusion(moved, study.data.labels["test"]))
+    figure = figures.drawings(study, (1,), trials)["confusions"].draw()
+    whole, _, change = (place.images[0].get_array() for place in figure.axes[:3])
+    np.testing.assert_allclose(change, shares(expected) - np.asarray(whole), atol=1e-9)
+
+
+def test_training_curves_are_means_of_histories(tmp_path):
     rng = np.random.default_rng(0)
-    for row in given:
-        row["history_recall"] = rng.uniform(size=3 * len(CLASSES))
-        row["history_epoch"] = [2, 4, 6]
-    table, _, _, selected = numbers(given)
-    figure = figures.training(table, selected)
-    recall, accuracy = figure.axes
-    own = [row["history_recall"] for row in given if row["method"] == "camri"]
-    expected = np.reshape(own, (3, 3, -1))[:, :, [0, 2]].mean((0, 2))
-    x, y = line_at(recall, "CAMRI m=4π/64 s=16, n=3")
-    assert x.tolist() == [2, 4, 6]
-    np.testing.assert_allclose(y, expected)
-    _, y = line_at(accuracy, "cross-entropy, n=3")
-    np.testing.assert_allclose(y, [0.5, 0.65, 0.8], rtol=1e-6)
-    older = figures.training(table.drop(columns="history_epoch"), selected)
-    assert older.axes[0].lines[0].get_xdata().tolist() == [1, 2, 3]
-    assert "validation images" in figure.get_suptitle()
-    table, _, _, selected = numbers(rows(validation=False))
-    assert "test images" in figures.training(table, selected).get_suptitle()
-
-
-def test_trade_offs_are_means_at_each_constant_and_methods_lie_on_their_curves():
-    given = rows([SPECS[0], SPECS[4]], num_seeds=3)
-    table, _, _, selected = numbers(given)
-    figure = figures.tradeoff(table, selected)
-    place = figure.axes[0]
-    for curve, spec in zip(place.lines[:2], (SPECS[0], SPECS[4]), strict=True):
-        expected = [
-            (mean_recall(given, spec, c), mean_accuracy(given, spec, c))
-            for c in CONSTANTS
-        ]
-        points = np.transpose(curve.get_data())
-        np.testing.assert_allclose(points, expected, atol=1e-6)
-        as_trained = [
-            np.ravel(line.get_data())
-            for line in place.lines[2:]
-            if line.get_color() == curve.get_color()
-            and line.get_markerfacecolor() == line.get_color()
-        ]
-        trained_at = points[CONSTANTS == 0]
-        np.testing.assert_allclose(as_trained, trained_at, atol=1e-6)
-
-
-def test_a_curve_that_falls_to_nothing_does_not_flatten_the_trade_off():
-    skilled = Spec("l2_softmax", {"scale": 16.0}, skill=5.0)
-    given = rows([SPECS[0], skilled], num_seeds=3)
-    table, _, settings, selected = numbers(given)
-    assert settings["recall"].max() == 1.0
-    for place, measure in zip(
-        figures.tradeoff(table, selected).axes[::2],
-        ("accuracy", "false_alarms"),
-        strict=True,
-    ):
-        points = selected.query("num_seeds > 0")[measure]
-        reach = max(np.ptp(points), {"accuracy": 0.02, "false_alarms": 5.0}[measure])
-        low, high = place.get_ylim()
-        assert points.min() - 1.2 * reach - 1e-2 <= low < points.min()
-        assert points.max() < high <= points.max() + 1.2 * reach + 1e-2
-        curves = np.concatenate([line.get_ydata() for line in place.lines])
-        assert curves.min() < low or curves.max() > high
-
-
-def test_trade_offs_show_the_differences_that_verdicts_rest_on(monkeypatch):
     seen = []
-    along = verdicts.along_curve
 
-    def spy(compared):
-        seen.append(along(compared))
-        return seen[-1]
+    def change(row):
+        recall = rng.uniform(size=(3, 4))
+        if row["method"] == "camri":
+            seen.append(recall[:, [0, 2]].mean(1))
+        return row | {"history_recall": recall.ravel(), "history_epoch": [2, 4, 6]}
 
-    monkeypatch.setattr("camri_jax.evidence.figures.tradeoff.along_curve", spy)
-    table, _, _, selected = numbers(rows([SPECS[0], SPECS[4]], num_seeds=3))
-    place = figures.tradeoff(table, selected).axes[1]
-    (found,) = seen
-    assert set(found["method"]) == {"camri"}
-    difference = place.lines[1].get_ydata()
-    np.testing.assert_array_equal(difference, found["accuracy_difference"])
-    thick = np.isfinite(np.asarray(place.lines[2].get_ydata(), float))
-    np.testing.assert_array_equal(thick, found["above"])
-
-
-def test_cross_entropy_alone_has_a_trade_off():
-    table, _, _, selected = numbers(rows([BASELINE]))
-    figure = figures.tradeoff(table, selected)
-    assert len(figure.axes) == 3
-    assert not figure.axes[1].lines
+    specs = [synthetic.SPECS[0], synthetic.SPECS[4]]
+    study = synthetic.load(tmp_path, specs, important=((0, 2),), change=change)
+    trials = selection.trials(study, (0, 2))
+    figure = figures.drawings(study, (0, 2), trials)["training"].draw()
+    recall, accuracy = figure.axes
+    assert "ant+cat" in recall.get_ylabel()
+    assert "validation images" in accuracy.get_ylabel()
+    epochs, mean = labelled(recall)["CAMRI m=4π/64 s=16, n=4"]
+    assert epochs.tolist() == [2, 4, 6]
+    np.testing.assert_allclose(mean, np.mean(seen, 0), rtol=1e-6)
 
 
-def test_where_all_diverged_there_is_nothing_to_draw():
-    given = [row | {"diverged": True} for row in rows()]
-    table, _, settings, selected = numbers(given)
-    with pytest.raises(ValueError, match="every trial diverged"):
-        figures.penalties(settings, selected)
-    for draw in (figures.training, figures.tradeoff):
-        with pytest.raises(ValueError, match="every trial diverged"):
-            draw(table, selected)
-
-
-def test_one_seed_is_drawn_without_bands(light):
-    for name, figure in drawings(rows(num_seeds=1)).items():
-        assert figure.get_label(), name
-        assert "nan" not in figure.get_label(), name
-    assert "nan" not in "".join(figure.get_label() for figure in light.values())
-
-
-def test_every_picture_says_in_words_what_it_shows(light):
-    for name, figure in light.items():
-        assert "bee" in figure.get_label(), name
-        assert "ant+cat" in figure.get_label(), name
-        assert "CAMRI" in figure.get_label(), name
+def test_where_all_diverged_there_is_a_sentence(tmp_path):
+    lost = {"diverged": True, "loss": np.nan}
+    study = synthetic.load(tmp_path, change=lambda row: row | lost)
+    trials = selection.trials(study, (1,))
+    for drawing in figures.drawings(study, (1,), trials).values():
+        with pytest.raises(UsageError, match="diverged"):
+            drawing.draw()
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_the_words_are_written_into_the_file(light, kind, tmp_path):
+def test_the_words_are_written_into_the_file(kind, tmp_path):
+    figure = figures.confusions({"a": counts(2), "b": counts(2)}, ["<x>", "y\x00"], [0])
     path = tmp_path / f"picture.{kind}"
-    figures.save(light["recall_accuracy"], path)
-    text = light["recall_accuracy"].get_label()
+    figures.save(figure, path)
+    words = figure.get_label()
+    assert "<x>" in words
     if kind == "png":
         with Image.open(path) as picture:
-            assert picture.info["Description"] == text
+            assert picture.info["Description"] == words
     else:
-        assert text in path.read_text()
-        assert "important: bee" in path.read_text()
-
-
-def brightness(colour):
-    return np.mean(mpl.colors.to_rgb(colour))
-
-
-def test_in_a_dark_style_pictures_are_dark():
-    with mpl.style.context("dark_background"):
-        dark = drawings(rows(num_seeds=2))
-    for name, figure in dark.items():
-        written = io.BytesIO()
-        figure.savefig(written, dpi=40)
-        with Image.open(written) as picture:
-            corner = picture.convert("L").getpixel((0, 0))
-        assert corner < 40, name
-        in_cells = {
-            text for place in figure.axes for text in place.texts if place.images
-        }
-        for text in set(figure.findobj(Text)) - in_cells:
-            assert brightness(text.get_color()) > 0.5, (name, text)
-    _, accuracy = dark["training"].axes
-    assert brightness(accuracy.lines[0].get_color()) > 0.5
+        tree = ElementTree.parse(path)
+        assert words in "".join(tree.getroot().itertext())

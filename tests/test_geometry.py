@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
+from camri_jax.evidence import figures
 from camri_jax.evidence.figures import geometry
-from camri_jax.evidence.figures.geometry import PANELS, PROTOTYPES, Embedding
+from camri_jax.evidence.figures.geometry import PANELS, PROTOTYPES
+from camri_jax.training.methods import METHODS
 
 WEIGHTS = np.array([4.0, 1.0, 1.0])
 COSTS = np.array([[0.0, 2.0, 2.0], [2.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
@@ -37,7 +39,7 @@ FEATURES = np.random.default_rng(0).normal(0, 2, (25, 2)).astype(np.float32)
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize("panel", PANELS, ids=lambda p: f"{p.method}{p.important}")
 def test_a_panel_is_the_papers_formula(panel, label):
-    if panel.method in ("l2_softmax", "arcface", "camri"):
+    if METHODS[panel.method].head == "cosine":
         scores = reference.cosine_similarity(FEATURES, PROTOTYPES)
     else:
         scores = FEATURES.astype(np.float64) @ PROTOTYPES.astype(np.float64)
@@ -83,7 +85,7 @@ def test_boundaries_are_where_the_likeliest_class_changes(number, seed):
 
 
 def test_figure_1_has_a_panel_and_a_colour_bar_for_each_loss():
-    figure = geometry.contours()
+    figure = figures.contours()
     titles = [place.get_title() for place in figure.axes if place.get_title()]
     assert [title.split()[0] for title in titles] == [
         *("cross-entropy", "WCE", "CRWWCE", "Wasserstein"),
@@ -101,12 +103,12 @@ def embedding(number=4, size=50, seed=0):
     labels = np.arange(size) % number
     noise = 0.3 * rng.normal(size=(size, 2))
     features = 5 * (prototypes.T[labels] + noise).astype(np.float32)
-    return Embedding("CAMRI s=8", features, prototypes, labels)
+    return figures.Embedding("CAMRI s=8", features, prototypes, labels)
 
 
 def test_figure_2_draws_every_image_in_its_direction():
     given = embedding()
-    figure = geometry.circles([given], list("abcd"), important=2)
+    figure = figures.circles([given], list("abcd"), important=2)
     (place,) = figure.axes
     dots = [c for c in place.collections if isinstance(c, PathCollection)]
     for k, collection in enumerate(dots):
@@ -129,7 +131,7 @@ def test_figure_2_tells_recall_accuracy_and_spread():
     predicted = reference.cosine_similarity(given.features, given.prototypes).argmax(1)
     right = predicted == given.labels
     std = reference.angle_statistics(*given[1:])[1]
-    figure = geometry.circles([given, given], list("abcd"), important=2)
+    figure = figures.circles([given, given], list("abcd"), important=2)
     title = figure.axes[1].get_title()
     assert f"recall of c {right[given.labels == 2].mean():.3f}" in title
     assert f"accuracy {right.mean():.3f}" in title
@@ -140,9 +142,13 @@ def test_figure_2_tells_recall_accuracy_and_spread():
 
 def test_figure_2_takes_many_classes_and_one_without_images():
     given = embedding(43, 200)
-    figure = geometry.circles([given], [f"class {k}" for k in range(43)], important=6)
-    assert len(figure.axes[0].texts) == 43
     without = given.labels != 6
     few = given._replace(features=given.features[without], labels=given.labels[without])
-    figure = geometry.circles([few], [f"class {k}" for k in range(43)], important=6)
-    assert "nan" in figure.axes[0].get_title()
+    names = [f"class ${k}$" for k in range(43)]
+    figure = figures.circles([given, few], names, important=6)
+    whole, lost = figure.axes
+    # The important one has its name, as text, the others their numbers.
+    texts = [text.get_text() for text in whole.texts]
+    assert texts == [str(k) if k != 6 else r"class \$6\$" for k in range(43)]
+    assert "nan" in lost.get_title()
+    assert "recall of class $6$" in figure.get_label()

@@ -124,12 +124,12 @@ def _number(place: Axes, image: AxesImage, important: Sequence[int], few: bool) 
     width = place.bbox.width / len(values) * 72 / place.figure.dpi
     size = min(_LARGEST, width / (_WIDE * longest))
     for (true, predicted), text in cells.items():
-        strong = image.cmap(image.norm(values[true, predicted]))[3] > 0.6
         place.text(
             predicted,
             true,
             text,
-            color="white" if strong else looks.foreground(),
+            # On the strongest shade it has a contrast of 4 as well, light or dark.
+            color=looks.foreground(),
             fontsize=size,
             ha="center",
             va="center",

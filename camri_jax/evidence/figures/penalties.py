@@ -11,7 +11,7 @@ from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, describe
 
-_MEASURES = {"recall": "recall of {}", "accuracy": "accuracy"}
+_MEASURES = {"recall": "recall of\n{}", "accuracy": "accuracy"}
 _APART = 0.09  # of the axis: ticks that lie closer would touch
 
 

@@ -80,7 +80,7 @@ def _draw(place: Axes, lines: pd.DataFrame, measure: str, banded: bool) -> None:
     label = title(lines.iloc[0].drop("moved", errors="ignore"))
     place.plot(
         asked,
-        values.mean(0),
+        values.mean(axis=0),
         label=f"{label}, n={len(values)}",
         markevery=[i for i, r in enumerate(asked) if np.isclose(r, _TICKS).any()],
         markersize=8 if look["marker"] == "*" else 5,

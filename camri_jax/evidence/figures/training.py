@@ -65,7 +65,7 @@ def training(
         )
     labels = (f"recall of {looks.plain(name)}", "accuracy")
     for place, label in zip(places, labels, strict=True):
-        place.set(xlabel="epoch", ylabel=f"{label}, {images}")
+        place.set(xlabel="epoch", ylabel=f"{label},\n{images}")
         place.xaxis.set_major_locator(MaxNLocator(integer=True))
         low, high = place.get_ylim()
         place.set_ylim(max(low, -0.01), min(high, 1.01))

@@ -236,8 +236,8 @@ def _say(
     return (
         f"To find {percent(asked)} of {name}, the recommended model needs "
         f"{offset:+.2f} on its logit: then it finds {found} of {number} test images, "
-        f"as trained {before}; with {now['false_alarms']:.1f} false alarms per 1,000 images, as "
-        f"trained {then['false_alarms']:.1f}; at accuracy {now['accuracy']:.3f}, as "
+        f"as trained {before}; with {now['false_alarms']:.1f} false alarms per 1,000 "
+        f"images, as trained {then['false_alarms']:.1f}; at accuracy {now['accuracy']:.3f}, as "
         f"trained {then['accuracy']:.3f}."
     )
 
@@ -251,7 +251,8 @@ def _lay_out(
     mixed[inside] = mixed.max() + 1
     kept = np.arange(len(class_names))
     if len(kept) > _FEW:
-        kept = np.sort(np.argsort(-mixed, kind="stable")[: _KEPT + len(inside)])
+        most = np.argsort(-mixed, kind="stable")[: _KEPT + len(inside)]
+        kept = np.sort(most[mixed[most] > 0])
     names = [class_names[k] for k in kept]
     caption = "Numbers of test images; the shade is the share of the true class."
     group = np.full(len(class_names), len(kept))
