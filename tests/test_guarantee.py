@@ -161,6 +161,18 @@ def test_from_its_score_on_an_image_is_found_as_its_own_class(logits, important,
             np.testing.assert_array_equal(found, at <= score)
 
 
+def test_what_large_offsets_round_away_is_not_promised():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (3000, 3))
+    logits[:, 1] = logits[:, 0] + 10.0 ** rng.uniform(-7, -2, 3000)
+    at = guarantee.found_scores(logits, np.ones(3000, int), (0, 1))
+    assert 0.2 < np.isfinite(at).mean() < 0.4
+    for offset in (-1024.0, -1.3, 9.7, 500.3, 1024.0):
+        found = guarantee.predict(logits, (0, 1), offset) == 1
+        assert found[at <= offset].all()
+    assert not found[guarantee.scores(logits, (0, 1)) <= offset].all()
+
+
 def test_hardly_an_image_is_lost_to_rounding():
     logits = np.random.default_rng(0).normal(0, 5, (20000, 4))
     labels = np.random.default_rng(1).integers(0, 2, 20000)
