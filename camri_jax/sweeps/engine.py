@@ -16,7 +16,7 @@ import jax
 from camri_jax._files import UsageError
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import rows
-from camri_jax.sweeps.chunk import Trained, place, train_chunk
+from camri_jax.sweeps.chunk import Placed, Trained, place, train_chunk
 from camri_jax.sweeps.plan import (
     LOGITS_LIMIT,
     Chunk,
@@ -56,16 +56,16 @@ def run(
       report: called after each epoch of a chunk.
 
     Raises:
-      UsageError: the logits would take more room than is taken unasked.
       OSError: what a chunk came to cannot be written.
-      MemoryError: a device cannot train even one trial.
+      UsageError: the logits would take more room than is taken unasked, or a device's
+        memory holds not even one trial.
     """
     check_room(plan, dataset)
     waiting, num_done = list(plan.chunks), 0
     if not waiting:
         return
     rows.write_data(output, dataset)
-    data = place(dataset, waiting[0].config, plan.placement)
+    data = _placed(plan, dataset)
     while waiting:
         chunk = waiting[0]
 
@@ -97,6 +97,18 @@ def run(
         save(plan, dataset, chunk, trained, output, facts)
         num_done += len(chunk.trials)
         waiting.pop(0)
+
+
+def _placed(plan: Plan, dataset: Dataset) -> Placed:
+    try:
+        return place(dataset, plan.chunks[0].config, plan.placement)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UsageError(
+            "the images are more than the memory of a device holds; choose a "
+            "smaller image_size"
+        ) from error
 
 
 def check_room(plan: Plan, dataset: Dataset) -> None:
@@ -150,8 +162,9 @@ def save(
                 "important": each.important,
                 "seed": each.seed,
                 "trial_id": row["trial_id"],
+                "fit": getattr(dataset, "fit", "stretch"),
             }
-            path = output / "models" / f"{each.trial_id}.safetensors"
+            path = output / "models" / f"{each.trial_id}.npz"
             classifier.save(path, chunk.config, variables, about)
     if plan.config.keep_logits is not False:
         names = [each.trial_id for each in chunk.trials]
@@ -181,7 +194,7 @@ def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:
     """Halves the width of the first chunk's program, for which memory did not do."""
     config, width = waiting[0].config, waiting[0].width
     if width <= num_devices:
-        raise MemoryError(
+        raise UsageError(
             "one trial at once is more than a device's memory holds; choose a smaller "
             "batch_size, network or image_size, or precision bfloat16"
         )

@@ -217,7 +217,8 @@ def plan(
     """
     choices = resolve(config.important, dataset, baseline_recall)
     settings = what_trials_share(config.recipe, dataset, backbone)
-    trials = _trials(config, choices, dataset.class_names, settings)
+    grid = _grid_of_choices(config.grid, choices, dataset.class_names, baseline_recall)
+    trials = _trials(config, choices, grid, settings)
     problem = problem_of(dataset)
     for trial in {(t.method, *t.point.values()): t for t in trials}.values():
         own = problem._replace(important=trial.important)
@@ -348,43 +349,68 @@ def _fields(backbone: Any, name: str) -> dict[str, str]:
 def _trials(
     config: SweepConfig,
     choices: Sequence[tuple[int, ...]],
-    class_names: Sequence[str],
+    grid: "_Grid",
     settings: Mapping[str, Any],
 ) -> list[Trial]:
     trials = []
     for seed, name in itertools.product(range(config.num_seeds), config.methods):
         for important in choices if METHODS[name].class_sensitive else [()]:
-            for point in points(_grid(config.grid, name, important, class_names)):
+            for point in points(_grid_of(grid, name, important)):
                 trial_id = _hash([settings, name, point, important, seed])
                 trials.append(Trial(name, point, important, seed, trial_id))
     return list({trial.trial_id: trial for trial in trials}.values())
 
 
-def _grid(
-    grid: Mapping[str, tuple[float, ...]],
-    method: str,
-    important: tuple[int, ...],
+_Grid = dict[tuple[str, tuple[int, ...]], tuple[float, ...]]
+
+
+def _grid_of_choices(
+    grid: Mapping[str, Sequence[float]],
+    choices: Sequence[tuple[int, ...]],
     class_names: Sequence[str],
+    recall: np.ndarray | None,
+) -> _Grid:
+    """A grid by setting and choice of classes, `()` where it holds for all."""
+    found: _Grid = {}
+    for key, values in grid.items():
+        setting, at, text = key.partition("@")
+        choice = _choice(text, class_names, recall) if at else ()
+        if at and choice not in choices:
+            raise UsageError(
+                f"grid must name a choice of important classes after @, got {key!r}; "
+                f"{text} is none"
+            )
+        # Whole numbers too: 16 and 16.0 would name two trials.
+        found[setting, choice] = tuple(map(float, values))
+    return found
+
+
+def _grid_of(
+    grid: _Grid, method: str, important: tuple[int, ...]
 ) -> dict[str, tuple[float, ...]]:
     """A method's values: the most specific that the user gave, or its own."""
-    chosen = "+".join(class_names[k] for k in important)
     return {
         name: grid.get(
-            f"{method}.{name}@{chosen}",
-            grid.get(f"{method}.{name}", grid.get(name, own)),
+            (f"{method}.{name}", important),
+            grid.get((f"{method}.{name}", ()), grid.get((name, ()), own)),
         )
         for name, own in METHODS[method].grid.items()
     }
 
 
 def _check_grid(key: str, values: Sequence[float]) -> None:
-    setting = key.partition("@")[0]
+    setting, at, _ = key.partition("@")
     method, dot, name = setting.rpartition(".")
     allowed = METHODS[method].grid if method in METHODS else HYPERPARAMETERS
     if name not in allowed or (dot and method not in METHODS):
         raise UsageError(
             f"grid must name a hyperparameter, or a method and one of its own, as "
             f"camri.margin; got {key!r}; there are {', '.join(HYPERPARAMETERS)}"
+        )
+    if at and not (dot and METHODS[method].class_sensitive):
+        raise UsageError(
+            "grid must name a method that is told the important classes before @, as "
+            f"camri.margin@cat; got {key!r}"
         )
     if not len(values):
         raise UsageError(f"grid must give {key} at least one value")
@@ -396,7 +422,7 @@ def _choice(
     """Resolves `cat`, `cat+dog` or `worst1`; a class of that very name wins."""
     if not isinstance(given, str):
         parts = [given] if isinstance(given, int | np.integer) else list(given)
-        return tuple(sorted({class_index(class_names, str(part)) for part in parts}))
+        return tuple(sorted({_index(part, class_names) for part in parts}))
     if given in RANKS and given not in class_names:
         if recall is None:
             raise UsageError(
@@ -407,6 +433,12 @@ def _choice(
         return (int(order[{"worst1": 0, "worst2": 1}.get(given, len(order) // 2)]),)
     parts = [given] if given in class_names else given.split("+")
     return tuple(sorted({class_index(class_names, part) for part in parts}))
+
+
+def _index(part: Any, class_names: Sequence[str]) -> int:
+    """A number is an index, also where it is the name of another class."""
+    is_index = isinstance(part, int | np.integer) and 0 <= part < len(class_names)
+    return int(part) if is_index else class_index(class_names, str(part))
 
 
 def _chunks(

@@ -227,6 +227,8 @@ def read_logits(
       UsageError: a file is not one of logits; it is named.
     """
     wanted = None if trial_ids is None else set(trial_ids)
+    # Two sweeps that ran at once may both have trained a trial.
+    seen = set()
     for path in _files(Path(directory) / "logits"):
         try:
             names = pq.read_table(path, columns=["trial_id", "part"]).to_pandas()
@@ -243,9 +245,11 @@ def read_logits(
             ) from error
         num_classes = int(table.schema.metadata[b"num_classes"])
         for trial, values in zip(table["trial_id"], table["logits"], strict=True):
-            if wanted is None or trial.as_py() in wanted:
+            name = trial.as_py()
+            if name not in seen and (wanted is None or name in wanted):
+                seen.add(name)
                 flat = values.values.to_numpy(zero_copy_only=False)
-                yield trial.as_py(), flat.reshape(-1, num_classes)
+                yield name, flat.reshape(-1, num_classes)
 
 
 def read_data(directory: Path, fingerprint: str) -> Data:

@@ -2,12 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from camri_jax._files import UsageError, written_whole
 from camri_jax.datasets.reading import read_images
@@ -83,30 +85,29 @@ class Model:
         return read_images(images, shape, self.classifier.about.get("fit", "stretch"))
 
 
-def save_model(
-    directory: Path,
-    weights: bytes,
-    important: tuple[int, ...],
-    offset: float,
-    about: Mapping[str, Any],
-) -> None:
+def save_model(directory: Path, model: Model) -> None:
     """Writes a model directory: `weights.safetensors` and `model.json`.
 
     Args:
       directory: made if need be; what is there of an earlier model is replaced.
-      weights: content of a file of `camri_jax.training.classifier`.
-      important: indices of the important classes.
-      offset: what is added to their logits.
-      about: JSON-able facts.
+      model: the model; its `about` is JSON-able.
 
     Raises:
       OSError: a file cannot be written.
     """
-    facts = {"format": FORMAT, "important": important, "offset": offset, **about}
+    arrays, header = classifier.flat(model.classifier)
+    content = safetensors.numpy.save(arrays, {"camri_jax": header})
+    facts = {
+        "format": FORMAT,
+        "classes": model.class_names,
+        "important": [model.class_names[k] for k in model.important],
+        "offset": model.offset,
+        **model.about,
+    }
+    text = json.dumps(facts, indent=2, ensure_ascii=False, default=_plain)
     with written_whole(directory / "weights.safetensors") as unfinished:
-        unfinished.write_bytes(weights)
+        unfinished.write_bytes(content)
     with written_whole(directory / "model.json") as unfinished:
-        text = json.dumps(facts, indent=2, ensure_ascii=False, default=_plain)
         unfinished.write_text(text + "\n", encoding="utf-8")
 
 
@@ -137,8 +138,20 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
         raise UsageError(
             f"{path} is of format {version}, this version of camri_jax reads {FORMAT}"
         )
-    trial = classifier.load(path / "weights.safetensors", backbone)
-    return Model(trial, tuple(about["important"]), float(about["offset"]), about)
+    trial = _read_weights(path / "weights.safetensors", backbone)
+    names = trial.about["class_names"]
+    important = tuple(names.index(name) for name in about["important"])
+    return Model(trial, important, float(about["offset"]), about)
+
+
+def _read_weights(path: Path, backbone: Any) -> Classifier:
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = file.metadata()["camri_jax"]
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no weights ({error!r})") from error
+    return classifier.unflat(arrays, header, str(path), backbone)
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from camri_jax.evidence.study import Choice, Study
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.plan import RANKS, Plan, SweepConfig, plan, what_trials_share
 from camri_jax.takehome.model import Model, load_model, save_model
+from camri_jax.training import classifier
 from camri_jax.training.lift import Placement, placement, trial_mesh
 from camri_jax.training.methods import BASELINE
 
@@ -223,8 +224,10 @@ def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
         pictures = figures.drawings(found, choice, trials)
         suffix = "" if len(found.choices) == 1 else "_" + "_".join(map(str, choice))
         with contextlib.suppress(UsageError):
-            figures.save(pictures["price"].draw(), output / f"price{suffix}.png")
-            files[f"picture{suffix}"] = output / f"price{suffix}.png"
+            figures.save(
+                pictures["price"].draw(), output / f"recall_accuracy{suffix}.png"
+            )
+            files[f"picture{suffix}"] = output / f"recall_accuracy{suffix}.png"
     table = pd.concat(frames, ignore_index=True)
     with written_whole(output / "table.csv") as unfinished:
         table.to_csv(unfinished, index=False)
@@ -318,7 +321,7 @@ def _keep(
     """Writes the directory of the recommended model, if its weights were kept."""
     trial = picked.trial
     assert trial is not None
-    weights = output / "models" / f"{trial['trial_id']}.safetensors"
+    weights = output / "models" / f"{trial['trial_id']}.npz"
     if not weights.exists():
         return None
     directory = output / "model"
@@ -335,7 +338,8 @@ def _keep(
         "fingerprint": dataset.fingerprint,
         "certificate": None,
     }
-    save_model(directory, weights.read_bytes(), choice, float(trial["offset"]), about)
+    model = Model(classifier.load(weights), choice, float(trial["offset"]), about)
+    save_model(directory, model)
     return directory
 
 

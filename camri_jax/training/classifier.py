@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from camri_jax._files import UsageError, written_whole
 from camri_jax.training import trial
@@ -105,7 +103,7 @@ _embed = jax.jit(trial.embed, static_argnums=0)
 def save(
     path: Path, config: TrainConfig, variables: Any, about: Mapping[str, Any]
 ) -> None:
-    """Writes a trained trial to one safetensors file, whole or not at all.
+    """Writes a trained trial to one `.npz` file, whole or not at all.
 
     Args:
       path: the file; its directory is made if need be.
@@ -116,24 +114,9 @@ def save(
     Raises:
       OSError: the file cannot be written.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    arrays = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): np.ascontiguousarray(
-            leaf
-        )
-        for key, leaf in leaves
-    }
-    header = {
-        "format": FORMAT,
-        "recipe": asdict(config.recipe),
-        "num_images": config.num_images,
-        "backbone": None if config.backbone is None else repr(config.backbone),
-        "convolution": config.convolution,
-        "about": dict(about),
-    }
-    content = save_tensors(arrays, {"camri_jax": json.dumps(header)})
-    with written_whole(Path(path)) as unfinished:
-        unfinished.write_bytes(content)
+    arrays, header = flat(Classifier(config, variables, dict(about)))
+    with written_whole(Path(path)) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
 
 
 def load(path: Path, backbone: Any = None) -> Classifier:
@@ -151,34 +134,78 @@ def load(path: Path, backbone: Any = None) -> Classifier:
       UsageError: the file is not one that `save` wrote, or of another version, or needs
         a backbone.
     """
-    content = Path(path).read_bytes()
     try:
-        arrays = load_tensors(content)
-        size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
-        header = json.loads(metadata["camri_jax"])
-        version = header["format"]
-    except (SafetensorError, ValueError, KeyError) as error:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = str(arrays.pop("header"))
+    except (ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
         raise UsageError(f"{path} is not a saved classifier ({error!r})") from error
+    return unflat(arrays, header, str(path), backbone)
+
+
+def flat(classifier: Classifier) -> tuple[dict[str, np.ndarray], str]:
+    """Returns a classifier as arrays by name, and all else as JSON.
+
+    Args:
+      classifier: any.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(classifier.variables)
+    arrays = {
+        jax.tree_util.keystr(key, simple=True, separator="/"): np.ascontiguousarray(
+            leaf
+        )
+        for key, leaf in leaves
+    }
+    config = classifier.config
+    header = {
+        "format": FORMAT,
+        "recipe": asdict(config.recipe),
+        "num_images": config.num_images,
+        "backbone": None if config.backbone is None else repr(config.backbone),
+        "convolution": config.convolution,
+        "about": classifier.about,
+    }
+    return arrays, json.dumps(header)
+
+
+def unflat(
+    arrays: Mapping[str, np.ndarray], header: str, name: str, backbone: Any = None
+) -> Classifier:
+    """Returns the classifier that `flat` took apart.
+
+    Args:
+      arrays: by name.
+      header: the rest, as JSON.
+      name: of where they come from, for messages.
+      backbone: the Flax module that was trained, where it is not one of ours.
+
+    Raises:
+      UsageError: it is of another version, or needs a backbone.
+    """
+    try:
+        known = json.loads(header)
+        version = known["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{name} is not a saved classifier ({error!r})") from error
     if version != FORMAT:
         raise UsageError(
-            f"{path} is of format {version}, this version of camri_jax reads {FORMAT}; "
+            f"{name} is of format {version}, this version of camri_jax reads {FORMAT}; "
             "read it with the version that wrote it, or train it anew"
         )
-    if header["backbone"] is not None and backbone is None:
-        raise UsageError(f"{path} needs its own backbone: {header['backbone']}")
-    about = header["about"]
+    if known["backbone"] is not None and backbone is None:
+        raise UsageError(f"{name} needs its own backbone: {known['backbone']}")
+    about = known["about"]
     config = TrainConfig.of(
         METHODS[about["method"]],
         num_classes=len(about["class_names"]),
-        num_images=header["num_images"],
-        recipe=Recipe(**header["recipe"]),
+        num_images=known["num_images"],
+        recipe=Recipe(**known["recipe"]),
         backbone=backbone,
-        convolution=header["convolution"],
+        convolution=known["convolution"],
     )
     variables: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *parents, leaf = name.split("/")
+    for key, array in arrays.items():
+        *parents, leaf = key.split("/")
         inner = functools.reduce(lambda d, k: d.setdefault(k, {}), parents, variables)
         inner[leaf] = array
     return Classifier(config, variables, about)
