@@ -153,15 +153,18 @@ def number(text: str) -> float:
     >>> round(number("4pi/64"), 6), round(number("11.25deg"), 6), number("16")
     (0.19635, 0.19635, 16.0)
     """
-    typed = text.strip().lower().replace("π", "pi").replace("*", "").replace(" ", "")
+    typed = text.strip().lower().replace("π", "pi")
     try:
         if typed.endswith("deg"):
             return math.radians(float(typed.removesuffix("deg")))
-        if "pi" not in typed:
+        times, pi, below = (part.strip() for part in typed.partition("pi"))
+        if not pi:
             return float(typed.removesuffix("rad"))
-        times, _, below = typed.partition("pi")
+        times = times.removesuffix("*").strip()
         factor = float(times + "1" if times in ("", "+", "-") else times)
-        return factor * math.pi / float(below.removeprefix("/") or 1)
+        if below and below[0] != "/":
+            raise ValueError
+        return factor * math.pi / (float(below[1:]) if below else 1)
     except (ValueError, ZeroDivisionError):
         raise UsageError(
             f"{text!r} must be a number, or an angle as 4pi/64, 11.25deg or 0.2rad"
