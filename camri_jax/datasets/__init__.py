@@ -81,7 +81,7 @@ def load(
     Example:
       >>> data = load("digits", validation_fraction=0.1, calibration_fraction=0.2)
       >>> {part: len(data.parts[part].labels) for part in data.parts}
-      {'train': 1004, 'validation': 145, 'calibration': 289, 'test': 359}
+      {'train': 1008, 'validation': 143, 'calibration': 287, 'test': 359}
     """
     fractions = {"validation": validation_fraction, "calibration": calibration_fraction}
     _check_fractions(fractions)

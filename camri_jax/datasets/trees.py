@@ -93,7 +93,7 @@ def _directory_tree(root: Path) -> Tree:
     lines = []
     try:
         for path, is_folder, line in _walk(str(root), ()):
-            name = _clean(_decoded(os.fsencode(os.path.relpath(path, root))))
+            name = _clean(_decoded(os.fsencode(path[len(str(root)) :])))
             if name is None:
                 continue
             name += "/" * is_folder

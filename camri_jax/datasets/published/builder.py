@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import requests
@@ -155,15 +155,11 @@ def write_arrays(
     with store.locked(records):
         _prepare(builder, downloads, official)
     features: Any = builder.info.features
-    skip: Any = tfds.decode.SkipDecoding  # pyright does not see through its decorator
-    skip = skip()
+    decoders = {"image": cast(Any, tfds.decode.SkipDecoding)()}
     broken: list[str] = []
     parts = {}
     for part in ("train", "test"):
-        source: Any = builder.as_data_source(
-            part,
-            decoders={"image": skip},
-        )
+        source = cast(Any, builder).as_data_source(part, decoders=decoders)
         channels = features["image"].shape[-1]
         images = np.empty((len(source), image_size, image_size, channels), np.uint8)
         labels, groups = np.empty((2, len(source)), np.int32)
