@@ -1,193 +1,206 @@
-"""Laws of curves and of differences to cross-entropy: paired, and along the curve."""
+"""Laws of differences to cross-entropy: paired, claimed at once, and corrected."""
+
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from synthetic import CONSTANTS, SPECS, Spec, row, rows
-from test_results import frame
+from synthetic import CROSS_ENTROPY, SPECS, Spec, load
 
-from camri_jax.evidence import curves, statistics, verdicts
-from camri_jax.evidence import selection as analysis
+from camri_jax._files import UsageError
+from camri_jax.evidence import curves, selection, statistics, verdicts
+from camri_jax.evidence.measures import MEASURES
+from camri_jax.evidence.selection import KEY
+from camri_jax.evidence.study import POINT
 
 CAMRI = Spec("camri", {"margin": 0.2, "scale": 16.0}, push=0.3, skill=0.2)
-CROSS_ENTROPY = Spec("cross_entropy")
 
 
-def looped_points(line):
-    """The best accuracy and its false alarms at each recall, by plain loops."""
-    k = len(line["class_names"])
-    found = {}
-    for confusion in np.reshape(line["test_curve"], (-1, k, k)):
-        (c,) = line["important"]
-        recall = confusion[c, c] / confusion[c].sum()
-        accuracy = np.trace(confusion) / confusion.sum()
-        alarms = 1000 * (confusion[:, c].sum() - confusion[c, c]) / confusion.sum()
-        key = round(float(recall), 6)
-        if key not in found or accuracy > found[key][0]:
-            found[key] = (accuracy, alarms)
-    return dict(sorted(found.items()))
-
-
-def test_a_curve_passes_through_its_points_and_pairs_by_seed():
-    given_rows = rows([CROSS_ENTROPY, CAMRI], num_seeds=2)
-    recalls = np.linspace(0, 1, 23)
-    compared = curves.compare(frame(given_rows[::-1]), recalls)
-    read = {}
-    for line in given_rows:
-        points = looped_points(line)
-        read[line["method"], line["seed"]] = [
-            np.interp(recalls, list(points), [values[i] for values in points.values()])
-            for i in range(2)
-        ]
-    for (method, seed), (accuracy, alarms) in read.items():
-        lines = compared[(compared["method"] == method) & (compared["seed"] == seed)]
-        np.testing.assert_allclose(lines["accuracy"], accuracy, atol=1e-5)
-        np.testing.assert_allclose(lines["false_alarms"], alarms, atol=1e-2)
-        np.testing.assert_allclose(
-            lines["accuracy_difference"],
-            accuracy - read["cross_entropy", seed][0],
-            atol=1e-5,
+def test_differences_are_of_the_same_seed_whatever_the_order(tmp_path):
+    trials = selection.trials(load(tmp_path, SPECS, num_seeds=3), (1,))
+    table = verdicts.paired(trials.sample(frac=1, random_state=0))
+    baseline = {
+        x["seed"]: x
+        for x in trials.to_dict("records")
+        if x["method"] == "cross_entropy" and not x["moved"]
+    }
+    # As trained and moved: twice six, but for cross-entropy as trained.
+    assert len(table) == 11
+    for line in table.to_dict("records"):
+        pairs = np.array(
+            [
+                [one[x] - baseline[one["seed"]][x] for x in MEASURES]
+                for one in trials.to_dict("records")
+                if all(one[x] == line[x] for x in ("method", "moved"))
+                and np.isclose(one["margin"], line["margin"], equal_nan=True)
+            ]
         )
+        assert line["num_pairs"] == len(pairs) == 3
+        means = [line[f"{x}_difference"] for x in MEASURES]
+        np.testing.assert_allclose(means, pairs.mean(0), atol=1e-12)
+        low, high, kind = statistics.interval(pairs[:, 0])
+        ends = line["recall_low"], line["recall_high"]
+        np.testing.assert_allclose(ends, (low, high))
+        assert (line["recall_interval"], line["recall_pairs"]) == (kind, 3)
+        tests = statistics.p_above(pairs[:, 0]), statistics.p_above(pairs[:, 1], -0.005)
+        np.testing.assert_allclose((line["recall_p"], line["accuracy_p"]), tests)
 
 
-@pytest.mark.parametrize("constant", [-2.0, -0.5, 0.5, 1.0])
-def test_recall_bought_by_a_moved_threshold_is_no_gain(constant):
-    """Cross-entropy with a constant built in has its recall, but not more."""
-    start = int(np.flatnonzero(constant == CONSTANTS)[0])
-    others = []
-    for seed in range(3):
-        line = row(CROSS_ENTROPY, seed)
-        curve = np.reshape(line["test_curve"], (len(CONSTANTS), -1))
-        shifted = np.clip(np.arange(len(CONSTANTS)) + start - 5, 0, len(CONSTANTS) - 1)
-        others.append(
-            line
-            | {"trial_id": f"moved{seed}", "method": "weighted_cross_entropy"}
-            | {"test_curve": curve[shifted].ravel()}
-        )
-    both = frame([*rows([CROSS_ENTROPY], num_seeds=3), *others])
-    (line,) = verdicts.at_own_recall(curves.compare(both)).to_dict("records")
-    assert line["above_difference"] == pytest.approx(0, abs=1e-6)
-    trained = analysis.trials(both)
-    gain = verdicts.paired(trained).set_index("method")["recall_difference"]
-    assert np.sign(gain["weighted_cross_entropy"]) == np.sign(constant)
+def test_two_trials_of_one_seed_are_an_error_that_names_them(tmp_path):
+    trials = selection.trials(load(tmp_path, SPECS, num_seeds=2), (1,))
+    again = trials.iloc[:1].assign(trial_id="again")
+    with pytest.raises(UsageError, match=r"several rows of cross_entropy.*again"):
+        verdicts.paired(pd.concat([trials, again]))
 
 
-def test_skill_lies_above_and_harm_below():
+def test_the_diverged_and_the_unpaired_are_left_out(tmp_path):
+    def change(row):
+        lost = ("cross_entropy", 1), ("camri", 3)
+        if (row["method"], row["seed"]) == ("cross_entropy", 2):
+            return None
+        return row | {"diverged": (row["method"], row["seed"]) in lost}
+
+    study = load(tmp_path, [CROSS_ENTROPY, CAMRI], change=change)
+    table = verdicts.paired(selection.trials(study, (1,))).set_index(
+        ["method", "moved"]
+    )
+    line = table.loc[("camri", False)]
+    assert line["num_pairs"] == 1
+    assert line[["recall_low", "recall_p"]].isna().all()
+    own = verdicts.at_own_recall(curves.prices(study, (1,), None))
+    assert own["above_pairs"].tolist() == [1]
+
+
+def test_what_cannot_be_compared_is_told(tmp_path):
+    trials = selection.trials(load(tmp_path / "a", [CAMRI]), (1,))
+    with pytest.raises(UsageError, match="there must be rows of cross_entropy"):
+        verdicts.paired(trials)
+    alone = load(tmp_path / "b", [CROSS_ENTROPY], validation=False, asked="bee")
+    with pytest.raises(UsageError, match="only, and none to compare it with"):
+        verdicts.paired(selection.trials(alone, (1,)))
+    trials = selection.trials(load(tmp_path / "c", SPECS, num_seeds=2), (1,))
+    for margin in (5, -1, np.nan):
+        with pytest.raises(UsageError, match="accuracy_margin must be in"):
+            verdicts.paired(trials, accuracy_margin=margin)
+
+
+def test_skill_lies_above_and_harm_below(tmp_path):
     specs = [
         CROSS_ENTROPY,
         Spec("camri", {"margin": 0.2, "scale": 16.0}, skill=0.6),
         Spec("arcface", {"margin": 0.2, "scale": 16.0}, push=1.0, skill=-0.4),
     ]
-    both = frame(rows(specs, num_seeds=6))
-    own = verdicts.at_own_recall(curves.compare(both)).set_index("method")
+    study = load(tmp_path, specs, num_seeds=6)
+    own = verdicts.at_own_recall(curves.prices(study, (1,), None)).set_index("method")
     assert own.loc["camri", "above_low"] > 0
-    assert own.loc["camri", "above_p_holm"] < 0.05
+    assert own.loc["camri", "above_p"] < 0.01
     assert own.loc["arcface", "above_high"] < 0
-    along = verdicts.along_curve(curves.compare(both, np.array([0.8, 0.9])))
-    assert along.groupby("method")["above"].agg(list).to_dict() == {
-        "camri": [True, True],
-        "arcface": [False, False],
-    }
-    assert (along["num_pairs"] == 6).all()
-
-
-def test_outside_of_its_curve_a_trial_has_no_accuracy():
-    short = row(CROSS_ENTROPY, 0)
-    k = len(short["class_names"])
-    curve = np.reshape(short["test_curve"], (-1, k, k))[4:7]
-    short |= {"test_curve": curve.ravel(), "constants": CONSTANTS[4:7]}
-    whole = [row(CROSS_ENTROPY, 1), *(row(CAMRI, seed) for seed in (0, 1, 2))]
-    compared = curves.compare(frame([short, *whole]), np.array([0.0, 1.0]))
-    along = verdicts.along_curve(compared)
-    # Seed 0 is out of reach, and seed 2 has no cross-entropy.
-    assert along["num_pairs"].tolist() == [1, 1]
-    lines = compared.set_index(["method", "seed"])
-    assert lines.loc[("cross_entropy", 0), "accuracy"].isna().all()
-    assert lines.loc[("camri", 2), "accuracy"].notna().all()
-    assert lines.loc[("camri", 2), "accuracy_difference"].isna().all()
-
-
-def test_differences_are_of_the_same_seed_whatever_the_order():
-    trials = analysis.trials(frame(rows(SPECS, num_seeds=3, important=((1,), (0, 2)))))
-    mixed = trials.sample(frac=1, random_state=0)
-    table = verdicts.paired(mixed)
-    for line in table.to_dict("records"):
-        pairs = []
-        for one in trials.to_dict("records"):
-            if any(one[x] != line[x] for x in ("method", "important")):
-                continue
-            if not np.isclose(one["margin"], line["margin"], equal_nan=True):
-                continue
-            (other,) = (
-                x
-                for x in trials.to_dict("records")
-                if x["method"] == "cross_entropy"
-                and (x["important"], x["seed"]) == (one["important"], one["seed"])
-            )
-            pairs.append([one[x] - other[x] for x in curves.MEASURES])
-        assert line["num_pairs"] == len(pairs) == 3
-        means = [line[f"{x}_difference"] for x in curves.MEASURES]
-        np.testing.assert_allclose(means, np.mean(pairs, 0), atol=1e-12)
-        recall = np.array(pairs)[:, 0]
-        expected = statistics.p_above(recall)
-        np.testing.assert_allclose(line["recall_p"], expected)
-        accuracy = statistics.p_above(np.array(pairs)[:, 1], -verdicts.MARGIN)
-        np.testing.assert_allclose(line["accuracy_p"], accuracy)
-    # As trained and moved: twice six, but for cross-entropy as trained.
-    assert table.groupby("important").size().to_dict() == {"bee": 11, "ant+cat": 11}
-
-
-def test_correction_is_for_the_settings_of_one_choice_of_classes():
-    one = verdicts.paired(analysis.trials(frame(rows(num_seeds=4))))
-    two = verdicts.paired(
-        analysis.trials(frame(rows(num_seeds=4, important=((1,), (3,)))))
-    )
-    same = two[two["important"] == "bee"]
-    np.testing.assert_array_equal(one["recall_p_holm"], same["recall_p_holm"])
-    tested = one["recall_p"].notna()
+    assert not own["moved"].any()
+    priced = verdicts.price_differences(curves.prices(study, (1,), [0.8, 0.9]))
+    shown = priced["fewer_p_holm"].map(statistics.shown)
+    assert set(priced[shown]["method"]) == {"camri"}
+    assert priced.loc[priced["method"] == "cross_entropy", "fewer_p"].isna().all()
+    counted = priced["method"] != "cross_entropy"
     np.testing.assert_allclose(
-        one["recall_p_holm"][tested].min(), min(1, len(one) * one["recall_p"].min())
+        priced.loc[counted, "fewer_p_holm"],
+        statistics.holm(priced.loc[counted, "fewer_p"].to_numpy()),
     )
 
 
-def test_the_diverged_and_the_unpaired_are_left_out():
-    lines = [
-        row(CROSS_ENTROPY, 0),
-        row(CROSS_ENTROPY, 1) | {"diverged": True},
-        *(row(CAMRI, seed) for seed in (0, 1, 2)),
-        row(CAMRI, 3) | {"diverged": True},
-    ]
-    table = verdicts.paired(analysis.trials(frame(lines))).set_index("method")
-    assert table.loc["camri", "num_pairs"] == 1
-    assert np.isnan(table.loc["camri", "recall_low"])
-    assert np.isnan(table.loc["camri", "recall_p"])
-    own = verdicts.at_own_recall(curves.compare(frame(lines)))
-    assert own["num_pairs"].tolist() == [1]
+def compared(parts, *, above=True):
+    """Lines of `paired` and `at_own_recall` with the p-values of their parts."""
+    return pd.DataFrame(
+        [
+            {
+                **dict.fromkeys(POINT, np.nan),
+                "important": (1,),
+                "method": "camri",
+                "moved": False,
+                "margin": i / 100,
+                "num_pairs": 5,
+                "all_diverged": False,
+                "has_images": True,
+                "recall_p": recall,
+                "accuracy_p": accuracy,
+                "above_p": over if above else np.nan,
+                "above_difference": 0.01 if above else np.nan,
+            }
+            for i, (recall, accuracy, over) in enumerate(parts)
+        ]
+    )
 
 
-def test_what_cannot_be_compared_is_told():
-    trials = analysis.trials(frame(rows([CAMRI], num_seeds=2)))
-    with pytest.raises(ValueError, match="must hold cross_entropy"):
-        verdicts.paired(trials)
-    alone = frame(rows([CROSS_ENTROPY], num_seeds=2, validation=False))
-    for run in (
-        lambda: verdicts.paired(analysis.trials(alone)),
-        lambda: verdicts.at_own_recall(curves.compare(alone)),
-    ):
-        with pytest.raises(ValueError, match="another method than cross_entropy"):
-            run()
+def test_a_claim_has_the_largest_p_of_its_parts_and_holm_runs_over_all_claims():
+    parts = list(itertools.permutations((0.001, 0.002, 0.2)))
+    table = verdicts.claims(compared(parts))
+    np.testing.assert_allclose(table["more_p"], [max(x[:2]) for x in parts])
+    np.testing.assert_allclose(table["better_p"], [max(x) for x in parts])
+    both = statistics.holm(table[["more_p", "better_p"]].to_numpy().T.ravel())
+    np.testing.assert_allclose(table["more_p_holm"], both[: len(parts)])
+    np.testing.assert_allclose(table["better_p_holm"], both[len(parts) :])
+    # Moved thresholds make no claim about a moved threshold.
+    table = verdicts.claims(compared(parts, above=False))
+    np.testing.assert_allclose(table["more_p_holm"], statistics.holm(table["more_p"]))
+    assert table["better_p_holm"].isna().all()
 
 
-@settings(deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=12))
-def test_ranges_say_where_it_is_above(flags):
-    recalls = np.arange(len(flags)) / 100
-    text = verdicts.ranges_above(pd.DataFrame({"recall": recalls, "above": flags}))
-    inside = [False] * len(flags)
-    for span in filter(None, text.split(", ")):
-        first, last = (span.split("-") * 2)[:2]
-        for i, recall in enumerate(recalls):
-            inside[i] |= float(first) - 1e-9 <= recall <= float(last) + 1e-9
-    assert inside == flags
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"recall_p": 1e-4, "accuracy_p": 1e-4, "above_p": 1e-4}, "better"),
+        ({"recall_p": 1e-4, "accuracy_p": 1e-4}, "more_only"),
+        ({"recall_p": 1e-4, "accuracy_p": 0.5, "above_p": 1e-4}, "not_shown"),
+        ({"recall_p": 0.0251, "accuracy_p": 0.0, "above_p": 0.0}, "not_shown"),
+        ({"recall_p": 0.0249, "accuracy_p": 0.0, "above_p": 0.0}, "better"),
+        ({"num_pairs": 1, "recall_p": np.nan}, "untested"),
+        ({"num_pairs": 0, "recall_p": np.nan}, "unpaired"),
+        ({"has_images": False, "num_pairs": 0}, "no_images"),
+        ({"all_diverged": True, "num_pairs": 0}, "diverged"),
+    ],
+)
+def test_every_verdict(changes, verdict):
+    line = compared([(0.5, 0.5, 0.5)]).assign(**changes)
+    assert verdicts.claims(line)["verdict"].item() == verdict
+    assert verdict in verdicts.VERDICTS
+
+
+def test_any_false_claim_is_made_in_at_most_one_study_of_twenty():
+    """Settings of which some parts are true and others just not, in every mixture."""
+    rng = np.random.default_rng(0)
+    number, seeds, margin = 800, 5, 0.005
+    truths = np.array(list(itertools.product((False, True), repeat=3)))
+    # Effects of parts that are true are large, so that only the others hold it back.
+    means = np.where(truths, 0.05, 0.0) - [0, margin, 0]
+    wrong = 0
+    for _ in range(number):
+        values = means + 0.01 * rng.normal(size=(seeds, *means.shape))
+        t = [
+            [
+                statistics.p_above(values[:, i, j], b)
+                for j, b in enumerate((0, -margin, 0))
+            ]
+            for i in range(len(means))
+        ]
+        found = verdicts.claims(_lines(t))
+        more = found["more_p_holm"].map(statistics.shown) & ~truths[:, :2].all(1)
+        better = found["better_p_holm"].map(statistics.shown) & ~truths.all(1)
+        wrong += bool((more | better).any())
+    error = 3 * np.sqrt(0.05 * 0.95 / number)
+    assert wrong / number <= 0.05 + error
+    # And it is no procedure that claims nothing.
+    assert found["verdict"].eq("better").any()
+
+
+def _lines(parts, _cache={}):  # noqa: B006
+    """`compared`, built once."""
+    if not _cache:
+        _cache["table"] = compared(parts)
+    names = ["recall_p", "accuracy_p", "above_p"]
+    return _cache["table"].assign(**dict(zip(names, np.transpose(parts), strict=True)))
+
+
+def test_settings_are_told_apart_by_their_key(tmp_path):
+    trials = selection.trials(load(tmp_path, SPECS, num_seeds=2), (1,))
+    table = verdicts.paired(trials)
+    assert not table.duplicated(KEY).any()
+    assert set(table["important"]) == {(1,)}

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import special, stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
 from camri_jax._files import UsageError
 
@@ -173,11 +171,11 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     array([0.03, 0.08,  nan])
     """
     p_values = np.asarray(p_values, float)
-    if not p_values.size:
-        return p_values
-    untested = np.isnan(p_values)
-    corrected = multipletests(np.where(untested, 1.0, p_values), method="holm")[1]
-    return np.where(untested, np.nan, np.asarray(corrected))
+    order = np.argsort(p_values)  # NaN last, as the largest
+    left = np.arange(len(p_values), 0, -1)
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.maximum.accumulate(left * p_values[order])
+    return np.minimum(corrected, 1.0)
 
 
 def shown(p_value: float) -> bool:
@@ -240,16 +238,18 @@ def seeds_needed(
     if not effect > 0:
         return np.inf
     size = effect / values.std(ddof=1)
-    test = TTestPower()
-    found = {"effect_size": size, "alpha": alpha, "alternative": "larger"}
-    if test.power(nobs=2, **found) >= power:
-        return 2.0
     # The normal approximation is a little below the answer of the t-test.
     normal = stats.norm.ppf(1 - alpha) + stats.norm.ppf(power)
     number = max(2.0, np.floor((normal / size) ** 2))
-    while test.power(nobs=number, **found) < power:
+    while _power(size, number, alpha) < power:
         number += 1
     return float(number)
+
+
+def _power(size: float, number: float, alpha: float) -> float:
+    """The chance of finding an effect of `size` standard deviations."""
+    critical = stats.t.ppf(1 - alpha, number - 1)
+    return float(stats.nct.sf(critical, number - 1, size * np.sqrt(number)))
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -194,10 +194,10 @@ def claims(compared: pd.DataFrame) -> pd.DataFrame:
         more_p_holm=corrected[: len(more)],
         better_p_holm=better_holm,
     )
-    return found.assign(verdict=[_verdict(line) for _, line in found.iterrows()])
+    return found.assign(verdict=[_verdict(line) for line in found.to_dict("records")])
 
 
-def _verdict(line: pd.Series) -> str:
+def _verdict(line: dict[Any, Any]) -> str:
     if line["all_diverged"]:
         return "diverged"
     if not line["has_images"]:
