@@ -528,17 +528,9 @@ def certify_scores(
             f"got shape {values.shape} with {wrong} NaN or -infinity"
         )
     classes = tuple(np.ravel(important).tolist())
-    sizes = None if groups is None else np.unique(_groups(groups, values))
-    num_groups = None if sizes is None else len(sizes)
-    n = len(values) if num_groups is None else num_groups
-    if groups is None or n == len(values):
-        rule = _rank_rule(n, recall, delta)
-        offset = float(np.sort(values)[rule]) if rule < n else math.inf
-        misses = n - 1 - rule
-        finite = int(np.isfinite(values).sum())
-        limit = (
-            float(special.betaincinv(finite, n - finite + 1, delta)) if finite else 0.0
-        )
+    num_groups = None if groups is None else len(np.unique(_groups(groups, values)))
+    if groups is None or num_groups == len(values):
+        offset, misses, limit = _rank(values, recall, delta)
     else:
         offset, misses, limit = _bet(values, groups, recall, delta)
     certificate = Certificate(
@@ -917,17 +909,26 @@ def _found_scores(
 # The tests.
 
 
+def _rank(values: np.ndarray, recall: float, delta: float) -> tuple[float, int, float]:
+    """The certified score, images that may be missed, and the largest recall."""
+    n, finite = len(values), int(np.isfinite(values).sum())
+    limit = special.betaincinv(finite, n - finite + 1, delta) if finite else 0.0
+    misses = _misses_allowed(n, recall, delta)
+    offset = np.sort(values)[n - 1 - misses] if misses >= 0 else math.inf
+    return float(offset), misses, float(limit)
+
+
 @functools.lru_cache(maxsize=4096)
-def _rank_rule(n: int, recall: float, delta: float) -> int:
-    """Index of the sorted score that is certified; n: there is none."""
+def _misses_allowed(n: int, recall: float, delta: float) -> int:
+    """How many of n images may be missed; -1: they are too few."""
     if recall**n > delta:
-        return n
+        return -1
     low, high = 0, n
     while high - low > 1:
         middle = (low + high) // 2
         enough = _at_least(middle, n, recall) <= delta
         low, high = (low, middle) if enough else (middle, high)
-    return high - 1
+    return n - high
 
 
 def _at_least(count: int, n: int, share: float) -> float:

@@ -17,6 +17,8 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError
 
 SIMULATIONS = 2000
+UNHURRIED = hypothesis.settings(deadline=None)
+FEW = hypothesis.settings(deadline=None, max_examples=25)
 
 
 def at_most(share, delta):
@@ -69,6 +71,7 @@ def test_largest_certifiable(n, largest):
 
 
 @hypothesis.given(st.integers(1, 3000), st.floats(0.5, 0.999), st.integers(1, 300))
+@UNHURRIED
 def test_largest_certifiable_is_the_inverse_of_images_needed(n, confidence, candidates):
     common = {"confidence": confidence, "candidates": candidates}
     largest = guarantee.largest_certifiable(n, **common)
@@ -80,7 +83,7 @@ def test_largest_certifiable_is_the_inverse_of_images_needed(n, confidence, cand
 @hypothesis.given(
     st.integers(1, 40), st.floats(0.05, 0.98), st.floats(0.5, 0.99), st.integers(1, 5)
 )
-@hypothesis.settings(deadline=None)
+@UNHURRIED
 def test_the_rank_is_the_least_that_the_binomial_allows(n, recall, confidence, models):
     values = np.arange(1.0, n + 1)
     certificate = guarantee.certify_scores(
@@ -123,6 +126,7 @@ CHOICES = st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True)
 
 
 @hypothesis.given(ROWS, CHOICES)
+@UNHURRIED
 def test_scores_are_where_the_decision_turns(logits, important):
     at = guarantee.scores(logits, important)
     tiny = np.finfo(np.float32).tiny
@@ -150,6 +154,7 @@ def test_predictions_are_those_of_jax(important):
 
 
 @hypothesis.given(ROWS, CHOICES, st.data())
+@UNHURRIED
 def test_from_its_score_on_an_image_is_found_as_its_own_class(logits, important, data):
     labels = np.array([data.draw(st.sampled_from(important)) for _ in logits])
     at = guarantee.found_scores(logits, labels, important)
@@ -432,8 +437,9 @@ def images(seed, n=400, num_classes=4):
     return logits.astype(np.float32), labels
 
 
+@pytest.mark.parametrize("groups", [None, np.arange(400) % 60])
 @pytest.mark.parametrize("important", [2, (1, 3)])
-def test_asking_more_costs_more(important):
+def test_asking_more_costs_more(important, groups):
     logits, labels = images(0)
 
     def offset(recall=0.8, confidence=0.9, candidates=1):
@@ -443,6 +449,7 @@ def test_asking_more_costs_more(important):
             important,
             recall=recall,
             confidence=confidence,
+            groups=groups,
             candidates=candidates,
         ).offset
 
@@ -456,7 +463,7 @@ def test_asking_more_costs_more(important):
 
 
 @hypothesis.given(st.integers(0, 50), st.floats(-1000, 1000))
-@hypothesis.settings(max_examples=25, deadline=None)
+@FEW
 def test_a_shift_of_all_logits_changes_nothing(seed, shift):
     logits, labels = images(seed)
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -669,6 +676,7 @@ def test_nothing_predicted_has_no_precision():
 
 
 @hypothesis.given(st.integers(1, 40), st.floats(0.1, 0.97), st.data())
+@UNHURRIED
 def test_a_check_is_the_binomial_test(total, recall, data):
     found = data.draw(st.integers(0, total))
     check = guarantee.check_recall(found, total, recall=recall, confidence=0.9)
