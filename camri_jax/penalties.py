@@ -154,7 +154,7 @@ def ldam_margins(class_counts: ArrayLike, margin: ArrayLike) -> jax.Array:
       margin: the rarest class's, not below 0; may be traced.
 
     Returns:
-      Margins `[num_classes]`, float32.
+      Margins `[num_classes]`, float32 or better.
 
     Raises:
       TypeError: an argument is not of real numbers.
@@ -168,10 +168,9 @@ def ldam_margins(class_counts: ArrayLike, margin: ArrayLike) -> jax.Array:
     """
     _arrays.positive("class_counts", class_counts)
     _arrays.not_negative("margin", margin)
-    counts = _arrays.real(
-        "class_counts", class_counts, _FLOAT32, np.shape(class_counts)
-    )
-    margin = _arrays.real("margin", margin, _FLOAT32)
+    dtype = _arrays.compute_dtype(_arrays.array("margin", margin))
+    counts = _arrays.real("class_counts", class_counts, dtype, np.shape(class_counts))
+    margin = _arrays.real("margin", margin, dtype)
     return margin * (jnp.min(counts) / counts) ** 0.25
 
 

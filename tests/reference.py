@@ -126,36 +126,129 @@ def cosine_similarity(features, prototypes):
     return cosines
 
 
-def angular_margin_logits(cosines, labels, *, margins, scale, monotone=False):
+def widened_cosine(cosine, multiplier, margin, monotone):
+    """cos(m1 theta + m2); past pi, if monotone, what ArcFace and SphereFace put."""
+    angle = multiplier * math.acos(cosine) + margin
+    turns = math.floor(angle / math.pi)
+    if not monotone or turns == 0 or angle == math.pi:
+        return math.cos(angle)
+    if multiplier == 1:
+        return cosine - margin * math.sin(margin)
+    return (-1) ** turns * math.cos(angle) - 2 * turns
+
+
+def angular_margin_logits(
+    cosines,
+    labels,
+    *,
+    margins,
+    scale,
+    monotone=False,
+    multipliers=None,
+    cosine_margins=None,
+):
     logits = np.zeros(np.shape(cosines))
     for n, label in enumerate(labels):
         for k in range(len(cosines[n])):
             cosine = float(cosines[n][k])
             if k == label:
-                margin = float(margins[k])
-                theta = math.acos(cosine)
-                if monotone and theta > math.pi - margin:
-                    cosine = cosine - margin * math.sin(margin)
-                else:
-                    cosine = math.cos(theta + margin)
+                multiplier = 1 if multipliers is None else float(multipliers[k])
+                cosine = widened_cosine(cosine, multiplier, float(margins[k]), monotone)
+                if cosine_margins is not None:
+                    cosine -= float(cosine_margins[k])
             logits[n, k] = float(scale) * cosine
     return logits
 
 
+def angular_loss(cosines, labels, **margins):
+    zeros = np.zeros(len(cosines[0]))
+    logits = angular_margin_logits(cosines, labels, **{"margins": zeros} | margins)
+    return cross_entropy(logits, labels)
+
+
 def l2_softmax(cosines, labels, *, scale):
-    return cross_entropy(float(scale) * np.asarray(cosines, np.float64), labels)
+    return angular_loss(cosines, labels, scale=scale)
 
 
 def camri(cosines, labels, *, margins, scale, monotone=False):
-    logits = angular_margin_logits(
+    return angular_loss(
         cosines, labels, margins=margins, scale=scale, monotone=monotone
     )
-    return cross_entropy(logits, labels)
 
 
 def arcface(cosines, labels, *, margin, scale, monotone=False):
     margins = [margin] * len(cosines[0])
     return camri(cosines, labels, margins=margins, scale=scale, monotone=monotone)
+
+
+def cosface(cosines, labels, *, margin, scale):
+    margins = [margin] * len(cosines[0])
+    return angular_loss(cosines, labels, cosine_margins=margins, scale=scale)
+
+
+def class_sensitive_cosface(cosines, labels, *, cosine_margins, scale):
+    return angular_loss(cosines, labels, cosine_margins=cosine_margins, scale=scale)
+
+
+def ldam(cosines, labels, *, class_counts, margin, scale):
+    rarest = min(class_counts)
+    margins = [margin * (rarest / count) ** 0.25 for count in class_counts]
+    return angular_loss(cosines, labels, cosine_margins=margins, scale=scale)
+
+
+def sphereface(cosines, labels, *, margin, scale, monotone=True):
+    multipliers = [margin] * len(cosines[0])
+    return angular_loss(
+        cosines, labels, multipliers=multipliers, scale=scale, monotone=monotone
+    )
+
+
+def focal(logits, labels, *, gamma):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        share = shares(row)[label]
+        hard = math.exp(float(gamma) * ln(one_minus(share)))
+        losses.append(-hard * ln(share))
+    return np.array(losses)
+
+
+def weighted_focal(logits, labels, *, class_weights, gamma):
+    weights = np.array([float(class_weights[label]) for label in labels])
+    return weights * focal(logits, labels, gamma=gamma)
+
+
+def smoothed_cross_entropy(logits, labels, *, smoothing):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        h = shares(row)
+        loss = 0.0
+        for k in range(len(h)):
+            target = float(smoothing) / len(h) + (k == label) * (1 - float(smoothing))
+            loss -= target * ln(h[k])
+        losses.append(loss)
+    return np.array(losses)
+
+
+def logit_adjusted_cross_entropy(
+    logits, labels, *, class_priors, strength=1.0, offsets=None
+):
+    adjusted = np.array(logits, np.float64)
+    for k in range(adjusted.shape[1]):
+        adjusted[:, k] += float(strength) * math.log(class_priors[k])
+        adjusted[:, k] -= 0.0 if offsets is None else float(offsets[k])
+    return cross_entropy(adjusted, labels)
+
+
+def balanced_softmax(logits, labels, *, class_counts):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        h = shares(row)
+        shifted = [
+            DIGITS.multiply(Decimal(int(n)), x)
+            for n, x in zip(class_counts, h, strict=True)
+        ]
+        losses.append(ln(sum(shifted)) - ln(shifted[label]))
+    return np.array(losses)
 
 
 def confusion_matrix(labels, predictions, num_classes):

@@ -16,15 +16,16 @@ from loss_cases import (
     BY_CLASS,
     BY_TWO_CLASSES,
     CLASSES,
-    COSTS,
+    COSINE_LOSSES,
     LOGIT_LOSSES,
     LOSSES,
-    WEIGHTS,
+    NEUTRAL,
     jitted,
     scores_for,
+    values_of,
 )
 
-from camri_jax import losses
+from camri_jax import losses, penalties
 
 examples = settings(max_examples=30, deadline=None)
 labels_of_batch = hnp.arrays(np.int32, BATCH, elements=st.integers(0, CLASSES - 1))
@@ -42,19 +43,41 @@ def logits_of_batch(size):
     return hnp.arrays(np.float32, (BATCH, CLASSES), elements=elements)
 
 
+def by_loops(name, logits, cosines, labels, hyperparameters):
+    name, *monotone = name.split("/")
+    options = hyperparameters | ({"monotone": True} if monotone else {})
+    loss = reference.angular_loss if name == "family" else getattr(reference, name)
+    return loss(cosines if name in COSINE else logits, labels, **options)
+
+
+COSINE = {name.split("/")[0] for name in COSINE_LOSSES}
+
+
 # Values: against the loops.
 
 
 @examples
-@given(logits=logits_of_batch(40), labels=labels_of_batch)
-@pytest.mark.parametrize("name", LOGIT_LOSSES)
-def test_logit_losses_are_the_formulas(name, logits, labels):
-    hyperparameters = LOGIT_LOSSES[name]
-    expected = getattr(reference, name)(logits, labels, **hyperparameters)
-    got = jitted(name)(logits, labels, **hyperparameters)
-    # Only the Wasserstein loss is a difference, and so not right to the last digits.
-    absolute = 1e-5 if name.startswith("wasserstein") else 1e-37
-    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=absolute)
+@given(
+    logits=logits_of_batch(40),
+    cosines=cosines_of_batch,
+    labels=labels_of_batch,
+    scale=scales,
+)
+def test_losses_are_the_formulas(logits, cosines, labels, scale):
+    scaled = {"scale": np.float32(scale)}
+    hyperparameters = {
+        name: chosen | (scaled if name in COSINE_LOSSES else {})
+        for name, chosen in LOSSES.items()
+    }
+    got = values_of(logits, cosines, labels, hyperparameters)
+    for name, chosen in hyperparameters.items():
+        expected = by_loops(name, logits, cosines, labels, chosen)
+        # Only these are differences, and so not right to the last digits.
+        absolute = {"wasserstein_with_integer_labels": 1e-5}.get(name, 1e-37)
+        relative = 2e-4 if "family" in name or name == "sphereface" else 2e-5
+        np.testing.assert_allclose(
+            got[name], expected, rtol=relative, atol=absolute, err_msg=name
+        )
 
 
 @examples
@@ -65,164 +88,188 @@ def test_logit_losses_are_the_formulas(name, logits, labels):
     scale=scales,
     monotone=st.booleans(),
 )
-def test_angular_losses_are_the_formulas(cosines, labels, margins, scale, monotone):
-    options = {"scale": np.float32(scale), "monotone": monotone}
-    np.testing.assert_allclose(
-        jitted("camri")(cosines, labels, margins=margins, **options),
-        reference.camri(cosines, labels, margins=margins, **options),
-        rtol=2e-5,
-    )
-    np.testing.assert_allclose(
-        jitted("arcface")(cosines, labels, margin=margins[0], **options),
-        reference.arcface(cosines, labels, margin=margins[0], **options),
-        rtol=2e-5,
-    )
-    np.testing.assert_allclose(
-        jitted("angular_margin_logits")(cosines, labels, margins=margins, **options),
-        reference.angular_margin_logits(cosines, labels, margins=margins, **options),
-        rtol=1e-5,
-        atol=2e-7 * scale,
-    )
+def test_angular_margin_logits_are_the_formula(
+    cosines, labels, margins, scale, monotone
+):
+    options = {"scale": np.float32(scale), "monotone": monotone, "margins": margins}
+    by_class = {"multipliers": 1 + 3 * margins, "cosine_margins": margins - 0.2}
+    for chosen in (options, options | by_class):
+        np.testing.assert_allclose(
+            jitted("angular_margin_logits")(cosines, labels, **chosen),
+            reference.angular_margin_logits(cosines, labels, **chosen),
+            rtol=1e-5,
+            atol=1e-6 * scale,
+        )
 
 
-@pytest.mark.parametrize("scale", [16.0, 32.0, 64.0])
 @pytest.mark.parametrize("margin", [0.0, 0.2, 0.4])
-def test_tiny_angular_losses_keep_their_digits(scale, margin):
-    cosines = np.full((3, CLASSES), -0.6, np.float32)
-    cosines[:, 2] = [1.0, 0.97, 0.8]
-    labels = np.full(3, 2)
+def test_angular_losses_keep_their_digits_at_the_ends(margin):
     margins = np.full(CLASSES, margin, np.float32)
-    expected = reference.camri(cosines, labels, margins=margins, scale=scale)
-    got = losses.camri(cosines, labels, margins=margins, scale=scale)
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-37)
-    assert expected.min() < np.exp(-0.9 * scale)
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.2, 0.4])
-def test_angular_losses_near_the_ends_keep_their_digits(margin):
-    gaps = 2.0 ** -np.arange(3, 24, dtype=np.float32)
-    for true_cosines in (1 - gaps, gaps - 1):
-        cosines = np.stack([np.full_like(gaps, 0.5), true_cosines], axis=1)
-        labels, margins = np.ones(gaps.shape, int), np.full(2, margin, np.float32)
-        expected = reference.camri(cosines, labels, margins=margins, scale=64.0)
-        got = losses.camri(cosines, labels, margins=margins, scale=64.0)
-        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    cosines = np.full((60, CLASSES), -0.6, np.float32)
+    gaps = 2.0 ** -np.arange(3, 23, dtype=np.float32)
+    cosines[:20, 2], cosines[20:40, 2] = 1 - gaps, gaps - 1
+    cosines[40:, 2] = np.linspace(0.8, 1, 20)
+    labels = np.full(60, 2)
+    for scale in (16.0, 64.0):
+        expected = reference.camri(cosines, labels, margins=margins, scale=scale)
+        got = jitted("camri")(cosines, labels, margins=margins, scale=scale)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-37)
+        assert expected.min() < np.exp(-0.9 * scale)
 
 
 @examples
 @given(logits=logits_of_batch(4), labels=labels_of_batch)
-@pytest.mark.parametrize("name", LOGIT_LOSSES)
-def test_a_number_added_to_all_logits_does_not_matter(name, logits, labels):
+def test_a_number_added_to_all_logits_does_not_matter(logits, labels):
     logits = np.round(logits * 512) / 512  # steps that float32 also has at 8192
-    loss = functools.partial(jitted(name), labels=labels, **LOGIT_LOSSES[name])
-    expected = loss(logits=logits)
-    np.testing.assert_allclose(
-        loss(logits=logits + np.float32(8192)), expected, rtol=1e-6
-    )
+    cosines = np.zeros_like(logits)
+    plain = values_of(logits, cosines, labels, LOSSES)
+    shifted = values_of(logits + np.float32(8192), cosines, labels, LOSSES)
+    for name in LOGIT_LOSSES:
+        # The shift by the priors is rounded at 8192.
+        loose = (
+            2e-3
+            if name in {"logit_adjusted_cross_entropy", "balanced_softmax"}
+            else 1e-6
+        )
+        np.testing.assert_allclose(
+            shifted[name], plain[name], rtol=loose, atol=loose / 10, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("share", [1e-30, 1e-12, 0.5, 1 - 1e-6])
 def test_real_world_weights_at_the_ends(share):
     # h_0 is the share and h_1 the rest, or the other way round: 1 - 1e-12 and 1e-30.
     logit = np.float32(np.log(share) - np.log1p(-share))
-    for logits in ([[logit, 0.0]], [[-logit, 0.0]]):
-        for label in (0, 1):
-            for misses, alarms in ((1.0, 0.0), (0.0, 1.0)):
-                weights = {
-                    "false_negative_weights": np.full(2, misses, np.float32),
-                    "false_positive_weights": np.full((2, 2), alarms, np.float32),
-                }
-                np.testing.assert_allclose(
-                    losses.real_world_weight_cross_entropy(
-                        jnp.array(logits), jnp.array([label]), **weights
-                    ),
-                    reference.real_world_weight_cross_entropy(
-                        logits, [label], **weights
-                    ),
-                    rtol=1e-5,
-                )
+    logits = np.array([[logit, 0], [-logit, 0], [logit, 0], [-logit, 0]], np.float32)
+    labels = np.array([0, 0, 1, 1])
+    for misses, alarms in ((1.0, 0.0), (0.0, 1.0)):
+        weights = {
+            "false_negative_weights": np.full(2, misses, np.float32),
+            "false_positive_weights": np.full((2, 2), alarms, np.float32),
+        }
+        np.testing.assert_allclose(
+            jitted("real_world_weight_cross_entropy")(logits, labels, **weights),
+            reference.real_world_weight_cross_entropy(logits, labels, **weights),
+            rtol=1e-5,
+        )
 
 
 def test_false_positive_weights_are_predicted_then_true():
     weights = np.zeros((3, 3), np.float32)
     weights[2, 0] = 1.0
-    loss = functools.partial(
-        losses.real_world_weight_cross_entropy,
-        jnp.zeros((3, 3)),
-        jnp.arange(3),
-        false_negative_weights=jnp.zeros(3),
+    np.fill_diagonal(weights, 7.0)  # never counted
+    got = losses.real_world_weight_cross_entropy(
+        np.zeros((3, 3), np.float32),
+        np.arange(3),
+        false_negative_weights=np.zeros(3),
+        false_positive_weights=weights,
     )
-    expected = [-np.log(2 / 3), 0, 0]
-    np.testing.assert_allclose(loss(false_positive_weights=weights), expected, 1e-6)
+    np.testing.assert_allclose(got, [-np.log(2 / 3), 0, 0], 1e-6)
 
 
-def test_diagonal_of_false_positive_weights_is_not_counted():
-    logits, labels = scores_for("real_world_weight_cross_entropy")
-    without = COSTS * (1 - np.eye(CLASSES, dtype=np.float32))
-    chex.assert_trees_all_equal(
-        *[
-            losses.real_world_weight_cross_entropy(
-                logits,
-                labels,
-                false_negative_weights=WEIGHTS,
-                false_positive_weights=weights,
-            )
-            for weights in (COSTS, without)
-        ]
-    )
+@pytest.mark.parametrize("cost", [1e9, 1e30, np.inf])
+def test_one_hot_transport_of_huge_costs_is_exact(cost):
+    logits = np.array([[0.0, 1, -2], [0, -np.inf, 0]], np.float32)
+    costs = np.zeros((3, 3), np.float32)
+    costs[1, 2] = cost
+    with np.errstate(invalid="ignore"):
+        got = losses.wasserstein_with_integer_labels(
+            logits, [2, 2], cost_matrix=costs, epsilon=0.1
+        )
+    # The second example has no share in the costly move, so it pays nothing.
+    share = np.exp(1) / (1 + np.exp(1) + np.exp(-2))
+    np.testing.assert_allclose(got, [share * cost, 0.1 * (np.log(0.5) - 1)], rtol=1e-6)
 
 
 # One loss against another.
 
 
 @examples
-@given(
-    cosines=cosines_of_batch,
-    labels=labels_of_batch,
-    scale=scales,
-    margin=st.floats(0, 0.5),
-)
-def test_camri_contains_l2_softmax_and_arcface(cosines, labels, scale, margin):
-    camri = functools.partial(jitted("camri"), cosines, labels, scale=scale)
-    zeros, ones = np.zeros(CLASSES, np.float32), np.ones(CLASSES, np.float32)
-    plain = jitted("l2_softmax")(cosines, labels, scale=scale)
-    margin = np.float32(margin)
-    arcface = jitted("arcface")(cosines, labels, margin=margin, scale=scale)
-    np.testing.assert_array_equal(camri(margins=zeros), plain)
-    np.testing.assert_allclose(camri(margins=margin * ones), arcface, rtol=1e-6)
-    logits = scale * cosines
-    np.testing.assert_allclose(
-        plain, jitted("cross_entropy")(logits, labels), rtol=1e-5, atol=1e-37
-    )
-
-
-@examples
-@given(logits=logits_of_batch(40), labels=labels_of_batch)
-def test_unit_weights_are_cross_entropy(logits, labels):
-    ones = np.ones(CLASSES, np.float32)
-    plain = jitted("cross_entropy")(logits, labels)
-    weighted = jitted("weighted_cross_entropy")(logits, labels, class_weights=ones)
-    np.testing.assert_array_equal(plain, weighted)
-    real_world = jitted("real_world_weight_cross_entropy")(
-        logits,
-        labels,
-        false_negative_weights=ones,
-        false_positive_weights=np.zeros((CLASSES, CLASSES), np.float32),
-    )
-    np.testing.assert_array_equal(plain, real_world)
+@given(logits=logits_of_batch(40), cosines=cosines_of_batch, labels=labels_of_batch)
+def test_at_its_neutral_point_every_loss_is_cross_entropy(logits, cosines, labels):
+    neutral = {name: LOSSES[name] | NEUTRAL.get(name, {}) for name in LOSSES}
+    got = values_of(logits, cosines, labels, neutral)
+    plain = {
+        True: jitted("cross_entropy")(16 * cosines, labels),
+        False: jitted("cross_entropy")(logits, labels),
+    }
+    for name in NEUTRAL:
+        np.testing.assert_allclose(
+            got[name],
+            plain[name in COSINE_LOSSES],
+            # Counts shift every logit by the same, which float32 rounds.
+            rtol=2e-4 if name == "balanced_softmax" else 1e-5,
+            atol=1e-37,
+            err_msg=name,
+        )
+    np.testing.assert_allclose(got["camri"], got["l2_softmax"], rtol=1e-6)
 
 
 @examples
 @given(cosines=cosines_of_batch, labels=labels_of_batch, margins=margins_of_classes)
-def test_camri_is_cross_entropy_of_its_logits(cosines, labels, margins):
-    logits = jitted("angular_margin_logits")(
-        cosines, labels, margins=margins, scale=8.0
-    )
+def test_camri_is_arcface_where_all_margins_are_one(cosines, labels, margins):
+    everywhere = np.full(CLASSES, margins[0])
+    options = {"scale": np.float32(16)}
+    camri, arcface = jitted("camri"), jitted("arcface")
     np.testing.assert_allclose(
-        jitted("camri")(cosines, labels, margins=margins, scale=8.0),
-        jitted("cross_entropy")(logits, labels),
-        rtol=1e-5,
+        camri(cosines, labels, margins=everywhere, **options),
+        arcface(cosines, labels, margin=margins[0], **options),
+        rtol=1e-6,
     )
+    # Each class has its own margin: of several, every one keeps its loss.
+    together = camri(cosines, labels, margins=margins, **options)
+    for n, label in enumerate(labels):
+        alone = np.where(np.arange(CLASSES) == label, margins, 0)
+        own = camri(cosines, labels, margins=alone, **options)[n]
+        np.testing.assert_allclose(together[n], own, rtol=1e-6)
+
+
+def test_ways_to_shift_one_class_are_the_same_loss():
+    # A margin on the cosine of the only class ever true is an offset of its logit.
+    _, cosines, _ = scores_for()
+    labels, scale = np.full(BATCH, 2), 16.0
+    offsets = penalties.offset_vector(CLASSES, 2, 0.25)
+    by_margin = losses.class_sensitive_cosface(
+        cosines, labels, cosine_margins=offsets, scale=scale
+    )
+    by_offset = losses.logit_adjusted_cross_entropy(
+        scale * cosines, labels, class_priors=np.ones(CLASSES), offsets=scale * offsets
+    )
+    np.testing.assert_allclose(by_margin, by_offset, rtol=1e-5)
+
+
+def test_logit_adjustment_learns_a_moved_threshold():
+    # One feature for all examples: the optimum is known, and so are its logits.
+    labels, counts = np.array([0] * 90 + [1] * 10), np.array([90, 10])
+    offsets = np.array([0, 1.5], np.float32)
+
+    def total(logits):
+        rows = jnp.broadcast_to(logits, (100, 2))
+        return losses.logit_adjusted_cross_entropy(
+            rows, labels, class_priors=counts, strength=1.0, offsets=offsets
+        ).mean()
+
+    step = jax.jit(lambda logits: logits - 4 * jax.grad(total)(logits))
+    logits = jnp.zeros(2)
+    for _ in range(200):
+        logits = step(logits)
+    # The prior is taken out and the offset put in: no threshold to move any more.
+    np.testing.assert_allclose(logits[1] - logits[0], 1.5, atol=1e-4)
+
+
+def test_suggested_scale_is_the_formula():
+    assert losses.suggested_scale(np.int64(10)) == np.sqrt(2) * np.log(9)
+
+
+def test_both_heads_multiply_with_every_digit():
+    rng = np.random.default_rng(0)
+    features, prototypes = rng.normal(size=(4, 300)), rng.normal(size=(300, 3))
+    bias = rng.normal(size=3)
+    got = losses.linear_logits(features, prototypes, bias)
+    np.testing.assert_allclose(got, features @ prototypes + bias, rtol=1e-5, atol=1e-5)
+    for head in (losses.linear_logits, losses.cosine_similarity):
+        jaxpr = str(jax.make_jaxpr(head)(jnp.zeros((2, 3)), jnp.zeros((3, 4))))
+        assert "Precision.HIGHEST" in jaxpr
 
 
 # Laws.
@@ -249,15 +296,27 @@ def test_loss_grows_with_the_margin_until_pi(cosines, labels, margins, scale):
 
 def test_past_pi_the_paper_falls_and_monotone_does_not():
     theta = np.linspace(0.05, np.pi, 40).astype(np.float32)
-    past = theta + 1.0 > np.pi
     cosines = np.stack([np.cos(theta), np.zeros_like(theta)], axis=1)
-    loss = functools.partial(
-        losses.arcface, cosines, np.zeros(40, np.int32), margin=1.0, scale=4.0
+    labels = np.zeros(40, np.int32)
+    arcface = functools.partial(
+        jitted("arcface"), cosines, labels, margin=1.0, scale=4.0
     )
-    assert np.all(np.diff(loss(monotone=True)) > 0)
-    falls = np.diff(loss()) < 0
+    past = theta + 1.0 > np.pi
+    assert np.all(np.diff(arcface(monotone=True)) > 0)
+    falls = np.diff(arcface()) < 0
     assert np.all(falls[past[:-1]])
     assert not np.any(falls[~past[1:]])
+    for margin in (1.0, 2.0, 3.5):
+        sphereface = losses.sphereface(cosines, labels, margin=margin, scale=4.0)
+        assert np.all(np.diff(sphereface) > 0)
+
+
+@pytest.mark.parametrize("margin", [-0.3, 0.3])
+def test_a_margin_below_0_is_a_bonus(margin):
+    _, cosines, labels = scores_for()
+    plain = losses.l2_softmax(cosines, labels, scale=16.0)
+    moved = losses.cosface(cosines, labels, margin=margin, scale=16.0)
+    assert np.all((moved > plain) == (margin > 0))
 
 
 def permuted(hyperparameters, order):
@@ -272,19 +331,20 @@ def permuted(hyperparameters, order):
 
 @examples
 @given(order=st.permutations(range(CLASSES)), seed=st.integers(0, 99))
-@pytest.mark.parametrize("name", LOSSES)
-def test_order_of_classes_does_not_matter(name, order, seed):
-    scores, labels = scores_for(name, seed)
+def test_order_of_classes_does_not_matter(order, seed):
+    logits, cosines, labels = scores_for(seed)
     order = np.array(order)
-    loss = jitted(name)
-    np.testing.assert_allclose(
-        loss(
-            scores[:, order], np.argsort(order)[labels], **permuted(LOSSES[name], order)
-        ),
-        loss(scores, labels, **LOSSES[name]),
+    turned = {name: permuted(chosen, order) for name, chosen in LOSSES.items()}
+    new_labels = np.argsort(order)[labels].astype(np.int32)
+    chex.assert_trees_all_close(
+        values_of(logits[:, order], cosines[:, order], new_labels, turned),
+        values_of(logits, cosines, labels, LOSSES),
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+# Cosines.
 
 
 @examples
@@ -314,5 +374,5 @@ def test_cosines_of_vectors_of_different_lengths():
 
 def test_gradient_of_cosines_is_across_the_vector():
     features, prototypes = jnp.array([[3.0, 4.0]]), jnp.array([[1.0], [0.0]])
-    slope = jax.jacobian(losses.cosine_similarity)(features, prototypes)
+    slope = jax.jacobian(jitted("cosine_similarity"))(features, prototypes)
     np.testing.assert_allclose(slope[0, 0, 0], [0.128, -0.096], rtol=1e-5)

@@ -1,6 +1,5 @@
 """The losses differentiated, lifted, compiled, in half precision and called wrongly."""
 
-import functools
 import re
 
 import chex
@@ -8,271 +7,349 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl.testing import parameterized
 from loss_cases import (
     BATCH,
+    BY_CLASS,
+    BY_TWO_CLASSES,
     CLASSES,
-    LOGIT_LOSSES,
+    COSINE_LOSSES,
     LOSSES,
-    gradient,
+    every_loss,
     jitted,
     scores_for,
+    slopes_of,
+    values_of,
 )
 
 from camri_jax import losses
+from camri_jax._files import UsageError
 
 # Derivatives.
 
 
 def double(tree):
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
+    def to_double(x):
+        whole = np.issubdtype(np.asarray(x).dtype, np.integer)
+        return x if whole else jnp.asarray(x, jnp.float64)
+
+    return jax.tree.map(to_double, tree)
 
 
-def check_derivatives(function, arguments):
-    """First and second derivative along a line, against central differences."""
-    rng = np.random.default_rng(7)
-    line = jax.tree.map(lambda x: rng.normal(size=x.shape), arguments)
-
-    def on_line(t):
-        point = jax.tree.map(lambda x, dx: x + t * dx, arguments, line)
-        return jnp.sum(function(*point) * jnp.cos(jnp.arange(BATCH)))
-
-    value = jax.jit(on_line)
-    slope = jax.jit(jax.grad(on_line))
-    bend = jax.jit(jax.jvp, static_argnums=0)(jax.grad(on_line), (0.0,), (1.0,))[1]
-    h = 1e-5
-    np.testing.assert_allclose(slope(0.0), (value(h) - value(-h)) / (2 * h), rtol=1e-6)
-    np.testing.assert_allclose(bend, (slope(h) - slope(-h)) / (2 * h), rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(jax.grad(slope))(0.0), bend, rtol=1e-9)
+def real_part(hyperparameters):
+    return {
+        name: {k: v for k, v in chosen.items() if k != "class_counts"}
+        for name, chosen in hyperparameters.items()
+    }
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_derivatives_are_finite_differences(name):
+def test_derivatives_are_finite_differences():
+    """Gradients and `jax.hessian`, by scores and hyperparameters, along a line."""
+    logits, cosines, labels = scores_for()
+    single = slopes_of(logits, cosines, labels, LOSSES)
     with jax.enable_x64(True):
-        scores, labels = scores_for(name)
+        point = double((logits, cosines, real_part(LOSSES)))
+        rng = np.random.default_rng(7)
+        line = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), point)
 
-        def loss(scores, hyperparameters):
-            values = getattr(losses, name)(scores, labels, **hyperparameters)
-            assert values.dtype == jnp.float64
-            return values
+        def at(t):
+            logits, cosines, real = jax.tree.map(lambda x, dx: x + t * dx, point, line)
+            whole = {name: LOSSES[name] | real[name] for name in LOSSES}
+            return logits, cosines, labels, whole
 
-        check_derivatives(loss, double((scores, LOSSES[name])))
+        def value(t):
+            values = values_of(*at(t))
+            assert all(x.dtype == jnp.float64 for x in values.values())
+            return jnp.stack([jnp.sum(values[name]) for name in LOSSES])
+
+        def slope(t):
+            found = slopes_of(*at(t))
+            along = {
+                name: (line[1] if name in COSINE_LOSSES else line[0], line[2][name])
+                for name in LOSSES
+            }
+            products = jax.tree.map(lambda x, dx: jnp.sum(x * dx), found, along)
+            return jnp.stack([sum(jax.tree.leaves(products[name])) for name in LOSSES])
+
+        h = 1e-5
+        difference = (value(h) - value(-h)) / (2 * h)
+        np.testing.assert_allclose(slope(0.0), difference, rtol=1e-5)
+        bend = jax.jit(jax.hessian(value))(0.0)
+        difference = (slope(h) - slope(-h)) / (2 * h)
+        np.testing.assert_allclose(bend, difference, rtol=1e-4)
+        exact = slopes_of(*at(0.0))
+    for name in LOSSES:
+        np.testing.assert_allclose(
+            single[name][0], exact[name][0], rtol=1e-4, atol=1e-5, err_msg=name
+        )
 
 
-def test_derivatives_of_cosines_are_finite_differences():
+def test_derivatives_of_the_heads_are_finite_differences():
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        vectors = double((rng.normal(size=(BATCH, 4)), rng.normal(size=(4, 1))))
-        check_derivatives(lambda z, w: losses.cosine_similarity(z, w)[:, 0], vectors)
+        point = double((rng.normal(size=(BATCH, 4)), rng.normal(size=(4, 1))))
+        line = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), point)
+
+        def value(t):
+            vectors = jax.tree.map(lambda x, dx: x + t * dx, point, line)
+            heads = losses.cosine_similarity, losses.linear_logits
+            return jnp.concatenate([head(*vectors)[:, 0] for head in heads])
+
+        slope, bend = jax.jit(jax.jacrev(value)), jax.jit(jax.hessian(value))
+        value, h = jax.jit(value), 1e-5
+        difference = (value(h) - value(-h)) / (2 * h)
+        np.testing.assert_allclose(slope(0.0), difference, rtol=1e-6, atol=1e-9)
+        difference = (slope(h) - slope(-h)) / (2 * h)
+        np.testing.assert_allclose(bend(0.0), difference, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_float32_gradients_are_those_of_float64(name):
-    scores, labels = scores_for(name)
-    single = gradient(name)(scores, labels, LOSSES[name])[0]
-    with jax.enable_x64(True):
-        exact = gradient(name)(double(scores), labels, double(LOSSES[name]))[0]
-    np.testing.assert_allclose(single, exact, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("monotone", [False, True])
-def test_angular_derivatives_are_finite_at_the_ends(dtype, monotone):
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_angular_derivatives_are_finite_at_the_ends(dtype):
     ends = jnp.array([[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 1], [1, 0.5]], dtype)
+    labels = np.zeros(6, np.int32)
 
-    def total(cosines, margins, scale):
-        return losses.camri(
-            cosines,
-            jnp.zeros(6, jnp.int32),
-            margins=margins,
-            scale=scale,
-            monotone=monotone,
-        ).sum()
+    def totals(cosines, margins, multipliers, scale):
+        return [
+            jnp.sum(
+                losses.cross_entropy(
+                    losses.angular_margin_logits(
+                        cosines,
+                        labels,
+                        margins=margins,
+                        multipliers=chosen,
+                        scale=scale,
+                        monotone=monotone,
+                    ),
+                    labels,
+                )
+            )
+            for monotone in (False, True)
+            for chosen in (None, multipliers)
+        ]
 
-    arguments = ends, jnp.array([0.4, 0.0]), jnp.float32(64)
-    slope = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
-    assert slope(*arguments)[0].dtype == dtype
-    chex.assert_tree_all_finite(slope(*arguments))
-    chex.assert_tree_all_finite(jax.jit(jax.hessian(total))(*arguments))
+    slope = jax.jit(jax.jacrev(totals, argnums=(0, 1, 2, 3)))
+    arguments = jnp.array([0.4, 0]), jnp.array([2.0, 1.0]), jnp.float32(64)
+    got = slope(ends, *arguments)
+    assert got[0][0].dtype == dtype
+    chex.assert_tree_all_finite(got)
     # Rounding leads past the ends.
-    chex.assert_tree_all_finite(slope(1.001 * ends, *arguments[1:]))
+    chex.assert_tree_all_finite(slope(1.001 * ends, *arguments))
+    if dtype == jnp.float32:
+        bend = jax.jit(jax.jacfwd(jax.jacrev(totals)))
+        chex.assert_tree_all_finite(bend(ends, *arguments))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_zero_features_have_cosine_0_and_gradient_0(dtype):
     features = jnp.array([[0, 0, 0], [1, 2, 3]], dtype)
 
     def total(features, prototypes):
         cosines = losses.cosine_similarity(features, prototypes)
-        return losses.l2_softmax(cosines, jnp.array([0, 1]), scale=16.0).sum()
+        loss = losses.l2_softmax(cosines, np.array([0, 1]), scale=16.0).sum()
+        return loss, cosines
 
     prototypes = jnp.eye(3, dtype=dtype).at[2].set(0)
-    assert jnp.all(losses.cosine_similarity(features, prototypes)[0] == 0)
-    slope = jax.jit(jax.grad(total, argnums=(0, 1)))
-    by_features, by_prototypes = slope(features, prototypes)
+    slope = jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))
+    (by_features, by_prototypes), cosines = slope(features, prototypes)
+    assert jnp.all(cosines[0] == 0)
     assert jnp.all(by_features[0] == 0)
     assert jnp.any(by_features[1] != 0)
     assert jnp.all(by_prototypes[:, 2] == 0)
     chex.assert_tree_all_finite((by_features, by_prototypes))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("name", LOSSES)
-def test_finite_for_large_inputs_in_every_dtype(name, dtype):
+def test_half_precision_only_stores_and_large_inputs_stay_finite():
+    dtype = jnp.float16
     sizes = np.array([1e4, 1e3, 1e2, 1e-2, 1e-5, 0], np.float32)[:, None]
-    signs = np.sign(scores_for(name, seed=1)[0])
-    scores = jnp.asarray(signs * sizes, dtype)
-    labels = np.array([0, 1, 2, 3, 4, 0])
-    values = jitted(name)(scores, labels, **LOSSES[name])
-    assert values.dtype == jnp.float32
-    gradients = gradient(name)(scores, labels, jax.tree.map(np.float32, LOSSES[name]))
-    assert gradients[0].dtype == dtype
-    chex.assert_tree_all_finite((values, gradients))
+    signs = np.sign(scores_for(1)[0])
+    logits = jnp.asarray(signs * sizes, dtype)
+    cosines = jnp.asarray(signs * np.minimum(sizes, 1), dtype)
+    labels = np.array([0, 1, 2, 3, 4, 0], np.int32)
+    values = values_of(logits, cosines, labels, LOSSES)
+    slopes = slopes_of(logits, cosines, labels, LOSSES)
+    chex.assert_tree_all_finite((values, slopes))
+    wide = [jnp.asarray(x, jnp.float32) for x in (logits, cosines)]
+    expected = values_of(*wide, labels, LOSSES)
+    chex.assert_trees_all_close(values, expected, rtol=1e-5)
+    chex.assert_tree_all_finite(slopes_of(*wide, labels, LOSSES))
+    for name in LOSSES:
+        assert values[name].dtype == jnp.float32
+        assert slopes[name][0].dtype == dtype
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_half_precision_only_stores(name):
-    scores, labels = scores_for(name)
-    halves = jnp.asarray(scores, jnp.bfloat16)
-    np.testing.assert_allclose(
-        jitted(name)(halves, labels, **LOSSES[name]),
-        jitted(name)(halves.astype(jnp.float32), labels, **LOSSES[name]),
-        rtol=1e-5,
-    )
+def fuzzed(rng, num_rows, dtype):
+    """Rows of every size a type has, of zeros, of its smallest, and with -inf."""
+    info = jnp.finfo(dtype)
+    top = min(30, np.log10(float(info.max)) - 0.5)
+    sizes = 10.0 ** rng.uniform(-50, top, (num_rows, CLASSES))
+    sizes[rng.uniform(size=sizes.shape) < 0.1] = 0
+    sizes[rng.uniform(size=sizes.shape) < 0.1] = float(info.smallest_subnormal)
+    logits = rng.choice([-1, 1], sizes.shape) * sizes
+    labels = rng.integers(-1, CLASSES + 1, num_rows).astype(np.int32)
+    ruled_out = rng.uniform(size=logits.shape) < 0.1
+    ruled_out[np.arange(num_rows), np.clip(labels, 0, CLASSES - 1)] = False
+    logits[ruled_out] = -np.inf
+    cosines = rng.choice([-1, 1], sizes.shape) * np.minimum(sizes, 1)
+    return jnp.asarray(logits, dtype), jnp.asarray(cosines, dtype), labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_a_hundred_thousand_rows_are_finite_with_finite_gradients(dtype):
+    rng = np.random.default_rng(0)
+    logits, cosines, labels = fuzzed(rng, 100_000, dtype)
+    values = values_of(logits, cosines, labels, LOSSES)
+    slopes = slopes_of(logits, cosines, labels, LOSSES)
+    known = (labels >= 0) & (labels < CLASSES)
+    for name in LOSSES:
+        assert np.all(np.isnan(np.asarray(values[name])) == ~known), name
+        assert np.all(np.isfinite(np.asarray(values[name])[known])), name
+        by_scores = np.asarray(slopes[name][0], np.float64)
+        assert np.all(np.isfinite(by_scores)), name
+        assert np.all(by_scores[~known] == 0), name
+        if name != "wasserstein_with_integer_labels":  # its entropy is below 0
+            assert np.all(np.asarray(values[name])[known] >= 0), name
 
 
 # Labels.
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_label_of_no_class_is_nan_and_disturbs_no_other(name):
-    scores, labels = scores_for(name)
+def test_label_of_no_class_is_nan_and_disturbs_no_other():
+    logits, cosines, labels = scores_for()
     bad = labels.copy()
     bad[[1, 4, 5]] = [CLASSES, -1, 2**30]
     wrong = np.isin(np.arange(BATCH), [1, 4, 5])
-    values = np.asarray(jitted(name)(scores, bad, **LOSSES[name]))
-    clean = np.asarray(jitted(name)(scores, labels, **LOSSES[name]))
-    np.testing.assert_array_equal(np.isnan(values), wrong)
-    np.testing.assert_array_equal(values[~wrong], clean[~wrong])
-    slopes = np.asarray(gradient(name)(scores, bad, LOSSES[name])[0])
-    clean = np.asarray(gradient(name)(scores, labels, LOSSES[name])[0])
-    np.testing.assert_array_equal(slopes[~wrong], clean[~wrong])
-    np.testing.assert_array_equal(slopes[wrong], 0)
+    values = values_of(logits, cosines, bad, LOSSES)
+    clean = values_of(logits, cosines, labels, LOSSES)
+    slopes = slopes_of(logits, cosines, bad, LOSSES)
+    clean_slopes = slopes_of(logits, cosines, labels, LOSSES)
+    for name in LOSSES:
+        np.testing.assert_array_equal(np.isnan(values[name]), wrong)
+        np.testing.assert_array_equal(values[name][~wrong], clean[name][~wrong])
+        by_scores = slopes[name][0]
+        np.testing.assert_array_equal(by_scores[~wrong], clean_slopes[name][0][~wrong])
+        np.testing.assert_array_equal(by_scores[wrong], 0)
 
 
 @pytest.mark.parametrize(
-    "dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64"]
+    "dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"]
 )
-def test_labels_of_every_integer_type(dtype):
-    with jax.enable_x64(dtype == "int64"):
-        # 200 classes are more than int8 can count; 2**32 would wrap around to 0.
-        labels = np.array([0, 100, np.iinfo(dtype).max], dtype)
-        if dtype == "int64":
-            labels[2] = 2**32
-        got = losses.cross_entropy(jnp.zeros((3, 200), jnp.float32), labels)
-        expected = [
-            np.log(200),
-            np.log(200),
-            np.log(200) if dtype == "int8" else np.nan,
-        ]
-        np.testing.assert_allclose(got, expected, rtol=1e-6)
+@pytest.mark.parametrize("wide", [False, True])
+def test_labels_of_every_integer_type(dtype, wide):
+    # 200 classes are more than int8 can count. Cut to 32 bits, 2**32 + 1 would be 1
+    # and the largest number of 64 bits -1.
+    labels = [0, 100, np.iinfo(dtype).max]
+    labels += [2**32 + 1] if dtype.endswith("64") else []
+    labels += [np.iinfo(dtype).min] if dtype == "int64" else []
+    with jax.enable_x64(wide):
+        got = losses.cross_entropy(
+            np.zeros((len(labels), 200), np.float32), np.array(labels, dtype)
+        )
+    known = [0 <= label < 200 for label in labels]
+    np.testing.assert_allclose(got, np.where(known, np.log(200), np.nan), rtol=1e-6)
 
 
 def test_angular_margin_logits_of_no_class_are_nan():
     got = losses.angular_margin_logits(
-        jnp.zeros((3, 2)), jnp.array([-1, 0, 2]), margins=jnp.zeros(2), scale=1.0
+        jnp.zeros((3, 2)), [-1, 0, 2], margins=jnp.zeros(2), scale=1.0
     )
     np.testing.assert_array_equal(np.isnan(got), [[1, 1], [0, 0], [1, 1]])
 
 
-@pytest.mark.parametrize("rivals", [0, 1, 3])
+@pytest.mark.parametrize("rivals", [0, 3])
 def test_without_rivals_there_is_nothing_to_lose(rivals):
     # A logit of -inf rules its class out.
-    logits = jnp.full((2, 1 + rivals), -jnp.inf).at[:, 0].set(1.0)
+    logits = np.full((2, 1 + rivals), -np.inf, np.float32)
+    logits[:, 0] = 1.0
 
-    def total(logits):
-        return jnp.sum(losses.cross_entropy(logits, jnp.zeros(2, jnp.int32)))
+    def totals(logits):
+        labels = np.zeros(2, np.int32)
+        return [
+            jnp.sum(losses.cross_entropy(logits, labels)),
+            jnp.sum(losses.focal(logits, labels, gamma=0.0)),
+            jnp.sum(losses.focal(logits, labels, gamma=2.0)),
+            jnp.sum(losses.smoothed_cross_entropy(logits, labels, smoothing=0.5)),
+        ]
 
-    value, slope = jax.jit(jax.value_and_grad(total))(logits)
-    assert value == 0
-    np.testing.assert_array_equal(slope, np.zeros_like(logits))
+    values, slopes = jax.jit(lambda x: (totals(x), jax.jacrev(totals)(x)))(logits)
+    assert values == [0] * 4
+    for slope in slopes:
+        np.testing.assert_array_equal(slope, np.zeros_like(logits))
 
 
-@pytest.mark.parametrize("name", LOGIT_LOSSES)
-def test_a_logit_of_minus_infinity_rules_its_class_out(name):
-    scores, labels = scores_for(name)
+def test_a_logit_of_minus_infinity_rules_its_class_out():
+    def shorter(key, value):
+        if key in BY_CLASS:
+            return value[:-1]
+        return value[:-1, :-1] if key in BY_TWO_CLASSES else value
+
+    logits, cosines, labels = scores_for()
     labels = np.minimum(labels, CLASSES - 2)
+    chosen = {name: LOSSES[name] for name in LOSSES if name not in COSINE_LOSSES}
     without = {
-        key: value[tuple(slice(size - 1) for size in np.shape(value))]
-        if np.ndim(value)
-        else value
-        for key, value in LOSSES[name].items()
+        name: {key: shorter(key, value) for key, value in own.items()}
+        for name, own in chosen.items()
     }
-    scores[:, -1] = -np.inf
-    got = jitted(name)(scores, labels, **LOSSES[name])
-    expected = jitted(name)(scores[:, :-1], labels, **without)
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
-    slopes = gradient(name)(scores, labels, LOSSES[name])[0]
-    expected = gradient(name)(scores[:, :-1], labels, without)[0]
-    np.testing.assert_allclose(slopes[:, :-1], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(slopes[:, -1], 0)
+    logits[:, -1] = -np.inf
+    got = values_of(logits, cosines, labels, LOSSES)
+    expected = values_of(logits[:, :-1], cosines, labels, without)
+    got = {name: got[name] for name in chosen}
+    chex.assert_trees_all_close(got, expected, rtol=1e-5)
+    slopes = slopes_of(logits, cosines, labels, LOSSES)
+    for name in chosen:
+        assert np.all(np.isfinite(slopes[name][0])), name
+        np.testing.assert_array_equal(slopes[name][0][:, -1], 0)
 
 
 # Transformations.
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_leading_axes_are_batches(name):
-    scores, labels = scores_for(name)
-    loss = jitted(name)
-    flat = loss(scores, labels, **LOSSES[name])
-    folded = loss(scores.reshape(2, 3, CLASSES), labels.reshape(2, 3), **LOSSES[name])
-    np.testing.assert_allclose(folded.reshape(BATCH), flat, rtol=1e-6)
-    single = loss(scores[0], labels[0], **LOSSES[name])
-    assert single.shape == ()
-    np.testing.assert_allclose(single, flat[0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name]])
-def test_a_grid_of_hyperparameters_is_one_program(name):
-    scores, labels = scores_for(name)
-    factors = np.array([0.5, 1.0, 1.5], np.float32)
-    grid = jax.tree.map(
-        lambda x: np.stack([np.float32(x) * f for f in factors]), LOSSES[name]
+def test_leading_axes_are_batches():
+    logits, cosines, labels = scores_for()
+    flat = values_of(logits, cosines, labels, LOSSES)
+    folded = values_of(
+        logits.reshape(2, 3, CLASSES),
+        cosines.reshape(2, 3, CLASSES),
+        labels.reshape(2, 3),
+        LOSSES,
     )
+    single = values_of(logits[0], cosines[0], labels[0], LOSSES)
+    for name in LOSSES:
+        np.testing.assert_allclose(
+            folded[name].reshape(BATCH), flat[name], rtol=1e-6, err_msg=name
+        )
+        assert single[name].shape == ()
+        np.testing.assert_allclose(single[name], flat[name][0], rtol=1e-6)
 
+
+def test_a_grid_of_hyperparameters_is_one_program():
+    scores = scores_for()
+    grid = jax.tree.map(
+        lambda x: np.stack([np.asarray(x, np.float32) * f for f in (0.5, 1, 1.25)]),
+        LOSSES,
+    )
     chex.clear_trace_counter()
 
     @jax.jit
     @chex.assert_max_traces(n=1)
     def loss(hyperparameters):
-        return getattr(losses, name)(scores, labels, **hyperparameters)
+        return every_loss(*scores, hyperparameters)
 
     points = [jax.tree.map(lambda x, i=i: x[i], grid) for i in range(3)]
     one_by_one = [loss(point) for point in points]
     together = jax.jit(jax.vmap(loss))(grid)
-    np.testing.assert_allclose(together, jnp.stack(one_by_one), rtol=1e-5, atol=1e-6)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *one_by_one)
+    chex.assert_trees_all_close(together, stacked, rtol=1e-5, atol=1e-6)
 
 
-class Variants(chex.TestCase):
-    """The same numbers with and without jit, on the device and on the host."""
-
-    @chex.variants(
-        with_jit=True, without_jit=True, with_device=True, without_device=True
-    )
-    @parameterized.parameters(*LOSSES)
-    def test_variants_agree(self, name):
-        scores, labels = scores_for(name)
-        loss = functools.partial(getattr(losses, name), **LOSSES[name])
-        np.testing.assert_allclose(
-            self.variant(loss)(scores, labels),
-            jitted(name)(scores, labels, **LOSSES[name]),
-            rtol=1e-6,
-            atol=1e-6,
-        )
+def test_without_jit_the_numbers_are_the_same():
+    scores = scores_for()
+    chosen = {name: LOSSES[name] for name in ("cross_entropy", "camri", "family")}
+    eager = every_loss(*scores, chosen)
+    compiled = values_of(*scores, chosen)
+    chex.assert_trees_all_close(eager, compiled, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "l2_softmax", "arcface", "camri"])
+@pytest.mark.parametrize("name", ["cross_entropy", "camri", "cosface", "focal"])
 def test_no_second_copy_of_the_logits(name):
     num_classes, batch = 2000, 64
     scores = jax.ShapeDtypeStruct((batch, num_classes), jnp.float32)
@@ -280,50 +357,107 @@ def test_no_second_copy_of_the_logits(name):
     hyperparameters = dict(LOSSES[name])
     if "margins" in hyperparameters:
         hyperparameters["margins"] = np.zeros(num_classes, np.float32)
-    loss = functools.partial(getattr(losses, name), **hyperparameters)
-    total = jax.jit(jax.grad(lambda *arguments: jnp.sum(loss(*arguments))))
+    loss = getattr(losses, name)
+    total = jax.jit(jax.grad(lambda *scores: jnp.sum(loss(*scores, **hyperparameters))))
     compiled = total.lower(scores, labels).compile()
     # What is written besides the gradient itself.
     assert compiled.memory_analysis().temp_size_in_bytes < batch * num_classes * 4 / 4
 
 
-# Messages.
+# Cosines or logits.
+
+
+def test_logits_where_cosines_belong_are_refused():
+    logits = np.array([[0.5, 0.2, 0.1], [3.0, 0.0, 0.1], [-0.1, -2, -3]], np.float32)
+    labels = np.array([0, 1, 2])
+    with pytest.raises(UsageError, match=r"cosines must be in \[-1, 1\].*size 3"):
+        losses.camri(logits, labels, margins=np.zeros(3), scale=16)
+    options = {"margins": np.zeros(3, np.float32), "scale": 16}
+    for name in ("camri", "angular_margin_logits"):
+        got = np.asarray(jitted(name)(logits, labels, **options))
+        missing = np.isnan(got.reshape(3, -1)).all(axis=1)
+        np.testing.assert_array_equal(missing, [False, True, True])
+
+
+@pytest.mark.parametrize("beyond", [1.0000002, 1.004])
+def test_cosines_beyond_1_by_rounding_are_cosines(beyond):
+    rounded = losses.l2_softmax(jnp.float32([beyond, 0.5]), 0, scale=16.0)
+    np.testing.assert_allclose(
+        rounded, losses.l2_softmax([1.0, 0.5], 0, scale=16.0), rtol=0.1
+    )
+
+
+# Kinds of number.
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        16,
+        16.0,
+        np.int64(16),
+        np.float64(16),
+        np.float16(16),
+        jnp.float32(16),
+        np.array(16),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_a_number_of_any_make_is_a_hyperparameter(scalar):
+    got = losses.l2_softmax([0.5, 0.5], np.int16(1), scale=scalar)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, np.log(2), rtol=1e-6)
+
 
 SCORES, LABELS = np.zeros((2, 3), np.float32), np.zeros(2, np.int32)
 ONES, SQUARE = np.ones(3, np.float32), np.ones((3, 3), np.float32)
+BY_LOGITS = {"logits": SCORES, "labels": LABELS}
+BY_COSINES = {"cosines": SCORES, "labels": LABELS, "scale": 1.0}
 RIGHT = {
-    "cross_entropy": {"logits": SCORES, "labels": LABELS},
-    "weighted_cross_entropy": {
-        "logits": SCORES,
-        "labels": LABELS,
-        "class_weights": ONES,
-    },
-    "real_world_weight_cross_entropy": {
-        "logits": SCORES,
-        "labels": LABELS,
-        "false_negative_weights": ONES,
-        "false_positive_weights": SQUARE,
-    },
+    "angular_margin_logits": BY_COSINES | {"margins": ONES},
+    "arcface": BY_COSINES | {"margin": 0.1},
+    "balanced_softmax": BY_LOGITS | {"class_counts": ONES},
+    "camri": BY_COSINES | {"margins": ONES},
+    "class_sensitive_cosface": BY_COSINES | {"cosine_margins": ONES},
+    "cosface": BY_COSINES | {"margin": 0.1},
+    "cosine_similarity": {"features": SCORES, "prototypes": SQUARE},
+    "cross_entropy": BY_LOGITS,
+    "focal": BY_LOGITS | {"gamma": 2.0},
+    "l2_softmax": BY_COSINES,
+    "ldam": BY_COSINES | {"class_counts": ONES, "margin": 0.5},
+    "linear_logits": {"features": SCORES, "prototypes": SQUARE, "bias": ONES},
+    "logit_adjusted_cross_entropy": BY_LOGITS | {"class_priors": ONES},
+    "real_world_weight_cross_entropy": BY_LOGITS
+    | {"false_negative_weights": ONES, "false_positive_weights": SQUARE},
+    "smoothed_cross_entropy": BY_LOGITS | {"smoothing": 0.1},
+    "sphereface": BY_COSINES | {"margin": 2.0},
     "wasserstein": {
         "logits": SCORES,
         "targets": np.full((2, 3), 1 / 3, np.float32),
         "cost_matrix": SQUARE,
         "epsilon": 1.0,
     },
-    "wasserstein_with_integer_labels": {
-        "logits": SCORES,
-        "labels": LABELS,
-        "cost_matrix": SQUARE,
-        "epsilon": 1.0,
-    },
-    "l2_softmax": {"cosines": SCORES, "labels": LABELS, "scale": 1.0},
-    "arcface": {"cosines": SCORES, "labels": LABELS, "scale": 1.0, "margin": 0.1},
-    "camri": {"cosines": SCORES, "labels": LABELS, "scale": 1.0, "margins": ONES},
-    "cosine_similarity": {
-        "features": SCORES,
-        "prototypes": np.zeros((3, 5), np.float32),
-    },
+    "wasserstein_with_integer_labels": BY_LOGITS
+    | {"cost_matrix": SQUARE, "epsilon": 1.0},
+    "weighted_cross_entropy": BY_LOGITS | {"class_weights": ONES},
+    "weighted_focal": BY_LOGITS | {"class_weights": ONES, "gamma": 2.0},
 }
+ARGUMENTS = [
+    (name, argument) for name, arguments in RIGHT.items() for argument in arguments
+]
+
+
+def test_every_loss_is_called_wrongly_here():
+    assert set(RIGHT) == set(losses.__all__) - {"suggested_scale"}
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+@pytest.mark.parametrize("value", [{0: 1.0, 1: 4.0}, None, "4", [[1.0], [2.0, 3.0]]])
+def test_what_is_no_array_of_numbers_is_refused_by_name(name, argument, value):
+    if argument == "bias" and value is None:
+        return
+    with pytest.raises(TypeError, match=f"^{argument} must be "):
+        getattr(losses, name)(**RIGHT[name] | {argument: value})
 
 
 @pytest.mark.parametrize(
@@ -333,6 +467,7 @@ RIGHT = {
         ("cross_entropy", "labels", np.zeros(2, bool), "must be integers, got bool"),
         ("cross_entropy", "logits", np.zeros((2, 3), int), "must be floating, got int"),
         ("arcface", "margin", True, "must be real numbers, got bool"),
+        ("cosface", "margin", 1j, "must be real numbers, got complex"),
         ("wasserstein", "targets", np.ones((2, 3), int), "must be floating, got int"),
     ],
 )
@@ -349,6 +484,13 @@ def test_wrong_kinds_of_number_are_named(name, argument, value, message):
         ("cross_entropy", "logits", np.zeros((2, 0)), "needs at least 1 axes"),
         ("weighted_cross_entropy", "class_weights", ONES[:2], "must have shape (3,)"),
         ("weighted_cross_entropy", "class_weights", -ONES, "must be not below 0"),
+        ("weighted_focal", "class_weights", np.inf * ONES, "must be finite, got inf"),
+        ("focal", "gamma", -1.0, "must be not below 0, got -1.0"),
+        ("smoothed_cross_entropy", "smoothing", 1.5, "must be from 0 to 1, got 1.5"),
+        ("balanced_softmax", "class_counts", [3, 0, 2], "must be above 0, got 0"),
+        ("ldam", "class_counts", [3, 0, 2], "must be above 0, got 0"),
+        ("logit_adjusted_cross_entropy", "class_priors", 0 * ONES, "must be above 0"),
+        ("logit_adjusted_cross_entropy", "offsets", ONES[:2], "must have shape (3,)"),
         (
             "real_world_weight_cross_entropy",
             "false_negative_weights",
@@ -362,23 +504,36 @@ def test_wrong_kinds_of_number_are_named(name, argument, value, message):
             "must have shape (3, 3), got (3,)",
         ),
         ("l2_softmax", "scale", 0.0, "must be above 0, got 0.0"),
+        ("l2_softmax", "scale", np.nan, "must be above 0, got nan"),
+        ("l2_softmax", "scale", np.inf, "must be finite, got inf"),
         ("l2_softmax", "scale", ONES, "must have shape (), got (3,)"),
         ("camri", "margins", 0.1, "must have shape (3,), got ()"),
-        ("camri", "margins", 10 * ONES, "must be from 0 to pi, in radians"),
+        ("camri", "margins", 10 * ONES, "must be from 0 to pi, in radians, got 10.0"),
+        ("angular_margin_logits", "multipliers", -ONES, "must be above 0, got -1.0"),
         ("arcface", "margin", -0.1, "must be from 0 to pi, in radians, got -0.1"),
+        ("sphereface", "margin", 0, "must be above 0, got 0"),
+        ("cosface", "margin", np.nan, "must be finite, got nan"),
         ("cosine_similarity", "prototypes", SCORES, "must have shape (3, 3)"),
-        ("cosine_similarity", "prototypes", ONES, "needs at least 2 axes"),
+        ("linear_logits", "prototypes", ONES, "needs at least 2 axes"),
+        ("linear_logits", "bias", SCORES, "must have shape (3,), got (2, 3)"),
         ("wasserstein_with_integer_labels", "epsilon", 0, "must be above 0, got 0"),
         ("wasserstein", "targets", SQUARE, "must have shape (2, 3), got (3, 3)"),
         ("wasserstein", "targets", -np.ones((2, 3)), "must be not below 0"),
         ("wasserstein", "cost_matrix", SCORES, "must have shape (3, 3), got (2, 3)"),
+        ("wasserstein", "cost_matrix", np.inf * SQUARE, "must be finite, got inf"),
     ],
 )
 def test_wrong_values_are_named(name, argument, value, message):
-    with pytest.raises(ValueError, match=re.escape(f"{argument} {message}")):
+    with pytest.raises(UsageError, match=re.escape(f"{argument} {message}")):
         getattr(losses, name)(**RIGHT[name] | {argument: value})
+
+
+@pytest.mark.parametrize("num_classes", [2, -1, 10.0, True, None])
+def test_a_scale_is_suggested_for_three_classes_or_more(num_classes):
+    with pytest.raises(UsageError, match="num_classes must be a number from 3"):
+        losses.suggested_scale(num_classes)
 
 
 def test_traced_hyperparameters_are_not_looked_at():
     arguments = RIGHT["arcface"] | {"scale": jnp.float32(-1)}
-    chex.assert_tree_all_finite(jax.jit(losses.arcface)(**arguments))
+    chex.assert_tree_all_finite(jitted("arcface")(**arguments))

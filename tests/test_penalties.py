@@ -6,7 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from camri_jax.penalties import class_weights, cost_matrix, margin_vector
+from camri_jax._files import UsageError
+from camri_jax.penalties import (
+    class_balanced_weights,
+    class_weights,
+    cost_matrix,
+    ldam_margins,
+    margin_vector,
+    offset_vector,
+)
+
+PENALTIES = [margin_vector, class_weights, cost_matrix, offset_vector]
 
 
 @pytest.mark.parametrize("important", [2, np.int64(2), [2], (2,), np.array([2])])
@@ -21,11 +31,15 @@ def test_several_important_classes():
     np.testing.assert_array_equal(class_weights(3, [2, 0], 4.0), [4, 1, 4])
     # Each may have a penalty of its own, in the order in which they are named.
     np.testing.assert_array_equal(margin_vector(3, [2, 0], [0.5, 0.25]), [0.25, 0, 0.5])
+    np.testing.assert_array_equal(offset_vector(3, [2, 0], [-1, 2]), [2, 0, -1])
+    # Between two that matter the larger cost holds.
+    expected = [[0, 5, 0.5], [5, 0, 5], [0.5, 5, 0]]
+    np.testing.assert_array_equal(cost_matrix(3, [1, 0], [5.0, 0.5]), expected)
     expected = [[0, 3, 3, 3], [3, 0, 3, 3], [3, 3, 0, 1], [3, 3, 1, 0]]
     np.testing.assert_array_equal(cost_matrix(4, [0, 1], 3.0), expected)
 
 
-@pytest.mark.parametrize("penalty", [margin_vector, class_weights, cost_matrix])
+@pytest.mark.parametrize("penalty", PENALTIES)
 def test_a_grid_is_one_program(penalty):
     chex.clear_trace_counter()
 
@@ -46,16 +60,19 @@ def test_a_grid_is_one_program(penalty):
     np.testing.assert_array_equal(got[1], penalty(4, 1, 2.0))
 
 
-@pytest.mark.parametrize("penalty", [margin_vector, class_weights, cost_matrix])
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize(
     ("important", "error", "message"),
     [
-        (4, ValueError, r"important must be in 0 \.\. 3, got 4"),
-        (-1, ValueError, r"important must be in 0 \.\. 3, got -1"),
-        ([0, 4], ValueError, r"important must be in 0 \.\. 3"),
-        ([], ValueError, "important must be one class or several"),
-        ([[0, 1]], ValueError, "important must be one class or several"),
-        ([1, 1], ValueError, "important must not repeat a class"),
+        (4, UsageError, r"important must be in 0 \.\. 3, got 4"),
+        (-1, UsageError, r"important must be in 0 \.\. 3, got -1"),
+        ([0, 4], UsageError, r"important must be in 0 \.\. 3"),
+        ([], UsageError, "important must be one class or several"),
+        ([[0, 1]], UsageError, "important must be one class or several"),
+        ([1, 1], UsageError, "important must not repeat a class"),
+        (2**32 + 1, UsageError, r"important must be in 0 \.\. 3, got 4294967297"),
+        ({1}, TypeError, "important must be a number or an array of numbers, got set"),
+        ({1: 2.0}, TypeError, "important must be a number or an array of numbers"),
         (1.0, TypeError, "important must be integers, got float"),
         (True, TypeError, "important must be integers, got bool"),
     ],
@@ -73,9 +90,33 @@ def test_wrong_classes_are_named(penalty, important, error, message):
         (lambda: class_weights(4, 0, -1.0), "weight must be not below 0"),
         (lambda: cost_matrix(4, 0, -1.0), "cost must be not below 0"),
         (lambda: class_weights(4, [0, 1], [1.0, 2.0, 3.0]), "weight must have shape"),
-        (lambda: cost_matrix(4, [0, 1], [1.0, 2.0]), "cost must have shape"),
+        (lambda: cost_matrix(4, [0, 1], [1.0] * 3), "cost must have shape"),
+        (lambda: offset_vector(4, 0, np.inf), "offset must be finite, got inf"),
+        (lambda: ldam_margins([3, 0], 0.5), "class_counts must be above 0, got 0"),
+        (lambda: class_balanced_weights([3, 1], 1.0), "beta must be from 0 to below 1"),
+        (lambda: class_balanced_weights([3, 0], 0.9), "class_counts must be above 0"),
+        (lambda: class_weights(2.5, 0, 1.0), "num_classes must be a number from 1"),
     ],
 )
 def test_wrong_penalties_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         call()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.999, 0.9999])
+def test_class_balanced_weights_are_the_formula(beta):
+    counts = [1, 5, 1000, 40_000]
+    # The effective number is the sum of a geometric series.
+    numbers = [sum(beta**i for i in range(count)) for count in counts]
+    mean = np.mean([1 / number for number in numbers])
+    expected = [1 / number / mean for number in numbers]
+    np.testing.assert_allclose(
+        class_balanced_weights(counts, beta), expected, rtol=1e-5
+    )
+    rare = np.asarray(class_balanced_weights(counts, 1 - 1e-12))
+    np.testing.assert_allclose(rare * counts, rare[0], rtol=1e-3)
+
+
+def test_ldam_margins_are_the_formula():
+    margins = ldam_margins([1, 16, 81], np.float64(0.6))
+    np.testing.assert_allclose(margins, [0.6, 0.3, 0.2], rtol=1e-6)

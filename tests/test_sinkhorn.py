@@ -12,8 +12,8 @@ import reference
 from hypothesis import given, settings
 
 from camri_jax import losses
-from camri_jax._sinkhorn import kernel_of
-from camri_jax.sinkhorn import sinkhorn, transport_plan
+from camri_jax._files import UsageError
+from camri_jax.sinkhorn import _kernel_of, sinkhorn, transport_plan
 
 BATCH, ROWS, COLUMNS = 3, 4, 5
 RATIOS = [0.01, 1.0, 10.0, 59.0, 61.0, 300.0]
@@ -151,6 +151,19 @@ def test_masses_of_many_sizes(ratio):
         expect_cost(result.cost[n], a, b, costs, epsilon)
 
 
+@pytest.mark.parametrize("forbidding", [1e3, 1e5, 1e9, 1e30])
+def test_a_huge_cost_forbids_a_move_and_leaves_the_rest_alone(forbidding):
+    log_a, log_b, costs = problem(5)
+    wide, wider = costs.copy(), costs.copy()
+    wide[0, 2], wider[0, 2] = 30.0, forbidding
+    options = {"epsilon": np.float32(0.1), "max_iterations": 20_000}
+    expected = solve(log_a, log_b, wide, **options)
+    got = solve(log_a, log_b, wider, **options)
+    assert got.error <= 1e-5
+    np.testing.assert_allclose(got.cost, expected.cost, rtol=1e-3)
+    assert np.all(plan_of(got, wider, epsilon=0.1)[:, 0, 2] == 0)
+
+
 def test_both_forms_of_the_half_step_agree():
     # A cost that no plan can use widens the range and so forces the exact form.
     log_a, log_b, costs = problem(4)
@@ -159,8 +172,8 @@ def test_both_forms_of_the_half_step_agree():
     wide = costs.copy()
     wide[0, 0] = 100.0
     epsilon = np.float32(0.1)
-    assert kernel_of(costs, epsilon).exact
-    assert not kernel_of(wide, epsilon).exact
+    assert _kernel_of(costs, epsilon).exact
+    assert not _kernel_of(wide, epsilon).exact
     narrow, wide = (
         solve(log_a, log_b, costs, epsilon=epsilon, tolerance=1e-6)
         for costs in (costs, wide)
@@ -231,7 +244,21 @@ def test_gradients_are_the_potentials_and_the_plan(ratio):
     np.testing.assert_allclose(gradients[3], entropy, rtol=1e-3)
 
 
-def test_a_second_derivative_raises_rather_than_being_wrong():
+@pytest.mark.parametrize("ratio", [1.0, 20.0, 100.0])
+def test_the_hessian_is_finite_differences_of_the_gradient(ratio):
+    log_a, log_b, costs = problem(0)
+    with jax.enable_x64(True):
+        point = {"a": log_a, "b": log_b, "costs": costs, "epsilon": 1 / ratio}
+        point = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), point)
+        rng = np.random.default_rng(1)
+        line = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), point)
+        line["epsilon"] = line["epsilon"] / ratio
+        bend = jax.jit(jax.hessian(total_on_line))(0.0, point, line)
+        ahead, behind = (slope_on_line(t, point, line) for t in (1e-5, -1e-5))
+        np.testing.assert_allclose(bend, (ahead - behind) / 2e-5, rtol=1e-4)
+
+
+def test_reverse_over_reverse_raises_rather_than_being_wrong():
     log_a, log_b, costs = problem(0)
 
     def total(log_a):
@@ -285,7 +312,31 @@ def test_wasserstein_is_the_formula(seed, ratio):
 wasserstein = jax.jit(functools.partial(losses.wasserstein, max_iterations=20_000))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("cost", [1e3, 1e9, 1e30])
+def test_one_hot_targets_of_huge_costs_are_integer_labels(cost):
+    logits, labels = np.array([[0.0, 1, -2]] * 3, np.float32), np.arange(3)
+    costs = np.ones((3, 3), np.float32)
+    costs[0, 2] = cost
+    options = {"cost_matrix": costs, "epsilon": 0.1}
+    np.testing.assert_allclose(
+        losses.wasserstein(logits, np.eye(3, dtype=np.float32), **options),
+        losses.wasserstein_with_integer_labels(logits, labels, **options),
+        rtol=1e-5,
+    )
+
+
+def test_a_loss_that_did_not_converge_says_so():
+    logits, targets = np.zeros((1, 3), np.float32), np.float32([[0.5, 0.3, 0.2]])
+    costs = np.random.default_rng(0).uniform(size=(3, 3))
+    options = {"cost_matrix": costs, "epsilon": 0.01, "max_iterations": 2}
+    with pytest.warns(RuntimeWarning, match="ended after 2 rounds with an error of"):
+        losses.wasserstein(logits, targets, **options)
+    # Inside jit nobody can look; the solver's error can be asked for.
+    assert solve(np.log(targets), np.log(targets), **options).error > 1e-5
+    losses.wasserstein(logits, targets, **options | {"tolerance": 2.0})
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
 def test_finite_for_large_inputs_in_every_dtype(dtype):
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.choice([-1e4, -1, 0, 1, 1e4], (6, 6)), dtype)
@@ -304,6 +355,30 @@ def test_finite_for_large_inputs_in_every_dtype(dtype):
         got = slope(logits, targets, costs, epsilon)
         chex.assert_tree_all_finite(got)
         assert got[1][0].dtype == dtype
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epsilon", [1e-3, 1.0, 1e3])
+def test_a_hundred_thousand_pairs_are_finite_with_finite_gradients(epsilon):
+    rng = np.random.default_rng(0)
+    logits = rng.choice([-1, 1], (100_000, 5)) * 10.0 ** rng.uniform(
+        -50, 30, (100_000, 5)
+    )
+    logits[rng.uniform(size=logits.shape) < 0.1] = -np.inf
+    logits[:, 0] = np.where(np.isneginf(logits[:, 0]), 0, logits[:, 0])
+    targets = rng.dirichlet(np.full(5, 0.1), 100_000)
+    costs = rng.choice([0, 1e-30, 1, 1e4], (5, 5)).astype(np.float32)
+
+    def total(logits, targets, costs, epsilon):
+        return jnp.sum(
+            losses.wasserstein(
+                logits, targets, cost_matrix=costs, epsilon=epsilon, max_iterations=20
+            )
+        )
+
+    slope = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2, 3)))
+    got = slope(np.float32(logits), np.float32(targets), costs, np.float32(epsilon))
+    chex.assert_tree_all_finite(got)
 
 
 # Transformations.
@@ -388,16 +463,26 @@ RIGHT = {
     ("argument", "value", "error", "message"),
     [
         ("log_a", np.zeros((2, 3), int), TypeError, "must be floating, got int"),
-        ("log_b", np.zeros((3, 4)), ValueError, r"must have shape \(2, 4\)"),
-        ("cost_matrix", np.zeros((4, 3)), ValueError, r"must have shape \(3, 4\)"),
+        ("log_b", np.zeros((3, 4)), UsageError, r"must have shape \(2, 4\)"),
+        ("cost_matrix", np.zeros((4, 3)), UsageError, r"must have shape \(3, 4\)"),
         ("cost_matrix", np.zeros((3, 4), bool), TypeError, "must be real numbers"),
-        ("epsilon", 0.0, ValueError, "must be above 0, got 0.0"),
-        ("epsilon", np.ones(2), ValueError, r"must have shape \(\), got \(2,\)"),
-        ("max_iterations", 0, ValueError, "must be a number from 1, got 0"),
-        ("max_iterations", 1.5, ValueError, "must be a number from 1, got 1.5"),
-        ("tolerance", -1.0, ValueError, "must be not below 0, got -1.0"),
+        ("cost_matrix", np.full((3, 4), np.inf), UsageError, "must be finite, got inf"),
+        ("cost_matrix", {0: 1.0}, TypeError, "must be a number or an array of numbers"),
+        ("epsilon", 0.0, UsageError, "must be above 0, got 0.0"),
+        ("epsilon", np.ones(2), UsageError, r"must have shape \(\), got \(2,\)"),
+        ("max_iterations", 0, UsageError, "must be a number from 1, got 0"),
+        ("max_iterations", 1.5, UsageError, "must be a number from 1, got 1.5"),
+        ("max_iterations", True, UsageError, "must be a number from 1, got True"),
+        ("tolerance", -1.0, UsageError, "must be not below 0, got -1.0"),
     ],
 )
 def test_wrong_arguments_are_named(argument, value, error, message):
     with pytest.raises(error, match=f"^{argument} {message}"):
         sinkhorn(**RIGHT | {argument: value})
+
+
+@pytest.mark.parametrize("number", [7, np.int64(7), np.uint8(7), jnp.int32(7)])
+def test_iterations_are_a_number_of_any_make(number):
+    arguments = RIGHT | {"cost_matrix": np.eye(3, 4), "epsilon": 1e-3}
+    options = {"max_iterations": number, "tolerance": np.float32(0)}
+    assert sinkhorn(**arguments, **options).iterations == 7

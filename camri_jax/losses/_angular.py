@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays, penalties
@@ -15,8 +16,8 @@ from camri_jax._files import UsageError
 from camri_jax.losses._softmax import (
     checked_scores,
     is_class,
-    log_odds_against,
     nan_unless,
+    of_others,
     pick,
     softplus,
 )
@@ -60,8 +61,8 @@ def angular_margin_logits(
     `cos(theta + m)` would then fall as theta goes to 0.
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1]; a row with a value beyond 1.01, logits
-        perhaps, becomes NaN inside `jit` and raises outside.
+      cosines: `[..., num_classes]`, in [-1, 1]. Logits raise outside `jit`; inside,
+        a row becomes NaN whose largest value, or true class's, is beyond 1.01.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other makes a row of NaN.
       margins: `[num_classes]`, radians from 0 to pi; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
@@ -86,8 +87,12 @@ def angular_margin_logits(
     Array([4., 4.], dtype=float32)
     """
     cosines, labels, valid, scale = _checked(cosines, labels, scale)
-    by_class = _by_class(cosines, margins, multipliers, cosine_margins)
-    drop = _drop(pick(cosines, labels), labels, by_class, monotone)
+    optional = {"multipliers": multipliers, "cosine_margins": cosine_margins}
+    given = {name: value for name, value in optional.items() if value is not None}
+    by_class = _by_class(cosines, margins=margins, **given)
+    cosine = pick(cosines, labels)
+    drop = _drop(cosine, labels, by_class, monotone)
+    valid &= _within(jnp.max(cosines, axis=-1), cosine)
     true_class = is_class(labels, cosines.shape[-1])
     widened = cosines - jnp.where(true_class, drop[..., None], 0)
     return nan_unless(valid[..., None], scale * widened)
@@ -198,7 +203,8 @@ def camri(
     ... ).round(5)
     Array([0.69315, 0.69315], dtype=float32)
     """
-    return _margin_loss(cosines, labels, scale, _by_class(cosines, margins), monotone)
+    by_class = _by_class(cosines, margins=margins)
+    return _margin_loss(cosines, labels, scale, by_class, monotone)
 
 
 def cosface(
@@ -391,16 +397,23 @@ def suggested_scale(num_classes: int) -> float:
 def _checked(cosines: ArrayLike, labels: ArrayLike, scale: ArrayLike):
     """Returns cosines, labels, which rows are valid, and the scale."""
     cosines, labels, valid = checked_scores("cosines", cosines, labels)
-    beyond = jnp.any(jnp.abs(cosines) > _LARGEST_COSINE, axis=-1)
-    if _arrays.is_known(beyond) and jax.device_get(jnp.any(beyond)):
-        largest = jax.device_get(jnp.max(jnp.abs(cosines)))
-        raise UsageError(
-            "cosines must be in [-1, 1], not logits: take them from "
-            f"losses.cosine_similarity; got a value of size {largest:g}"
-        )
+    if _arrays.is_known(cosines):
+        largest = np.max(np.abs(jax.device_get(cosines)), initial=0)
+        if largest > _LARGEST_COSINE:
+            raise UsageError(
+                "cosines must be in [-1, 1], not logits: take them from "
+                f"losses.cosine_similarity; got a value of size {largest:g}"
+            )
     _arrays.positive("scale", scale)
     scale = _arrays.real("scale", scale, cosines.dtype)
-    return cosines, labels, valid & ~beyond, scale
+    return cosines, labels, valid, scale
+
+
+def _within(largest: jax.Array, cosine: jax.Array) -> jax.Array:
+    """Whether a row's largest value and the true class's are cosines `[...]`."""
+    # The least is left out: it would cost a pass over all of them.
+    beyond = jnp.maximum(largest, jnp.abs(cosine)) > _LARGEST_COSINE
+    return ~jax.lax.stop_gradient(beyond)
 
 
 def _number(name: str, value: ArrayLike, cosines: ArrayLike) -> jax.Array:
@@ -408,27 +421,23 @@ def _number(name: str, value: ArrayLike, cosines: ArrayLike) -> jax.Array:
     return _arrays.real(name, value, dtype)
 
 
-def _by_class(
-    cosines: ArrayLike,
-    margins: ArrayLike | None = None,
-    multipliers: ArrayLike | None = None,
-    cosine_margins: ArrayLike | None = None,
-) -> _Margins:
+def _by_class(cosines: ArrayLike, **given: ArrayLike) -> _Margins:
     """Returns what was given, each checked and `[num_classes]`."""
     cosines = _arrays.floating("cosines", cosines)
-    given = {
-        "margins": (margins, _arrays.angle),
-        "multipliers": (multipliers, _arrays.positive),
-        "cosine_margins": (cosine_margins, _arrays.finite),
-    }
-    arrays = []
-    for name, (value, check) in given.items():
-        if value is not None:
-            check(name, value)
-            dtype = _arrays.compute_dtype(cosines)
-            value = _arrays.real(name, value, dtype, cosines.shape[-1:])
-        arrays.append(value)
-    return _Margins(*arrays)
+    dtype, shape = _arrays.compute_dtype(cosines), cosines.shape[-1:]
+    arrays = {}
+    for name, value in given.items():
+        field, check = _BY_CLASS[name]
+        check(name, value)
+        arrays[field] = _arrays.real(name, value, dtype, shape)
+    return _Margins(**arrays)
+
+
+_BY_CLASS = {
+    "margins": ("angle", _arrays.angle),
+    "multipliers": ("multiplier", _arrays.positive),
+    "cosine_margins": ("cosine", _arrays.finite),
+}
 
 
 def _margin_loss(
@@ -443,8 +452,9 @@ def _margin_loss(
     # pass over the plain logits serves every angular loss.
     cosine = pick(cosines, labels)
     drop = scale * _drop(cosine, labels, margins, monotone)
-    odds = log_odds_against(scale * cosines, labels, scale * cosine, drop)
-    return nan_unless(valid, softplus(odds))
+    top, excess = of_others(scale * cosines, labels)
+    odds = (top - scale * cosine) + (excess + drop)
+    return nan_unless(valid & _within(top / scale, cosine), softplus(odds))
 
 
 def _drop(

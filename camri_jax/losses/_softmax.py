@@ -37,27 +37,24 @@ def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, index, axis=-1, mode="clip")[..., 0]
 
 
-def log_odds_against(
-    logits: jax.Array,
-    labels: jax.Array,
-    true_logits: jax.Array | None = None,
-    drop: jax.Array | float = 0.0,
-) -> jax.Array:
-    """Returns log sum_{k != t} exp(z_k) - (z_t - drop) `[...]`; -inf if k is never.
+def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if k is never."""
+    top, excess = of_others(logits, labels)
+    return (top - pick(logits, labels)) + excess
 
-    `true_logits` `[...]` stand in for z_t where the caller has them at hand: each pick
-    out of the logits is a scatter in the gradient. `drop` is apart from them because
-    digits last longest when what is small is added first.
+
+def of_others(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest z_k with k != t `[...]`, and by how much log-sum-exp is more.
+
+    Two numbers, as digits last longest when what is small is added first.
     """
-    if true_logits is None:
-        true_logits = pick(logits, labels)
     others = jnp.where(is_class(labels, logits.shape[-1]), -jnp.inf, logits)
     top = jax.lax.stop_gradient(jnp.max(others, axis=-1))
     top = jnp.where(top == -jnp.inf, jnp.zeros_like(top), top)
     total = jnp.sum(jnp.exp(others - top[..., None]), axis=-1)
     present = total > 0
     excess = jnp.where(present, jnp.log(jnp.where(present, total, 1)), -jnp.inf)
-    return (top - true_logits) + (excess + drop)
+    return top, excess
 
 
 def softplus(x: jax.Array) -> jax.Array:
