@@ -101,7 +101,7 @@ def page(
         origins=[*words.origins(study.rows), _this_page(command)],
         css=Markup(_read("page.css")),
         js=Markup(_read("page.js")),
-        named=_named,
+        named=named,
         shown=_shown,
         value=_value,
     )
@@ -220,8 +220,12 @@ def _headings(columns: Sequence[str]) -> list[str]:
     return found
 
 
-def _named(sheet: Sheet) -> Sheet:
-    """A sheet whose rows may come in any order, held-out columns before the paper's."""
+def named(sheet: Sheet) -> Sheet:
+    """Returns a sheet whose rows may come in any order, held-out columns first.
+
+    Args:
+      sheet: whose rows of moved thresholds rely on the row above to name the method.
+    """
     rows = []
     for first, *others in sheet.rows:
         text, known = first.text, str(first.value)
@@ -229,7 +233,8 @@ def _named(sheet: Sheet) -> Sheet:
             labels = [method.label for method in METHODS.values()]
             label = max((x for x in labels if known.startswith(x)), key=len)
             text = f"{label} {text.strip()}"
-        rows.append([first._replace(text=text, value=text), *others])
+            first = first._replace(text=text, value=text)
+        rows.append([first._replace(value=first.value or text), *others])
     columns = _headings(sheet.columns)
     held_out = [i for i, name in enumerate(columns) if name.startswith("held-out")]
     rest = [i for i in range(1, len(columns)) if i not in held_out]

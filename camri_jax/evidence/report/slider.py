@@ -17,8 +17,8 @@ from camri_jax.evidence.statistics import interval
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.training.methods import BASELINE, METHODS
 
-MARKERS = {"o": "●", "^": "▲", "v": "▼", "D": "◆", "P": "✚", "s": "■", "*": "★"}
-COLUMNS = (
+_MARKERS = dict(zip("o^vDPs*X<>dph", "●▲▼◆✚■★✖◀▶♦⬟⬢", strict=True))
+_COLUMNS = (
     "method",
     "found",
     "false alarms per 1,000",
@@ -129,7 +129,7 @@ def slider(
         data["asked"],
         start,
         said[start],
-        COLUMNS,
+        _COLUMNS,
         tables[start],
         "Thresholds are moved on these very test images, to where just so many are "
         "found: this is what a recall costs each network, and no promise. Means over "
@@ -158,7 +158,7 @@ def _rows(priced: pd.DataFrame) -> list[Row]:
     rows = []
     for method, lines in priced.groupby("method", sort=False):
         entry = METHODS[str(method)]
-        looked = (MARKERS[entry.marker], entry.colour or "inherit")
+        looked = (_MARKERS.get(entry.marker, "●"), entry.colour or "inherit")
         key = lines["false_alarms"].mean()
         row = Row(str(method), title(lines.iloc[0]), *looked, _texts(lines))
         rows.append((key, row))
@@ -237,8 +237,8 @@ def _say(
         f"To find {percent(asked)} of {name}, the recommended model needs "
         f"{offset:+.2f} on its logit: then it finds {found} of {number} test images, "
         f"as trained {before}; with {now['false_alarms']:.1f} false alarms per 1,000 "
-        f"images, as trained {then['false_alarms']:.1f}; at accuracy {now['accuracy']:.3f}, as "
-        f"trained {then['accuracy']:.3f}."
+        f"images, as trained {then['false_alarms']:.1f}; at accuracy "
+        f"{now['accuracy']:.3f}, as trained {then['accuracy']:.3f}."
     )
 
 

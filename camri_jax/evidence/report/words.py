@@ -102,7 +102,7 @@ def answer(
     return Answer(
         lead,
         [text for text in sentences if text],
-        _findings(chosen, picked.trial, accuracy_margin),
+        findings(chosen, picked.trial, accuracy_margin),
         warnings,
     )
 
@@ -119,10 +119,16 @@ def _costs(chosen: pd.DataFrame) -> str:
     )
 
 
-def _findings(
+def findings(
     chosen: pd.DataFrame, trial: pd.Series | None, accuracy_margin: float
 ) -> list[Group]:
-    """Claims by whether they are shown; none stands where it does not belong."""
+    """Returns what is claimed of settings, by whether it is shown.
+
+    Args:
+      chosen: from `camri_jax.evidence.verdicts.claims`, the lines to tell of.
+      trial: the recommended one, whose setting is always named.
+      accuracy_margin: that the claims were made with.
+    """
     if "more_p_holm" not in chosen:
         return []
     claims = {
