@@ -165,10 +165,13 @@ def test_every_verdict(changes, verdict):
 
 
 def test_any_false_claim_is_made_in_at_most_one_study_of_twenty():
-    """Settings of which some parts are true and others just not, in every mixture."""
+    """Settings of which one part is just not true, each of the three in turn.
+
+    Corrected part by part, each part's tests would be wrong in one study of twenty.
+    """
     rng = np.random.default_rng(0)
-    number, seeds, margin = 800, 5, 0.005
-    truths = np.array(list(itertools.product((False, True), repeat=3)))
+    number, seeds, margin = 600, 5, 0.005
+    truths = np.array([*(~np.eye(3, dtype=bool)).repeat(3, 0), [True] * 3])
     # Effects of parts that are true are large, so that only the others hold it back.
     means = np.where(truths, 0.05, 0.0) - [0, margin, 0]
     wrong = 0

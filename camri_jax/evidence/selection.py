@@ -382,8 +382,8 @@ def _why(trial: pd.Series, recall: str, on: str) -> str:
     where = (
         "validation images"
         if on == "validation"
-        else "the test images that it is judged on, as there are no validation images, "
-        "so its numbers promise too much"
+        else "the test images that it is judged on, as there are no validation images "
+        "of the class, so its numbers promise too much"
     )
     return (
         f"picked on {where}: of the settings that keep cross-entropy's mean accuracy "

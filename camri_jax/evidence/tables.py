@@ -190,8 +190,8 @@ def remarks(table: pd.DataFrame, name: str) -> list[str]:
     found = []
     if "held_out" not in set(table["selection"]):
         found.append(
-            "there are no validation images: settings are picked on the test images "
-            "only, as in the paper, and no threshold is moved"
+            f"there are no validation images of {name}: settings are picked on the "
+            "test images only, as in the paper, and no threshold is moved"
         )
     if set(table["method"]) == {BASELINE}:
         found.append(

@@ -1,0 +1,293 @@
+"""Tables hold what trials say; sheets show it, and leave blank what is not known."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import CROSS_ENTROPY, SPECS, Spec, labels, load, trial_id
+
+from camri_jax._files import UsageError
+from camri_jax.evidence import curves, selection, tables, verdicts
+from camri_jax.evidence.selection import Recommendation
+from camri_jax.evidence.tables import Cell, Sheet
+
+
+def sheets_of(study, important=(1,)):
+    """Every sheet that a study has, and all sentences."""
+    name = study.name(important)
+    table = tables.comparison(study, important)
+    trials = selection.trials(study, important)
+    found = tables.comparison_sheets(table, name)
+    priced = verdicts.price_differences(curves.prices(study, important))
+    if len(priced):
+        found.append(tables.prices_sheet(priced, name))
+    spreads, missing = tables.angles(study, important, tables.chosen(table))
+    if len(spreads):
+        found.append(tables.angles_sheet(spreads, name))
+    told = tables.recommendation(selection.recommend(trials), name)
+    return table, found, [*tables.remarks(table, name), *missing, *told]
+
+
+def texts(sheets, told):
+    return "\n".join(
+        [
+            *told,
+            *(cell for sheet in sheets for row in tables.plain(sheet) for cell in row),
+            *map(tables.markdown, sheets),
+        ]
+    )
+
+
+def test_the_comparison_picks_on_the_images_that_each_rule_allows(tmp_path):
+    study = load(tmp_path)
+    table = tables.comparison(study, (1,))
+    plain = table[~table["moved"]]
+    counted = []
+    for row in study.rows.to_dict("records"):
+        for part in ("test", "validation"):
+            c = np.asarray(row[f"{part}_confusion"])
+            numbers = c[1, 1] / c[1].sum(), np.trace(c) / c.sum()
+            counted.append((row["method"], row["margin"], part, *numbers))
+    names = ["method", "margin", "part", "recall", "accuracy"]
+    means = pd.DataFrame(counted, columns=names).fillna({"margin": 0})
+    means = means.groupby(["method", "margin", "part"]).mean().reset_index("part")
+    for picked, part in (("paper", "test"), ("held_out", "validation")):
+        lines = plain[plain["selection"] == picked].set_index("method")
+        on, test = (means[means["part"] == x] for x in (part, "test"))
+        bar = on.loc[("cross_entropy", 0), "accuracy"] - 1e-9
+        assert set(lines.index) == {spec.method for spec in SPECS}
+        for method, line in lines.iterrows():
+            own = on.loc[[method]]
+            keeping = own[own["accuracy"] >= bar]
+            assert line["keeps_accuracy"] == (len(keeping) > 0)
+            if len(keeping):
+                best = test.loc[keeping["recall"].idxmax()]
+                assert line["recall"] == pytest.approx(best["recall"])
+                assert line["accuracy"] == pytest.approx(best["accuracy"])
+    # Corrections count every setting, also those that stand in no table.
+    every = verdicts.paired(selection.trials(study, (1,)))
+    own = verdicts.at_own_recall(curves.prices(study, (1,), None))
+    known = verdicts.claims(every.merge(own, on=selection.KEY, how="left"))
+    camri = known[(known["method"] == "camri") & ~known["moved"]]
+    held = plain[(plain["selection"] == "held_out") & (plain["method"] == "camri")]
+    same = camri[camri["margin"] == held["margin"].item()]
+    assert held["more_p_holm"].item() == same["more_p_holm"].item()
+    assert len(known) == 2 * len(SPECS) - 1
+
+
+def test_cells_hold_the_numbers_that_they_show(tmp_path):
+    table, sheets, _ = sheets_of(load(tmp_path, num_seeds=3))
+    chosen = tables.chosen(table)
+    by_title = {sheet.title.split(".")[0]: sheet for sheet in sheets}
+    hidden = by_title["What accuracy hides"]
+    for column, name in ((1, "precision"), (3, "other_recall"), (4, "false_alarms")):
+        values = [row[column].value for row in hidden.rows]
+        assert values == chosen[name].tolist()
+    differences = by_title["Differences to cross-entropy"]
+    for column, name in ((1, "recall_difference"), (3, "more_p_holm")):
+        values = [row[column].value for row in differences.rows]
+        expected = [None if np.isnan(x) else x for x in chosen[name]]
+        assert values == expected
+    for sheet in sheets:
+        for row in sheet.rows:
+            assert len(row) == len(sheet.columns)
+            for cell in row[1:]:
+                assert (cell.value is None) == (cell.text == "")
+                if cell.value is not None:
+                    shown = cell.text.split("±")[0].split("[")[0].split("\n")[0]
+                    value = float(shown.replace(",", "").replace("<", ""))
+                    assert value == pytest.approx(cell.value, abs=0.051)
+
+
+def test_every_choice_has_its_tables(tmp_path):
+    study = load(tmp_path, important=((1,), (0, 2)), num_seeds=3)
+    for choice, name in (((1,), "bee"), ((0, 2), "ant+cat")):
+        table, sheets, told = sheets_of(study, choice)
+        assert set(table["important"]) == {choice}
+        assert all(f"Important class: {name}" in sheet.title for sheet in sheets)
+        assert "nan" not in texts(sheets, told)
+
+
+def test_accuracy_that_is_lost_leaves_the_papers_column_blank(tmp_path):
+    worse = Spec("camri", {"margin": 0.2, "scale": 16.0}, push=3.0)
+    _, (sheet, *_), _ = sheets_of(load(tmp_path, [CROSS_ENTROPY, worse]))
+    (line,) = [row for row in sheet.rows if row[0].text == "CAMRI"]
+    assert line[1:3] == [Cell(), Cell()]
+    assert line[4].mark == "loss"
+
+
+def all_lost(row):
+    return row | {"diverged": True}
+
+
+def camri_lost(row):
+    return row | {"diverged": row["method"] == "camri"}
+
+
+NO_BEES = np.where(labels(80) == 1, 0, labels(80))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"num_seeds": 1}, "with one seed there is no interval"),
+        ({"change": all_lost}, "every trial diverged"),
+        ({"change": camri_lost}, "Take "),
+        ({"truths": {"test": NO_BEES}}, "no test images of bee"),
+        ({"truths": {"validation": NO_BEES}}, "settings are picked on the test images"),
+        ({"validation": False}, "picked on the test images"),
+        ({"keep_logits": False}, "picked on validation images"),
+        ({"size": 12, "num_seeds": 2}, "rest on 12 test images"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_what_is_not_known_is_blank_and_said(options, said, tmp_path):
+    table, sheets, told = sheets_of(load(tmp_path, **options))
+    text = texts(sheets, told)
+    assert said in text
+    assert "nan" not in text.lower()
+    assert "inf" not in text
+    assert table["verdict"].isin(list(verdicts.VERDICTS)).all()
+    if options.get("num_seeds") == 1:
+        assert "±" not in "".join(c.text for s in sheets for row in s.rows for c in row)
+        assert set(table["verdict"]) == {"baseline", "untested"}
+    if options.get("change") is all_lost:
+        assert set(table["verdict"]) == {"diverged"}
+    if options.get("change") is camri_lost:
+        lost = table["method"] == "camri"
+        assert set(table[lost]["verdict"]) == {"diverged"}
+        assert "diverged" not in set(table[~lost]["verdict"])
+    if "truths" in options and "test" in options["truths"]:
+        assert set(table["verdict"]) == {"baseline", "no_images"}
+
+
+def test_cross_entropy_alone_has_tables_but_no_power(tmp_path):
+    study = load(tmp_path, [CROSS_ENTROPY], validation=False, asked="bee")
+    _, sheets, told = sheets_of(study)
+    assert len(sheets) == 4
+    assert any("none to compare it with" in text for text in told)
+    with pytest.raises(UsageError, match="none to compare it with"):
+        tables.power(selection.trials(study, (1,)))
+
+
+@pytest.mark.parametrize("margin", [5, -1, 1])
+def test_a_margin_that_is_no_share_is_refused_before_all_else(margin):
+    with pytest.raises(UsageError, match="accuracy_margin must be in"):
+        tables.comparison(None, (1,), accuracy_margin=margin)
+
+
+def test_means_that_skip_seeds_say_so(tmp_path):
+    def change(row):
+        if row["seed"] == 0:  # nothing is predicted as a bee
+            confusion = row["test_confusion"].copy()
+            confusion[:, 0] += confusion[:, 1]
+            confusion[:, 1] = 0
+            row["test_confusion"] = confusion
+        return row
+
+    study = load(tmp_path, [CROSS_ENTROPY, SPECS[4]], change=change)
+    _, sheets, _ = sheets_of(study)
+    assert "precision of cross-entropy over 3 of 4 seeds" in sheets[1].caption
+
+
+def test_the_recommendation_is_k_of_n_with_an_exact_interval(tmp_path):
+    study = load(tmp_path)
+    trials = selection.trials(study, (1,))
+    picked = selection.recommend(trials)
+    line = picked.trial
+    text = " ".join(tables.recommendation(picked, "bee"))
+    assert f"finds {line['num_found']:.0f} of 80 of bee" in text
+    assert f"interval {picked.low:.3f} to {picked.high:.3f}" in text
+    assert f"{line['false_alarms']:.1f} false alarms per 1,000" in text
+    assert f"accuracy {line['accuracy']:.3f}" in text
+    assert line["trial_id"] in text
+    assert "say little" not in text
+    none = tables.recommendation(Recommendation(None, "none: so"), "bee")
+    assert none == ["No model is recommended; none: so."]
+
+
+def test_table_2_has_the_papers_columns(tmp_path):
+    zero = Spec("arcface", {"margin": 0.0, "scale": 16.0})
+    specs = [spec for spec in SPECS if spec.method != "l2_softmax"]
+    study = load(tmp_path, [*specs, zero])
+    table = tables.comparison(study, (1,))
+    found, missing = tables.angles(study, (1,), tables.chosen(table))
+    assert missing == []
+    found = found.set_index("column")
+    assert list(found.index) == [
+        *("CAMRI", "ArcFace", "WCE", "ArcFace (m=0)", "cross-entropy")
+    ]
+    rows = study.rows.set_index("trial_id")
+    for column, spec in (("ArcFace (m=0)", zero), ("cross-entropy", CROSS_ENTROPY)):
+        std = np.array([rows["angle_std"][trial_id(spec, s)] for s in range(4)])
+        others = np.delete(std, 1, axis=1)
+        for name, values in (
+            ("important_angle", std[:, 1]),
+            ("least", others.min(1)),
+            ("median", np.median(others, axis=1)),
+        ):
+            assert found.loc[column, name] == pytest.approx(values.mean(), rel=1e-6)
+            spread = values.std(ddof=1)
+            assert found.loc[column, f"{name}_std"] == pytest.approx(spread, rel=1e-5)
+    (best, *_), *_ = zip(
+        *tables.angles_sheet(found.reset_index(), "x").rows, strict=True
+    )
+    assert isinstance(best, Cell)
+
+
+def test_table_2_leaves_out_what_is_not_there(tmp_path):
+    study = load(tmp_path, [CROSS_ENTROPY, SPECS[4]])
+    chosen = tables.chosen(tables.comparison(study, (1,)))
+    found, missing = tables.angles(study, (1,), chosen)
+    assert found["column"].tolist() == ["CAMRI", "cross-entropy"]
+    assert missing == [
+        f"no rows of {x}, left out" for x in ("ArcFace", "WCE", "ArcFace (m=0)")
+    ]
+
+
+def test_power_counts_fewer_seeds_for_larger_effects_and_margins(tmp_path):
+    trials = selection.trials(load(tmp_path, num_seeds=6), (1,))
+    small, large = (tables.power(trials, effect=e) for e in (0.001, 0.05))
+    assert (large["seeds_recall"] < small["seeds_recall"]).all()
+    wide = tables.power(trials, effect=0.05, accuracy_margin=0.1)
+    assert (wide["seeds_accuracy_equal"] <= large["seeds_accuracy_equal"]).all()
+    assert (wide["seeds_accuracy"] <= large["seeds_accuracy"]).all()
+    none = tables.power(trials, accuracy_margin=0)
+    assert np.isinf(none["seeds_accuracy_equal"]).all()
+    sheet = tables.power_sheet(none, "bee", accuracy_margin=0)
+    assert {row[5].text for row in sheet.rows} == {"never"}
+    assert "nan" not in tables.markdown(sheet)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"power": 2}, {"accuracy_margin": 1}, {"power": 0.01}, {"effect": 0}]
+)
+def test_power_refuses_what_is_no_chance(arguments, tmp_path):
+    trials = selection.trials(load(tmp_path, num_seeds=2), (1,))
+    with pytest.raises(UsageError, match="must be"):
+        tables.power(trials, **arguments)
+    one = selection.trials(load(tmp_path / "one", num_seeds=1), (1,))
+    with pytest.raises(UsageError, match="train more with --num-seeds"):
+        tables.power(one)
+
+
+def test_names_are_text_in_markdown():
+    name = "a|b_*c* <i>[x](y)`$1$`\nd"
+    sheet = Sheet(name, name, ["x", name], [[Cell(name), Cell("1", 1.0, "best")]])
+    text = tables.markdown(sheet)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 3
+    # Bars that part cells, and no others.
+    assert [line.replace(r"\|", "").count("|") for line in table] == [3, 3, 3]
+    left = re.sub(r"\\.|<br>|\*\*1\*\*", "", table[2])
+    assert not set("_*<[]`$") & set(left)
+    assert "**1**" in text
+
+
+def test_signs_keep_numbers_below_each_other():
+    rows = [[Cell("a"), Cell("1.0\nx", 1.0, "loss")], [Cell("b"), Cell("2.0", 2.0)]]
+    assert tables.plain(Sheet("", "", ["", ""], rows)) == [
+        ["a", "1.0▼\nx "],
+        ["b", "2.0 "],
+    ]
