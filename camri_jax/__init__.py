@@ -23,7 +23,17 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"camri_jax.{name}")
     if name in _NAMES:
-        return getattr(importlib.import_module(f"camri_jax.{_NAMES[name]}"), name)
+        try:
+            module = importlib.import_module(f"camri_jax.{_NAMES[name]}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("camri_jax"):
+                raise
+            raise ModuleNotFoundError(
+                f"camri_jax.{name} needs {error.name}: "
+                "pip install 'camri-jax[experiments]'",
+                name=error.name,
+            ) from error
+        return getattr(module, name)
     raise AttributeError(f"module 'camri_jax' has no attribute {name!r}")
 
 
