@@ -10,6 +10,12 @@ os.environ["XLA_FLAGS"] = (
 
 import hypothesis
 import jax
+import pytest
+
+from camri_jax import _arrays
+
+# The backend reads the flags when it starts, which is later.
+_arrays.cure_wrong_sums()
 
 # In CI a failure must come from the commit, not from the day's examples.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -19,6 +25,14 @@ if "CI" in os.environ:
 # Programs that several tests compile are compiled once, and anew in every session.
 _CACHE = tempfile.TemporaryDirectory(prefix="camri_jax_tests_")
 jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module")
+def promotion_as_optax_needs_it():
+    """Adam divides a float by an integer count, which strict promotion refuses."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

@@ -1,0 +1,463 @@
+"""Laws of a plan: names of trials, the grid once, chunks of one width."""
+
+import dataclasses
+import functools
+import math
+import pickle
+
+import chex
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import CLASSES, DATASET, RECIPE, Tiny, part, placement, plan, without
+
+from camri_jax._files import UsageError
+from camri_jax.datasets.dataset import make_dataset
+from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps.plan import SweepConfig
+from camri_jax.training import network, recipe, trial
+from camri_jax.training.methods import METHODS, number
+from camri_jax.training.recipe import Recipe
+
+SENSITIVE = {name for name in METHODS if METHODS[name].class_sensitive}
+EVERY = tuple(METHODS)
+
+
+def planned(dataset=DATASET, where=None, done=(), recall=None, **changes):
+    """Plans all methods with one of our networks."""
+    own = {"important": ("bee",), "recipe": Recipe(batch_size=8)}
+    return planning.plan(
+        SweepConfig(**(own | changes)),
+        dataset,
+        where or placement(),
+        done=done,
+        baseline_recall=recall,
+    )
+
+
+def ids(plan):
+    return {trial.trial_id for trial in plan.trials}
+
+
+def missing(plan):
+    return [trial.trial_id for chunk in plan.chunks for trial in chunk.trials]
+
+
+# The name of a trial.
+
+RECIPES = {
+    "network": "fast",
+    "feature_dim": 9,
+    "epochs": 11,
+    "batch_size": 9,
+    "optimizer": "sgd",
+    "momentum": 0.8,
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "weight_decay": 0.1,
+    "norm_bias_rate": 2.0,
+    "lookahead": 3,
+    "ema_decay": 0.9,
+    "augment_shift": 1,
+    "augment_fill": "reflect",
+    "augment_flip": "random",
+    "logit_scale": 0.5,
+    "precision": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Recipe)])
+def test_each_field_of_the_recipe_names_other_trials(name):
+    changed = Recipe(**{"batch_size": 8, name: RECIPES[name]})
+    assert not ids(planned()) & ids(planned(recipe=changed))
+
+
+FIELDS = {
+    "blocks": (((4,),),),
+    "widths": (4,),
+    "feature_dim": 5,
+    "dropout_rate": 0.1,
+    "batch_norm_momentum": 0.1,
+    "relu_features": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        (preset, field.name)
+        for preset, make in network.NETWORKS.items()
+        for field in dataclasses.fields(make())
+        if field.name not in ("parent", "name", "dtype", "convolution")
+    ],
+)
+def test_each_edit_of_a_network_names_other_trials(monkeypatch, preset, name):
+    """The type of activations is the recipe's; the form of convolutions is free."""
+    chosen = Recipe(batch_size=8, network=preset)
+    before = ids(planned(recipe=chosen))
+    edited = functools.partial(network.NETWORKS[preset], **{name: FIELDS[name]})
+    monkeypatch.setitem(recipe.NETWORKS, preset, edited)
+    assert not before & ids(planned(recipe=chosen))
+
+
+def test_each_field_of_ones_own_network_names_other_trials():
+    names = [
+        planning.plan(
+            SweepConfig(important=("bee",), recipe=RECIPE),
+            DATASET,
+            placement(),
+            backbone=backbone,
+        )
+        for backbone in (None, Tiny(), Tiny(feature_dim=7))
+    ]
+    assert len(set.union(*map(ids, names))) == sum(len(ids(each)) for each in names)
+
+
+def test_the_version_of_the_numerics_names_other_trials(monkeypatch):
+    before = ids(planned())
+    monkeypatch.setattr(trial, "NUMERICS", trial.NUMERICS + 1)
+    assert not before & ids(planned())
+
+
+def test_other_data_names_other_trials():
+    other = dataclasses.replace(DATASET, fingerprint="0123456789abcdef")
+    assert not ids(planned()) & ids(planned(other))
+
+
+def test_methods_points_seeds_and_choices_have_names_of_their_own():
+    whole = planned(important=("bee", "cat", "ant+cat"), num_seeds=3)
+    numbers = {
+        (t.method, *sorted(t.point.items()), t.important, t.seed) for t in whole.trials
+    }
+    assert len(numbers) == len(ids(whole)) == len(whole.trials)
+    # ArcFace and CAMRI at one point are two methods.
+    points = {m: t.point for t in whole.trials for m in [t.method]}
+    assert set(points) == set(METHODS)
+
+
+def test_what_does_not_change_the_numbers_does_not_change_the_names():
+    first = planned(num_seeds=1)
+    same = [
+        planned(dataclasses.replace(DATASET, name="npz:elsewhere.npz"), num_seeds=1),
+        planned(where=placement(convolution="patches"), num_seeds=1),
+        planned(where=placement(1, together=True, loop="scan"), num_seeds=1),
+        planned(trials_per_device=3, num_seeds=1),
+        planned(keep_logits=False, save_models=False, num_seeds=1),
+        planned(methods=EVERY[::-1], num_seeds=1),
+        planned(grid={"l2_softmax.scale": (16,)}, num_seeds=1),
+    ]
+    for other in same:
+        assert ids(other) == ids(first)
+    assert ids(first) < ids(planned(num_seeds=5))
+
+
+def test_typed_angles_are_those_of_the_paper():
+    typed = planned(
+        methods=("camri",),
+        grid={"margin": tuple(number(f"{i}pi/64") for i in range(9))},
+    )
+    paper = planned(
+        methods=("camri",), grid={"margin": METHODS["camri"].paper_grid["margin"]}
+    )
+    assert ids(typed) == ids(paper)
+
+
+# The important classes.
+
+
+def test_another_important_class_trains_anew_only_what_depends_on_it():
+    one, two = (
+        {t.trial_id: t.method for t in planned(important=important).trials}
+        for important in (("bee",), ("cat", "bee"))
+    )
+    assert set(one) < set(two)
+    assert {two[key] for key in set(two) - set(one)} == SENSITIVE
+
+
+def test_trials_carry_the_classes_that_they_are_trained_for():
+    for each in planned(important=("bee", "ant+cat")).trials:
+        allowed = {(1,), (0, 2)} if each.method in SENSITIVE else {()}
+        assert each.important in allowed
+
+
+def test_several_important_classes_are_one_choice_in_any_order():
+    names = [
+        ids(plan(important=(text,), methods=("camri",)))
+        for text in ("ant+cat", "cat+ant", "0+2", "2+ant", ("cat", "ant"), (0, 2))
+    ]
+    assert len(set(map(frozenset, names))) == 1
+    assert planned(important=("ant+cat", "cat+ant")).choices == ((0, 2),)
+
+
+PLUS = dataclasses.replace(DATASET, class_names=("a", "b", "a+b"))
+
+
+def test_a_class_called_a_plus_b_is_not_the_choice_of_a_and_b():
+    """Names are text for people: the class of that very name is what they mean."""
+    chosen = planned(PLUS, important=("a+b", ("a", "b")), methods=("camri",))
+    assert chosen.choices == ((2,), (0, 1))
+    assert {t.important for t in chosen.trials} == {(2,), (0, 1)}
+    grid = {"camri.margin@a+b": (0.5,), "camri.margin": (0.1,)}
+    found = planned(
+        PLUS, important=("a+b", ("a", "b")), methods=("camri",), grid=grid
+    ).trials
+    assert {(t.important, t.point["margin"]) for t in found} == {
+        ((2,), 0.5),
+        ((0, 1), 0.1),
+    }
+
+
+def test_an_index_is_no_name():
+    swapped = dataclasses.replace(DATASET, class_names=("2", "1", "0"))
+    assert planning.resolve([(0,), (2, 1), 2], swapped) == ((0,), (1, 2), (2,))
+    assert planning.resolve(["0", "2+1"], swapped) == ((2,), (0, 1))
+
+
+def test_ranks_name_classes_by_their_recall():
+    for recall, expected in (
+        ([0.9, 0.5, 0.7], (1, 2, 2)),
+        ([0.1, 0.5, 0.1], (0, 2, 2)),
+    ):
+        for text, k in zip(("worst1", "worst2", "median"), expected, strict=True):
+            assert planning.resolve([text], DATASET, np.array(recall)) == ((k,),)
+    named = dataclasses.replace(DATASET, class_names=("worst1", "bee", "cat"))
+    assert planning.resolve("worst1", named, np.array([0.9, 0.5, 0.7])) == ((0,),)
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "calibration", "test"])
+def test_an_important_class_without_images_is_refused_with_counts(name):
+    dataset = dataclasses.replace(
+        DATASET, parts=DATASET.parts | {"calibration": part(6, 3)}
+    )
+    count = len(dataset.parts[name].labels) * 2 // 3
+    with pytest.raises(
+        UsageError, match=rf"important class bee has 0 of {count} {name} images"
+    ):
+        planned(without(dataset, name, label=1), important=("ant+bee",))
+    # Others may lack them; and validation and calibration may be left out.
+    assert planned(without(dataset, name, label=1), important=("ant",)).chunks
+    if name in ("validation", "calibration"):
+        assert planned(without(dataset, name)).chunks
+    else:
+        with pytest.raises(UsageError, match=f"bee has 0 of 0 {name} images"):
+            planned(without(dataset, name))
+
+
+# The grid.
+
+
+def test_the_paper_preset_is_the_papers_grid():
+    large = make_dataset("tiny", DATASET.parts | {"train": part(64, 0)}, CLASSES)
+    paper = planned(large, **vars(SweepConfig.paper()) | {"important": CLASSES})
+    assert len(paper.trials) == 10 * (1 + 63 + 3 * (10 + 11 * 16 + 16 + 63))
+    # Over three data sets, as the paper's 25,800 trainings.
+    assert 3 * len(paper.trials) == pytest.approx(25_800, rel=0.002)
+
+    def values(method, name):
+        return sorted({t.point[name] for t in paper.trials if t.method == method})
+
+    margins = [i * math.pi / 64 for i in range(9)]
+    for method in ("arcface", "camri"):
+        assert values(method, "margin") == margins
+        assert values(method, "scale") == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+    crwwce = "real_world_weight_cross_entropy"
+    assert values("weighted_cross_entropy", "weight") == list(range(4, 41, 4))
+    assert values(crwwce, "weight") == [1.0, *range(4, 41, 4)]
+    for method in (crwwce, "wasserstein"):
+        np.testing.assert_allclose(values(method, "cost"), np.arange(1.0, 4.01, 0.2))
+    assert SweepConfig.paper().recipe == Recipe(network="paper", epochs=300)
+
+
+@given(st.permutations(range(3)))
+def test_the_most_specific_values_count(order):
+    keys = [
+        ("margin", (0.1,)),
+        ("camri.margin", (0.2, 0.3)),
+        ("camri.margin@cat+bee", (0.4,)),
+    ]
+    found = planned(
+        important=("ant", "bee+cat"),
+        methods=("l2_softmax", "arcface", "camri"),
+        grid=dict(keys[i] for i in order),
+        num_seeds=1,
+    )
+    margins = {(t.method, t.important, t.point.get("margin")) for t in found.trials}
+    assert margins == {
+        ("l2_softmax", (), None),
+        ("arcface", (), 0.1),
+        ("camri", (0,), 0.2),
+        ("camri", (0,), 0.3),
+        ("camri", (1, 2), 0.4),
+    }
+
+
+# Chunks.
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    num_seeds=st.integers(1, 7),
+    per_device=st.integers(1, 9),
+    num_devices=st.integers(1, 2),
+    together=st.booleans(),
+    data=st.data(),
+)
+def test_chunks_hold_what_is_missing_once(
+    num_seeds, per_device, num_devices, together, data
+):
+    where = placement(num_devices, together=together)
+    asked = {
+        "num_seeds": num_seeds,
+        "trials_per_device": per_device,
+        "important": ("bee", "ant+cat"),
+        "where": where,
+    }
+    whole = planned(**asked)
+    done = data.draw(st.sets(st.sampled_from(sorted(ids(whole)))))
+    rest = planned(**asked, done=done)
+    assert ids(rest) == ids(whole)
+    assert sorted(missing(rest)) == sorted(ids(whole) - done)
+    assert rest.num_missing == len(missing(rest))
+    widths = {chunk.family: chunk.width for chunk in whole.chunks}
+    for chunk in rest.chunks:
+        assert 1 <= len(chunk.trials) <= chunk.width <= per_device * num_devices
+        assert chunk.width % num_devices == 0
+        assert {METHODS[t.method].family for t in chunk.trials} == {chunk.family}
+        if together:
+            # The last digits depend on the width: it must not depend on what is left.
+            assert chunk.width == widths[chunk.family]
+        else:
+            assert chunk.width - len(chunk.trials) < num_devices
+    seeds = [chunk.trials[0].seed for chunk in rest.chunks]
+    assert seeds == sorted(seeds)
+
+
+def test_one_missing_trial_on_a_cpu_trains_one():
+    asked = {"where": placement(1), "trials_per_device": 8, "methods": ("camri",)}
+    done = ids(planned(**asked)) - {planned(**asked).trials[3].trial_id}
+    (chunk,) = planned(**asked, done=done).chunks
+    assert chunk.width == len(chunk.trials) == 1
+    seeds, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+    chex.assert_axis_dimension(seeds, 0, 1)
+    chex.assert_tree_shape_prefix(arrays, (1,))
+
+
+@given(st.integers(2, 12), st.integers(1, 3), st.integers(1, 30))
+def test_half_as_wide_chunks_hold_the_same_trials(per_device, num_devices, size):
+    trials = planned(
+        num_seeds=3, methods=("camri",), grid={"scale": tuple(range(1, 6))}
+    )
+    shared, width = trials.chunks[0].config, per_device * num_devices
+    some = tuple(trials.trials[:size])
+    wide = [
+        planning.Chunk(shared, some[i : i + width], width)
+        for i in range(0, len(some), width)
+    ]
+    narrow = planning.halve(wide, num_devices)
+    assert [t for chunk in narrow for t in chunk.trials] == list(some)
+    for chunk in narrow:
+        assert chunk.width % num_devices == 0
+        assert width / 2 <= chunk.width < width
+        assert len(chunk.trials) <= chunk.width
+
+
+def test_stacked_trials_are_each_its_own_and_filled_with_the_last():
+    chunk = plan(num_seeds=3, trials_per_device=2).chunks[-1]
+    chunk = chunk._replace(width=len(chunk.trials) + 2)
+    seeds, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+    assert seeds.tolist() == [t.seed for t in chunk.trials] + [seeds[-1]] * 2
+    for i, each in enumerate(chunk.trials):
+        margins = [
+            each.point.get("margin", 0.0) * (k in each.important) for k in (0, 1, 2)
+        ]
+        np.testing.assert_allclose(arrays["margins"][i], margins)
+        assert arrays["scale"][i] == each.point["scale"]
+
+
+def test_a_chunk_can_be_sent_to_another_process():
+    chunk = planned().chunks[0]
+    again = pickle.loads(pickle.dumps(chunk))
+    assert again == chunk
+    assert again.name == chunk.name
+
+
+def test_chunks_are_named_by_their_trials():
+    chunks = planned(num_seeds=4, trials_per_device=2).chunks
+    assert len({chunk.name for chunk in chunks}) == len(chunks)
+
+
+def test_the_size_of_logits_is_that_of_their_numbers():
+    whole = planned()
+    expected = 4 * len(whole.trials) * (9 + 12) * 3
+    assert planning.logits_bytes(whole, DATASET) == expected
+    assert planning.logits_bytes(planned(done=ids(whole)), DATASET) == 0
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("camry",)}, "methods must be among .*camri.*, got 'camry'"),
+        ({"num_seeds": 0}, "num_seeds must be at least 1, got 0"),
+        ({"trials_per_device": 0}, "trials_per_device must be at least 1, got 0"),
+        ({"important": ("be",)}, "no class is called 'be'; did you mean 'bee'"),
+        ({"important": ("3",)}, r"class index 3 is outside 0\.\.2"),
+        ({"important": (3,)}, r"class index 3 is outside 0\.\.2"),
+        (
+            {"important": ()},
+            "important must name the class .*are ant, bee, cat",
+        ),
+        ({"important": ("ant+bee+cat",)}, "important must leave at least one class"),
+        ({"important": ("worst1",)}, "'worst1' needs the recall of finished cross-ent"),
+        ({"grid": {"margins": (0.1,)}}, "grid must name a hyperparameter.*'margins'"),
+        ({"grid": {"camri.cost": (1.0,)}}, "grid must name .*'camri.cost'"),
+        ({"grid": {"camry.margin": (1.0,)}}, "grid must name .*'camry.margin'"),
+        ({"grid": {"margin": ()}}, "grid must give margin at least one value"),
+        ({"grid": {"margin@bee": (0.1,)}}, "a method that is told .*'margin@bee'"),
+        ({"grid": {"arcface.margin@bee": (0.1,)}}, "a method that is told .*@bee'"),
+        (
+            {"grid": {"camri.margin@cat": (0.1,)}},
+            "a choice of important .*@cat",
+        ),
+        ({"grid": {"camri.margin@cats": (0.1,)}}, "no class is called 'cats'"),
+        ({"grid": {"margin": (-0.1,)}}, "margin must be .*-0.1"),
+        ({"grid": {"scale": (16.0, 0.0)}}, "scale must be above 0, got 0.0"),
+        ({"grid": {"wasserstein.epsilon": (math.nan,)}}, "epsilon must be .*nan"),
+        ({"recipe": Recipe(batch_size=28)}, "batch_size must be at most .* 27, got 28"),
+    ],
+)
+def test_a_wrong_plan_is_named(changes, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        planned(**changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": "huge"}, "network must be one of paper, small, fast, got 'huge'"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"feature_dim": 1}, "feature_dim must be at least 2, got 1"),
+        ({"augment_shift": -1}, "augment_shift must be at least 0, got -1"),
+        ({"augment_fill": "white"}, "augment_fill must be one of .*, got 'white'"),
+        ({"augment_flip": "always"}, "augment_flip must be one of .*, got 'always'"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
+        ({"logit_scale": math.inf}, "logit_scale must be above 0, got inf"),
+        ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\), got 1.0"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, got 'lion'"),
+        ({"precision": "half"}, "precision must be one of float32, bfloat16, got"),
+    ],
+)
+def test_a_wrong_recipe_is_named(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Recipe(**changes)
+
+
+def test_the_default_important_classes_are_those_of_the_data_set():
+    digits = make_dataset("cifar10", DATASET.parts, ("cat", "dog", "airplane"))
+    assert planning.resolve((), digits) == ((0,), (1,), (2,))
