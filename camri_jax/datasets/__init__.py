@@ -154,6 +154,7 @@ def _load(
 ) -> Dataset:
     # Each loader is imported when it is needed: most need much that others do not.
     kind, _, argument = name.partition(":")
+    _refuse_another_kind(name, kind, argument)
     if kind == "folder" and argument:
         from camri_jax.datasets.folder import load_folder
 
@@ -181,6 +182,20 @@ def _load(
         )
     near = difflib.get_close_matches(name, _NAMES, cutoff=0.4) or _NAMES
     raise DatasetError(f"no data set is called {name!r}; there is {', '.join(near)}")
+
+
+def _refuse_another_kind(name: str, kind: str, argument: str) -> None:
+    """Says which word goes before the path of what lies there."""
+    if name in ("digits", *_PUBLISHED):
+        return
+    path = _expanded(argument or name)
+    right, suffix = kind, path.suffix.casefold()
+    if suffix == ".npz":
+        right = "npz"
+    elif suffix == ".zip" or path.is_dir():
+        right = "folder"
+    if right != kind:
+        raise DatasetError(f"{name!r} must be called '{right}:{path}'")
 
 
 def _tell_of_empty_classes(dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,6 +64,8 @@ class Dataset:
       fingerprint: 16 hexadecimal digits that change with any pixel, label, group,
         class name or split, and with nothing else.
       mirror: whether a mirrored picture keeps its class.
+      fit: how pictures became square: `stretch`, `pad` or `crop`.
+      bits: of grey pictures of more than 8 bits, of which the upper 8 were kept.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Dataset:
     parts: dict[str, Part]
     fingerprint: str
     mirror: bool = False
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    bits: int | None = None
 
     def __getattr__(self, name: str) -> np.ndarray:
         part, _, field = name.partition("_")
@@ -95,8 +100,8 @@ def make_dataset(
     parts: Mapping[str, Part],
     class_names: Sequence[str],
     *,
-    mirror: bool = False,
     fingerprint: str | None = None,
+    **facts: Any,
 ) -> Dataset:
     """Makes a `Dataset`; absent parts become empty.
 
@@ -104,8 +109,8 @@ def make_dataset(
       name: of the data set.
       parts: `train` and any others.
       class_names: the name of each label.
-      mirror: whether a mirrored picture keeps its class.
       fingerprint: what a previous call computed for the same content, to save time.
+      **facts: `mirror`, `fit` and `bits`, see `Dataset`.
 
     Returns:
       The data set.
@@ -122,7 +127,7 @@ def make_dataset(
             if array is not None
         ]
         fingerprint = digest(*arrays, *class_names)
-    return Dataset(name, tuple(class_names), full, fingerprint, mirror)
+    return Dataset(name, tuple(class_names), full, fingerprint, **facts)
 
 
 def digest(*parts: np.ndarray | str) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 from tqdm import tqdm
 
 from camri_jax.datasets import copies, pictures, store
@@ -81,7 +80,7 @@ def load_folder(
                 raise DatasetError(f"{path}: {error}") from None
 
         store.build_once(cache / "folder" / key, write_arrays)
-    return store.read(cache / "folder" / key, name)
+    return store.read(cache / "folder" / key, name, fit=fit)
 
 
 def _write(
@@ -89,8 +88,8 @@ def _write(
 ) -> None:
     listing = list_pictures(tree.names)
     names = [name for files in listing.files.values() for name in files]
-    _refuse_what_does_not_fit(len(names), size)
-    decoded, broken, notes = _decode(tree, names, size, fit)
+    store.refuse_what_does_not_fit((len(names), size, size, 3))
+    decoded, broken, notes, bits = _decode(tree, names, size, fit)
     if len(broken) > _MAX_BROKEN * len(names):
         raise DatasetError(
             f"{len(broken)} of {len(names)} pictures cannot be read, more than 1 %: "
@@ -122,16 +121,7 @@ def _write(
             f"{len(broken)} of {len(names)} pictures cannot be read and were skipped: "
             f"{some(broken)}"
         )
-    store.write(directory, parts, listing.class_names, notes=notes)
-
-
-def _refuse_what_does_not_fit(num_pictures: int, size: int) -> None:
-    wanted, free = 6 * num_pictures * size**2, psutil.virtual_memory().available
-    if wanted > free:
-        raise DatasetError(
-            f"{num_pictures:,} pictures of {size}x{size} need {wanted / 1e9:,.1f} GB, "
-            f"and {free / 1e9:,.1f} GB of memory are free; choose a smaller image_size"
-        )
+    store.write(directory, parts, listing.class_names, notes=notes, bits=bits)
 
 
 def _refuse_empty_classes(listing: Listing, decoded: Mapping[str, _Picture]) -> None:
@@ -148,8 +138,8 @@ def _refuse_empty_classes(listing: Listing, decoded: Mapping[str, _Picture]) -> 
 
 def _decode(
     tree: Tree, names: Sequence[str], size: int, fit: pictures.Fit
-) -> tuple[dict[str, _Picture], list[str], list[str]]:
-    """Returns the pictures, those that cannot be read with the reasons, and remarks."""
+) -> tuple[dict[str, _Picture], list[str], list[str], int | None]:
+    """Returns the pictures, those that cannot be read, remarks, and the bits."""
     results = dict(_decode_each(tree, names, size, fit, None))
     bits = {
         name: int(found[1])
@@ -158,12 +148,13 @@ def _decode(
         for remark in result.remarks
         if (found := _BITS.fullmatch(remark))
     }
+    most = max(bits.values(), default=None)
     if len(set(bits.values())) > 1:  # one scale of brightness for all
-        results |= _decode_each(tree, list(bits), size, fit, max(bits.values()))
+        results |= _decode_each(tree, list(bits), size, fit, most)
     broken, remarks = [], {}
     if bits:
         number = f"{len(bits)} pictures of more than 8 bits"
-        remarks[f"the upper 8 of {max(bits.values())} bits are kept"] = [number]
+        remarks[f"the upper 8 of {most} bits are kept"] = [number]
     decoded = {}
     for name, result in results.items():
         if isinstance(result, Exception):
@@ -174,7 +165,7 @@ def _decode(
             if not _BITS.fullmatch(remark):
                 remarks.setdefault(f"a picture that {remark}", []).append(name)
     notes = [f"{remark}: {some(found)}" for remark, found in remarks.items()]
-    return decoded, broken, notes
+    return decoded, broken, notes, most
 
 
 def _decode_each(

@@ -84,6 +84,9 @@ def list_pictures(names: Sequence[str]) -> Listing:
     if stray:
         notes.append(f"{len(stray)} pictures lie in no class folder: {some(stray)}")
     class_names = _class_names(places.values(), notes)
+    folded = [name.casefold() for name in class_names]
+    if alike := [n for n in class_names if folded.count(n.casefold()) > 1]:
+        notes.append(f"classes that differ only in case: {some(alike)}")
     labels = {name: i for i, name in enumerate(class_names)}
     found = {part for part, _ in places.values()}
     files = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from camri_jax.datasets import copies
+from camri_jax.datasets import copies, store
 from camri_jax.datasets.dataset import (
     PARTS,
     Dataset,
@@ -88,6 +88,9 @@ def load_npz(path: Path, *, name: str, image_size: int | None = None) -> Dataset
         raise DatasetError(
             f"{path} holds features, not images: image_size must not be given"
         )
+    if image_size is not None:
+        number = sum(len(p.labels) for p in parts.values())
+        store.refuse_what_does_not_fit((number, image_size, image_size, 3))
     final = {
         part: Part(resize_all(p.images, image_size), p.labels, p.groups)
         for part, p in parts.items()
@@ -242,6 +245,8 @@ def _images(images: np.ndarray, name: str) -> np.ndarray:
 def _labels(labels: np.ndarray, name: str, number: int) -> np.ndarray:
     if labels.shape == (number, 1):
         labels = labels[:, 0]
+    if labels.dtype == bool:
+        labels = labels.astype(np.int32)
     if labels.shape != (number,) or labels.dtype.kind not in "iu":
         raise DatasetError(
             f"{name} are {labels.dtype} {list(labels.shape)}; they must be integers "

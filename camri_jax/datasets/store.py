@@ -6,14 +6,17 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 
 from camri_jax.datasets.dataset import (
     PARTS,
@@ -169,12 +172,30 @@ def locked(target: Path) -> Iterator[None]:
         yield
 
 
+def refuse_what_does_not_fit(shape: Sequence[int]) -> None:
+    """Compares arrays with the free memory before they are allocated.
+
+    Args:
+      shape: of uint8 images, `[n, height, width, channels]`.
+
+    Raises:
+      DatasetError: twice as much is not free.
+    """
+    wanted, free = 2 * math.prod(shape), psutil.virtual_memory().available
+    if wanted > free:
+        raise DatasetError(
+            f"{shape[0]:,} images of {shape[1]}x{shape[2]} need {wanted / 1e9:,.1f} GB "
+            f"of memory, and {free / 1e9:,.1f} GB are free; choose a smaller image_size"
+        )
+
+
 def write(
     directory: Path,
     parts: Mapping[str, Part],
     class_names: Sequence[str],
     *,
     notes: Sequence[str] = (),
+    bits: int | None = None,
 ) -> None:
     """Writes a data set as .npy files, and what is known beside them.
 
@@ -183,6 +204,7 @@ def write(
       parts: `train` and any others.
       class_names: the name of each label.
       notes: warnings to be given at every load.
+      bits: of a grey picture of more than 8 bits.
     """
     for name, part in parts.items():
         for field in ("images", "labels", "groups"):
@@ -192,18 +214,19 @@ def write(
         "class_names": list(class_names),
         "fingerprint": make_dataset("", parts, class_names).fingerprint,
         "notes": list(notes),
+        "bits": bits,
     }
     text = json.dumps(about, indent=1)
     (directory / "about.json").write_text(text, encoding="utf-8")
 
 
-def read(directory: Path, name: str, *, mirror: bool = False) -> Dataset:
+def read(directory: Path, name: str, **facts: Any) -> Dataset:
     """Opens the arrays of a directory by memory map.
 
     Args:
       directory: one that `write` filled.
       name: of the data set.
-      mirror: whether a mirrored picture keeps its class.
+      **facts: `mirror` and `fit`, see `Dataset`.
 
     Returns:
       The data set; its notes are given as warnings.
@@ -227,8 +250,9 @@ def read(directory: Path, name: str, *, mirror: bool = False) -> Dataset:
         name,
         parts,
         about["class_names"],
-        mirror=mirror,
         fingerprint=about["fingerprint"],
+        bits=about["bits"],
+        **facts,
     )
 
 

@@ -464,7 +464,7 @@ def test_more_than_memory_holds_is_refused_before_it_is_tried(tmp_path, monkeypa
     root = write_folder(tmp_path / "mine")
     few = type("Memory", (), {"available": 1000})
     monkeypatch.setattr("psutil.virtual_memory", few)
-    with pytest.raises(DatasetError, match=r"24 pictures of 8x8 need .* image_size"):
+    with pytest.raises(DatasetError, match=r"24 images of 8x8 need .* image_size"):
         load_folder(root)
 
 

@@ -111,6 +111,7 @@ def test_what_can_be_read_in_two_ways_is_refused(folders, message):
         ),
         (("bus", "car", "train"), "'train' is read as a class"),
         ((*_TWO, "validation/"), "'validation' is empty"),
+        ((*_TWO, "Cat"), "differ only in case: Cat, cat"),
     ],
 )
 def test_what_is_not_read_is_told_with_its_reason(folders, note):

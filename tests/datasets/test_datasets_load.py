@@ -116,6 +116,22 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, offered):
         load(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("folder:{}/a.npz", "npz:"),
+        ("{}/a.npz", "npz:"),
+        ("npz:{}", "folder:"),
+        ("{}", "folder:"),
+        ("npz:{}/a.zip", "folder:"),
+        ("zip:{}/a.zip", "folder:"),
+    ],
+)
+def test_another_kind_of_path_is_told(tmp_path, name, right):
+    with pytest.raises(DatasetError, match=f"must be called '{right}"):
+        load(name.format(tmp_path))
+
+
 def test_a_data_directory_that_is_not_there_is_named(tmp_path):
     for name in ("cifar10", "digits", f"folder:{tmp_path}"):
         with pytest.raises(DatasetError, match="nowhere: there is no such data dir"):

@@ -138,6 +138,11 @@ def test_labels_in_a_column_are_labels(save):
     assert data.train_labels.tolist() == [0, 1, 2] * 4
 
 
+def test_two_classes_may_be_true_and_false(save):
+    truth = np.arange(12) % 2 == 1
+    assert load(save(train_labels=truth, test_labels=truth[:6])).train_labels.sum() == 6
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_features_come_back_as_float32(save, dtype):
     rng = np.random.default_rng(0)

@@ -153,6 +153,14 @@ def test_without_a_network_one_knows_at_once(source, monkeypatch):
     assert time.perf_counter() - start < 10
 
 
+def test_damaged_records_are_made_anew(source, cache):
+    expected = load("mnist", data_dir=source, image_size=14).fingerprint
+    next(cache.rglob("*train.array_record*")).unlink()
+    for path in cache.rglob("train_images.npy"):
+        path.unlink()
+    assert load("mnist", data_dir=source, image_size=14).fingerprint == expected
+
+
 def test_files_are_downloaded_once(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()

@@ -9,11 +9,14 @@ Importing one of the modules in here registers its TFDS builder, for anyone to u
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from camri_jax.datasets import store
 from camri_jax.datasets.dataset import Dataset, DatasetError, digest
 from camri_jax.datasets.trees import open_tree
+
+if TYPE_CHECKING:
+    from camri_jax.datasets.published.builder import PictureBuilder
 
 _FORMAT = "2"  # to be raised when the same files would be prepared differently
 
@@ -105,17 +108,26 @@ def load_published(
             "directory they are downloaded"
         )
 
+    records = cache / name / f"{key}-records"
+
+    def make_builder(directory: Path) -> "PictureBuilder":
+        module = importlib.import_module(f"camri_jax.datasets.published.{name}")
+        return module.Builder(data_dir=directory)
+
+    def write_records(directory: Path) -> None:
+        from camri_jax.datasets.published import builder
+
+        builder.write_records(
+            make_builder(directory),
+            downloads=cache / name / "downloads",
+            official=found.parent if found else None,
+        )
+
     def write_arrays(directory: Path) -> None:
         from camri_jax.datasets.published import builder
 
-        module = importlib.import_module(f"camri_jax.datasets.published.{name}")
-        builder.write_arrays(
-            module.Builder(data_dir=cache / name / f"{key}-records"),
-            size,
-            directory,
-            downloads=cache / "downloads",
-            official=found.parent if found else None,
-        )
+        store.build_once(records, write_records)
+        builder.write_arrays(make_builder(records), size, directory)
 
     store.build_once(arrays, write_arrays)
     return store.read(arrays, name, mirror=facts.mirror)

@@ -129,59 +129,20 @@ def verify(path: Path, md5: str, url: str) -> None:
         )
 
 
-def write_arrays(
-    builder: PictureBuilder,
-    image_size: int,
-    directory: Path,
-    *,
-    downloads: Path,
-    official: Path | None,
+def write_records(
+    builder: PictureBuilder, *, downloads: Path, official: Path | None
 ) -> None:
-    """Lets TFDS prepare records unless it has, and decodes them to .npy files.
+    """Lets TFDS download and prepare.
 
     Args:
-      builder: with the directory of its records.
-      image_size: height and width in pixels.
-      directory: where to write.
-      downloads: where TFDS keeps what it downloads.
+      builder: with the directory to write to.
+      downloads: where TFDS keeps what it downloads of this data set.
       official: where the user has the official files, or None.
 
     Raises:
-      DatasetError: an official file cannot be had, is another, or holds more than 1 %
-        pictures that cannot be read.
+      DatasetError: an official file cannot be had, or is another.
       OSError: the disk is full.
     """
-    records = Path(builder.data_dir_root)
-    with store.locked(records):
-        _prepare(builder, downloads, official)
-    features: Any = builder.info.features
-    decoders = {"image": cast(Any, tfds.decode.SkipDecoding)()}
-    broken: list[str] = []
-    parts = {}
-    for part in ("train", "test"):
-        source = cast(Any, builder).as_data_source(part, decoders=decoders)
-        channels = features["image"].shape[-1]
-        images = np.empty((len(source), image_size, image_size, channels), np.uint8)
-        labels, groups = np.empty((2, len(source)), np.int32)
-        filled = 0
-        for record, image in _decode(source, image_size, part):
-            if isinstance(image, Exception):
-                broken.append(f"{record['file'].decode()} ({image})")
-                continue
-            images[filled], labels[filled] = image, record["label"]
-            groups[filled] = record.get("group", 0)
-            filled += 1
-        grouped = groups[:filled] if groups[:filled].any() else None
-        parts[part] = Part(images[:filled], labels[:filled], grouped)
-    total = sum(len(part.labels) for part in parts.values()) + len(broken)
-    note = f"{len(broken)} of {total} photographs cannot be read: {some(broken)}"
-    if len(broken) > _MAX_BROKEN * total:
-        raise DatasetError(f"{note}; fetch {builder.name} again")
-    names = features["label"].names
-    store.write(directory, parts, names, notes=[note] if broken else [])
-
-
-def _prepare(builder: PictureBuilder, downloads: Path, official: Path | None) -> None:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=official, try_download_gcs=False)
@@ -205,13 +166,49 @@ def _prepare(builder: PictureBuilder, downloads: Path, official: Path | None) ->
             ) from error
         except RuntimeError as error:  # how the record writer reports a full disk
             raise OSError(str(error)) from error
-        finally:  # of downloads and preparations that were cut short
-            roots = downloads, Path(builder.data_dir_root) / builder.name
-            for left_over in (
-                *roots[0].rglob("*.tmp.*"),
-                *roots[1].glob("incomplete*"),
-            ):
+        finally:  # of downloads that were cut short
+            for left_over in downloads.glob("**/*.tmp.*"):
                 shutil.rmtree(left_over, ignore_errors=True)
+
+
+def write_arrays(builder: PictureBuilder, image_size: int, directory: Path) -> None:
+    """Decodes prepared records to .npy files.
+
+    Args:
+      builder: whose records are prepared.
+      image_size: height and width in pixels.
+      directory: where to write.
+
+    Raises:
+      DatasetError: more than 1 % of the pictures cannot be read.
+    """
+    features: Any = builder.info.features
+    decoders = {"image": cast(Any, tfds.decode.SkipDecoding)()}
+    broken: list[str] = []
+    parts = {}
+    for part in ("train", "test"):
+        source = cast(Any, builder).as_data_source(part, decoders=decoders)
+        channels = features["image"].shape[-1]
+        shape = len(source), image_size, image_size, channels
+        store.refuse_what_does_not_fit(shape)
+        images = np.empty(shape, np.uint8)
+        labels, groups = np.empty((2, len(source)), np.int32)
+        filled = 0
+        for record, image in _decode(source, image_size, part):
+            if isinstance(image, Exception):
+                broken.append(f"{record['file'].decode()} ({image})")
+                continue
+            images[filled], labels[filled] = image, record["label"]
+            groups[filled] = record.get("group", 0)
+            filled += 1
+        grouped = groups[:filled] if groups[:filled].any() else None
+        parts[part] = Part(images[:filled], labels[:filled], grouped)
+    total = sum(len(part.labels) for part in parts.values()) + len(broken)
+    note = f"{len(broken)} of {total} photographs cannot be read: {some(broken)}"
+    if len(broken) > _MAX_BROKEN * total:
+        raise DatasetError(f"{note}; fetch {builder.name} again")
+    names = features["label"].names
+    store.write(directory, parts, names, notes=[note] if broken else [])
 
 
 def _decode(
