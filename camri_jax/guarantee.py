@@ -1067,7 +1067,9 @@ def _measure(
 ) -> Measure:
     """The weighted sum of hits, and how it differs from the second hits' sum."""
     now, before = hits
-    low, high = _bounds(now, weights, confidence)
+    # Most hits, and few gains and losses, are expected: the bounds favour what is rare.
+    whole = math.fsum(weights)
+    miss_low, miss_high = _bounds(~now, weights, confidence)
     gained, lost = now & ~before, before & ~now
     each = confidence if one_way else (1 + confidence) / 2
     (gain_low, gain_high), (loss_low, loss_high) = (
@@ -1082,8 +1084,8 @@ def _measure(
     change = math.fsum(weights[gained]) - math.fsum(weights[lost])
     return Measure(
         math.fsum(weights[now]),
-        low,
-        high,
+        whole - miss_high,
+        whole - miss_low,
         change,
         gain_low - loss_high,
         gain_high - loss_low,
@@ -1149,7 +1151,7 @@ def _bounds(
     hits: np.ndarray, weights: np.ndarray, confidence: float
 ) -> tuple[float, float]:
     """Interval of the expected weighted sum of independent hits."""
-    n, top, whole = len(hits), float(weights.max()), float(weights.sum())
+    n, top, whole = len(hits), float(weights.max()), math.fsum(weights)
     if np.allclose(weights, top, rtol=1e-9, atol=0):
         low, high = _clopper_pearson(int(hits.sum()), n, confidence)
         return low * whole, high * whole

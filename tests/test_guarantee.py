@@ -132,6 +132,7 @@ def test_scores_are_where_the_decision_turns(logits, important):
     tiny = np.finfo(np.float32).tiny
     for row, score in zip(logits, at, strict=True):
         below = np.nextafter(score, np.float32(-np.inf))
+        assert score == 0 or abs(score) >= tiny
         if abs(score) <= tiny:  # What lies between these is no normal number.
             below = np.float32(0.0 if score == tiny else -tiny)
         for offset, found in [(score, True), (below, False), (score + 1, True)]:
@@ -664,6 +665,25 @@ def test_prices_intervals_cover(prior):
             ]
     for name, counts in missed.items():
         assert (counts / 400 <= 0.1 + 3 * math.sqrt(0.09 / 400)).all(), name
+
+
+def test_a_weighted_interval_holds_what_hoeffding_does_not_exclude():
+    # 6 of 10 and 28 of 30 images of the others are right; each class counts half.
+    labels = np.repeat([0, 1, 2], [10, 30, 5])
+    predictions = labels.copy()
+    predictions[[0, 1, 2, 3, 10, 11]] = 2
+    measure = guarantee.compare(predictions, predictions, labels, 2).other_recall
+    mean = (6 / 10 + 28 / 30) / 2
+    assert measure.value == pytest.approx(mean)
+    kept = []
+    for p in np.linspace(0.001, 0.999, 999):
+        # The images' weights are 1/20 and 1/60: as misses of size 1 and 1/3.
+        x, mu = 20 * (1 - mean) / 40, 20 * (1 - p) / 40
+        kl = x * math.log(x / mu) + (1 - x) * math.log((1 - x) / (1 - mu))
+        if 40 * kl <= math.log(2 / 0.05):
+            kept.append(p)
+    assert measure.low == pytest.approx(min(kept), abs=0.001)
+    assert measure.high == pytest.approx(max(kept), abs=0.001)
 
 
 def test_nothing_predicted_has_no_precision():
