@@ -21,6 +21,9 @@ HeadKind = Literal["linear", "cosine"]
 _TILE = 2**20
 """Bytes of patches that `tiles` gathers at a time."""
 
+_PIXELS = 5 * 2**20
+"""Pixels that a whitening measures: 5,120 images of 32x32."""
+
 
 class Outputs(NamedTuple):
     """What the network says about a batch of images.
@@ -298,8 +301,9 @@ class Whitening(nn.Module):
     The kernel holds the eigenvectors of the second moments of all 2x2 patches of the
     images, each divided by the root of its eigenvalue, and their negatives: what comes
     out is uncorrelated and of variance 1. It, with the mean and the standard deviation
-    of each channel, is computed by `init` from the images that `init` is given, and
-    kept in the collection `constants`; only the bias is a parameter.
+    of each channel, is computed by `init` from the images that `init` is given (of
+    many, the first five million pixels), and kept in the collection `constants`; only
+    the bias is a parameter.
 
     Attributes:
       dtype: of the operands of the convolution.
@@ -315,13 +319,19 @@ class Whitening(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps `[batch, h, w, c]` in 0..1 to `[batch, h - 1, w - 1, 8 c]`."""
-        mean = self.variable("constants", "mean", images.mean, (0, 1, 2))
-        # A channel that is the same in all images divides by nearly nothing otherwise.
-        std = self.variable(
-            "constants", "std", lambda: jnp.maximum(images.std((0, 1, 2)), 1e-3)
-        )
+        count = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
+        measured = images[:count]
+
+        def spread() -> jax.Array:
+            # A channel that is the same everywhere would be divided by nothing.
+            return jnp.maximum(measured.std((0, 1, 2)), 1e-3)
+
+        mean = self.variable("constants", "mean", measured.mean, (0, 1, 2))
+        std = self.variable("constants", "std", spread)
         standard = (images - mean.value[None, None, None]) / std.value[None, None, None]
-        kernel = self.variable("constants", "kernel", _whitening_kernel, standard)
+        kernel = self.variable(
+            "constants", "kernel", lambda: _whitening_kernel(standard[:count])
+        )
         bias = self.param("bias", nn.initializers.zeros, kernel.value.shape[-1:])
         x = _CONVOLUTIONS[self.convolution](
             standard.astype(self.dtype),
