@@ -1,6 +1,7 @@
 """How a folder of pictures is read: which file belongs to which part and class."""
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -59,16 +60,19 @@ def list_pictures(names: Sequence[str]) -> Listing:
     empty = [
         name
         for name, folder in top.folders.items()
-        if part_of(name) and not (folder.total() or folder.folders)
+        if _part(name) and not (folder.total() or folder.folders)
     ]
     for name in empty:
         del top.folders[name]
+    doubled = _undouble(top)
     parts, by_class, notes = _reading(top)
     notes += [f"the folder {name!r} is empty" for name in empty]
     places: dict[str, tuple[str, str]] = {}
     inside, strange, stray = {}, [], []
     for name, path in paths.items():
         steps = path[len(outer) :] if path[: len(outer)] == outer else []
+        if steps[0:1] and steps[0] in doubled:
+            steps = steps[:1] + steps[2:]
         unread = bool(steps) and steps[0] in empty
         place = None if unread else _place(steps, parts, by_class)
         picture = is_picture(name)
@@ -128,12 +132,30 @@ def _inside(top: _Folder) -> tuple[list[str], _Folder]:
     outer: list[str] = []
     while len(top.folders) == 1 and not top.pictures:
         ((name, only),) = top.folders.items()
-        holds_parts = bool(only.folders) and all(map(part_of, only.folders))
-        if only.pictures or not only.folders or (part_of(name) and not holds_parts):
+        holds_parts = bool(only.folders) and all(map(_part, only.folders))
+        if only.pictures or not only.folders or (_part(name) and not holds_parts):
             break
         outer.append(name)
         top = only
     return outer, top
+
+
+def _part(name: str) -> str | None:
+    """Returns the part that a folder's name, or one word of it, stands for."""
+    words = {part_of(word) for word in re.split(r"[\W_\d]+", name)} - {None}
+    return part_of(name) or (words.pop() if len(words) == 1 else None)
+
+
+def _undouble(top: _Folder) -> set[str]:
+    """Takes away the inner of two folders of one part, `train/train/CLASS`."""
+    doubled = set()
+    for name, folder in top.folders.items():
+        if _part(name) and len(folder.folders) == 1 and not folder.pictures:
+            ((inner, only),) = folder.folders.items()
+            if _part(inner) == _part(name) and only.folders:
+                top.folders[name] = only
+                doubled.add(name)
+    return doubled
 
 
 def _reading(top: _Folder) -> tuple[dict[str, str], bool, list[str]]:
@@ -146,9 +168,9 @@ def _reading(top: _Folder) -> tuple[dict[str, str], bool, list[str]]:
     folders = {name: f for name, f in top.folders.items() if f.total() or f.folders}
     inner = {name for folder in folders.values() for name in folder.folders}
     bare = not any(folder.pictures for folder in folders.values())
-    if len(folders) > 1 and bare and inner and all(map(part_of, inner)):
-        return _distinct({name: part_of(name) or "" for name in inner}), True, []
-    named = {name: part for name in folders if (part := part_of(name))}
+    if len(folders) > 1 and bare and inner and all(map(_part, inner)):
+        return _distinct({name: _part(name) or "" for name in inner}), True, []
+    named = {name: part for name in folders if (part := _part(name))}
     parts = {name: part for name, part in named.items() if folders[name].folders}
     others = {name: f for name, f in folders.items() if name not in parts}
     if not parts:
@@ -195,7 +217,7 @@ def _read_as_classes(
             "the first, call the parts train, validation, calibration or test; for the "
             "second, put the classes into a folder 'train'"
         )
-    return [f"the folder {name!r} is read as a class" for name in sorted(named)]
+    return [f"the folder {n!r} is read as a class" for n in sorted(named) if part_of(n)]
 
 
 def _distinct(parts: dict[str, str]) -> dict[str, str]:

@@ -59,6 +59,19 @@ _TWO = ("cat", "dog")
             ("1", "9", "10"),
         ),
         ((*_TWO, "validation/"), ["train"], _TWO),
+        (tree(("train/train", "test/test"), _TWO), ["train", "test"], _TWO),
+        (
+            tree(("seg_train/seg_train", "seg_test/seg_test"), _TWO),
+            ["train", "test"],
+            _TWO,
+        ),
+        (tree(("train2017", "val2017"), _TWO), ["train", "validation"], _TWO),
+        (tree(("My Test", "images-train"), _TWO), ["train", "test"], _TWO),
+        (
+            ("train station", "test tube", "bus"),
+            ["train"],
+            ("bus", "test tube", "train station"),
+        ),
     ],
 )
 def test_layouts(folders, parts, classes):
