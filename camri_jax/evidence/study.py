@@ -298,7 +298,7 @@ def _choice(asked: Any, data: stored.Data) -> Choice:
     if isinstance(asked, str | int | np.integer):
         asked = [asked]
     try:
-        chosen = tuple(sorted({class_index(names, one) for one in asked}))
+        chosen = _ascending({_index(names, one) for one in asked})
     except ValueError as error:
         raise UsageError(f"--important: {error}") from error
     if not 0 < len(chosen) < len(names):
@@ -307,3 +307,12 @@ def _choice(asked: Any, data: stored.Data) -> Choice:
             f"{', '.join(names)}"
         )
     return chosen
+
+
+def _index(names: Sequence[str], asked: Any) -> int:
+    """A number is an index, whatever classes are called."""
+    if isinstance(asked, str):
+        return class_index(names, asked)
+    if 0 <= int(asked) < len(names):
+        return int(asked)
+    raise UsageError(f"there are classes 0 to {len(names) - 1}, got {asked}")
