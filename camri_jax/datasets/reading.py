@@ -14,7 +14,10 @@ from camri_jax.datasets.pictures import Fit, decode
 
 
 def read_images(
-    images: Iterable[Any], shape: tuple[int, ...], fit: Fit = "stretch"
+    images: Iterable[Any],
+    shape: tuple[int, ...],
+    fit: Fit = "stretch",
+    bits: int | None = None,
 ) -> np.ndarray:
     """Reads pictures and gives them the size and channels that training gave its own.
 
@@ -23,6 +26,7 @@ def read_images(
         `[height, width, channels]`.
       shape: `(size, size, channels)` of each in the result.
       fit: how a picture becomes square: `stretch`, `pad` or `crop`.
+      bits: of grey pictures of more than 8 bits, as in `Dataset.bits`.
 
     Returns:
       uint8 `[image, size, size, channels]`.
@@ -34,17 +38,19 @@ def read_images(
       >>> read_images([np.zeros((20, 10), np.uint8)], (8, 8, 3)).shape
       (1, 8, 8, 3)
     """
-    found = [_read(image, i, shape, fit) for i, image in enumerate(images)]
+    found = [_read(image, i, shape, fit, bits) for i, image in enumerate(images)]
     if not found:
         raise DatasetError("images must hold at least one")
     return np.stack(found)
 
 
-def _read(image: Any, i: int, shape: tuple[int, ...], fit: Fit) -> np.ndarray:
+def _read(
+    image: Any, i: int, shape: tuple[int, ...], fit: Fit, bits: int | None
+) -> np.ndarray:
     is_path = isinstance(image, str | os.PathLike)
     try:
         content = Path(image).expanduser().read_bytes() if is_path else _png(image)
-        pixels = decode(io.BytesIO(content), shape[0], fit)
+        pixels = decode(io.BytesIO(content), shape[0], fit, bits=bits)
     except Exception as error:
         name = os.fspath(image) if is_path else f"images[{i}]"
         raise DatasetError(f"{name} cannot be read as a picture: {error}") from error

@@ -15,6 +15,7 @@ from test_datasets_pictures import pixel_bomb
 from tiny_datasets import picture, pixels, write
 
 from camri_jax.datasets import DatasetError, DatasetWarning, load, pictures
+from camri_jax.datasets.reading import read_images
 
 
 def write_folder(root, *, classes=("cat", "dog"), parts=("train", "test"), each=6):
@@ -432,6 +433,18 @@ def test_deep_pictures_fill_eight_bits(tmp_path, bits, suffix):
     with pytest.warns(DatasetWarning, match=f"upper 8 of {bits} bits are kept"):
         data = load_folder(root)
     assert data.train_images.max() > 240
+
+
+def test_pictures_are_read_again_as_they_were_loaded(tmp_path):
+    """What a trained model is given is what training saw, to the bit."""
+    root = _deep(tmp_path / "xray" / "train", 4096).parent
+    with pytest.warns(DatasetWarning, match="12 bits"):
+        data = load_folder(root, fit="crop")
+    assert (data.fit, data.bits) == ("crop", 12)
+    paths = [root / "train" / name / f"{i}.png" for name in "ab" for i in range(6)]
+    again = read_images(paths, data.train_images.shape[1:], data.fit, data.bits)
+    loaded = {bytes(image) for p in data.parts.values() for image in p.images}
+    assert {bytes(image) for image in again} == loaded
 
 
 def test_deep_pictures_have_one_scale(tmp_path):
