@@ -57,16 +57,22 @@ def price(
     prices = prices.dropna(subset=list(measures))
     if prices.empty:
         raise UsageError("every trial diverged: there is no price to draw")
-    figure = Figure(figsize=(0.6 + 4.6 * len(measures), 4.4), layout="constrained")
+    figure = Figure(figsize=(0.3 + 4.1 * len(measures), 4.1), layout="constrained")
     places = figure.subplots(1, len(measures), squeeze=False)[0]
     methods = list(dict.fromkeys(prices["method"]))
+    seeds = prices.groupby("method")["seed"].nunique()
+    told = f"mean over {seeds.min()} to {seeds.max()} seeds"
+    if seeds.min() == seeds.max():
+        told = f"mean over {seeds.max()} seeds" if seeds.max() > 1 else "one seed"
     banded = methods if len(methods) <= _FEW else [BASELINE, emphasis]
     for place, measure in zip(places, measures, strict=True):
         for method, lines in prices.groupby("method", sort=False):
             _draw(place, lines, measure, method in banded)
         _limit(place, prices, certifiable)
         _scale(place, prices, measure)
-        place.set(xlabel=f"{looks.plain(name)} found, of all", ylabel=AXES[measure])
+        place.set(
+            xlabel=f"% of {looks.plain(name)} found ({told})", ylabel=AXES[measure]
+        )
     looks.legend(figure, places, columns=2 * len(measures))
     return looks.finish(figure, _tell(prices, name, measures))
 
@@ -77,11 +83,10 @@ def _draw(place: Axes, lines: pd.DataFrame, measure: str, banded: bool) -> None:
     look = looks.style(str(lines["method"].iloc[0]))
     if banded:
         looks.band(place, asked, values.to_numpy(), look)
-    label = title(lines.iloc[0].drop("moved", errors="ignore"))
     place.plot(
         asked,
         values.mean(axis=0),
-        label=f"{label}, n={len(values)}",
+        label=title(lines.iloc[0].drop("moved", errors="ignore")),
         markevery=[i for i, r in enumerate(asked) if np.isclose(r, _TICKS).any()],
         markersize=8 if look["marker"] == "*" else 5,
         lw=1.6,
@@ -93,7 +98,7 @@ def _limit(place: Axes, prices: pd.DataFrame, certifiable: float | None) -> None
     """Marks what is certifiable, and where every test image must be found."""
     last, number = float(prices["asked"].max()), int(prices["num_important"].iloc[0])
     if 1 - 1 / number < last:
-        label = f"all {number} test images must be found"
+        label = f"all {number} must be found"
         look = {"color": looks.foreground(), "alpha": 0.1, "lw": 0}
         place.axvspan(1 - 1 / number, last, label=label, **look)
     if certifiable is not None and prices["asked"].min() <= certifiable:
@@ -110,9 +115,7 @@ def _scale(place: Axes, prices: pd.DataFrame, measure: str) -> None:
     place.set_xlim(*_backward(np.array([left - room, right + room])))
     ticks = [tick for tick in _TICKS if first <= tick <= last]
     place.xaxis.set_major_locator(FixedLocator(ticks))
-    place.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{100 * value:g} %")
-    )
+    place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     place.xaxis.set_minor_locator(NullLocator())
     values = prices.groupby(["method", "asked"])[measure].mean()
     if measure == "false_alarms":

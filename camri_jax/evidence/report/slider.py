@@ -246,14 +246,14 @@ def _lay_out(
     counts: Sequence[np.ndarray], important: Choice, class_names: Sequence[str]
 ) -> list[Confusion]:
     """The matrices of few classes; of many those that important ones are taken for."""
-    total, inside = sum(counts), list(important)
+    total, inside = np.sum(counts, axis=0), list(important)
     mixed = total[inside].sum(0) + total[:, inside].sum(1)
     mixed[inside] = mixed.max() + 1
     kept = np.arange(len(class_names))
     if len(kept) > _FEW:
         most = np.argsort(-mixed, kind="stable")[: _KEPT + len(inside)]
         kept = np.sort(most[mixed[most] > 0])
-    names = [class_names[k] for k in kept]
+    names = [class_names[int(k)] for k in kept]
     caption = "Numbers of test images; the shade is the share of the true class."
     group = np.full(len(class_names), len(kept))
     group[kept] = np.arange(len(kept))
