@@ -73,7 +73,7 @@ def array(name: str, value: Any) -> jax.Array:
     if isinstance(value, jax.Array) or not is_known(value):
         return jnp.asarray(value)
     known = _numpy(name, value)
-    if known.dtype.kind in "iu" and not jax.config.jax_enable_x64:
+    if known.dtype.kind in "iu" and not jax.config.read("jax_enable_x64"):
         limits, own = np.iinfo(np.int32), np.iinfo(known.dtype)
         if own.max > np.iinfo(np.uint32).max:
             known = known.clip(max(own.min, -1), limits.max).astype(np.int32)

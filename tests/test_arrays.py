@@ -16,7 +16,7 @@ import jax, jax.numpy as jnp
 i = jnp.arange(32_769, dtype=jnp.float32)
 rows = jnp.stack([i, 0 * i, 0 * i], axis=1)
 eye = jnp.eye(3)
-print(jax.jit(jax.vmap(lambda r: jnp.sum((eye @ r) ** 2)))(rows)[-1])
+print(float(jax.jit(jax.vmap(lambda r: jnp.sum((eye @ r) ** 2)))(rows)[-1]))
 """
 WARNING = """
 import warnings, jax

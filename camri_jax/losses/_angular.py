@@ -463,7 +463,8 @@ def _drop(
     """Returns by how much the margins lower the true class's cosine `[...]`."""
     drop = jnp.zeros_like(cosine)
     if margins.multiplier is not None:
-        drop = _multiplied_drop(cosine, labels, margins, monotone)
+        factor = _of_label(margins.multiplier, labels)
+        drop = _multiplied_drop(cosine, labels, factor, margins.angle, monotone)
     elif margins.angle is not None:
         drop = _added_drop(cosine, labels, margins.angle, monotone)
     if margins.cosine is not None:
@@ -486,14 +487,17 @@ def _added_drop(
 
 
 def _multiplied_drop(
-    cosine: jax.Array, labels: jax.Array, margins: _Margins, monotone: bool
+    cosine: jax.Array,
+    labels: jax.Array,
+    factor: jax.Array,
+    margin: jax.Array | None,
+    monotone: bool,
 ) -> jax.Array:
     """Returns cos(theta) - cos(m1 theta + m2), exactly 0 where m1 is 1 and m2 is 0."""
-    factor = _of_label(margins.multiplier, labels)
     theta = jnp.arctan2(_sine(cosine), cosine)
     added = (factor - 1) * theta
-    if margins.angle is not None:
-        added = added + _of_label(margins.angle, labels)
+    if margin is not None:
+        added = added + _of_label(margin, labels)
     drop = 2 * cosine * jnp.sin(added / 2) ** 2 + _sine(cosine) * jnp.sin(added)
     if monotone:
         turns = jnp.floor((theta + added) / jnp.pi)

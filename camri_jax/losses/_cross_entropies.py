@@ -322,7 +322,9 @@ def _surprise_if_absent(logits: jax.Array) -> jax.Array:
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     is_likeliest = is_class(likeliest, logits.shape[-1])
     shares = jnp.where(is_likeliest, 0, jax.nn.softmax(logits))
-    at_likeliest = softplus(-log_odds_against(logits, likeliest))
+    # Finite where all others are ruled out: inf times a weight of 0 would be NaN.
+    odds = jnp.maximum(log_odds_against(logits, likeliest), -1e37)
+    at_likeliest = softplus(-odds)
     return jnp.where(is_likeliest, at_likeliest[..., None], -jnp.log1p(-shares))
 
 

@@ -127,11 +127,11 @@ def wasserstein_with_integer_labels(
     return nan_unless(valid, jnp.sum(shares * terms, axis=-1))
 
 
-def _warn_unless_converged(result: SinkhornResult, tolerance: ArrayLike) -> None:
+def _warn_unless_converged(result: SinkhornResult, tolerance: float) -> None:
     if not _arrays.is_known(result.error):
         return
     # Rounding alone can leave a little more than was asked for.
-    if jax.device_get(result.error) > 10 * float(tolerance):
+    if jax.device_get(result.error) > 10 * tolerance:
         warnings.warn(
             f"Sinkhorn's iteration ended after {int(result.iterations)} rounds with an "
             f"error of {float(result.error):.2g}, above the tolerance of {tolerance}: "
