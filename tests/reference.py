@@ -247,7 +247,7 @@ def balanced_softmax(logits, labels, *, class_counts):
             DIGITS.multiply(Decimal(int(n)), x)
             for n, x in zip(class_counts, h, strict=True)
         ]
-        losses.append(ln(sum(shifted)) - ln(shifted[label]))
+        losses.append(ln(DIGITS.divide(sum(shifted), shifted[label])))
     return np.array(losses)
 
 

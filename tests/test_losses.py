@@ -50,8 +50,8 @@ def by_loops(name, logits, cosines, labels, hyperparameters):
     return loss(cosines if name in COSINE else logits, labels, **options)
 
 
-# Shifted logits and multiplied angles are rounded before the exponential.
-ROUNDED = {"balanced_softmax", "family", "logit_adjusted_cross_entropy", "sphereface"}
+# Multiplied angles are rounded before the exponential.
+ROUNDED = {"family", "sphereface"}
 COSINE = {name.split("/")[0] for name in COSINE_LOSSES}
 
 
