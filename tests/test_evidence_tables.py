@@ -43,6 +43,7 @@ def test_the_comparison_picks_on_the_images_that_each_rule_allows(tmp_path):
     study = load(tmp_path)
     table = tables.comparison(study, (1,))
     plain = table[~table["moved"]]
+    assert set(tables.chosen(table)["selection"]) == {"held_out"}
     counted = []
     for row in study.rows.to_dict("records"):
         for part in ("test", "validation"):

@@ -276,6 +276,16 @@ def test_what_is_never_recommended(changes):
     assert selection.recommend(lines).trial["method"] == "cross_entropy"
 
 
+def test_a_seed_below_cross_entropys_mean_accuracy_is_never_recommended():
+    lines = frame(
+        trial("cross_entropy", (), 0.5, 0.7),
+        # Only the inaccurate seed finds what the setting finds in the mean.
+        trial("camri", (0.1,), 0.9, 0.69),
+        trial("camri", (0.1,), 0.5, 0.95, seed=1),
+    )
+    assert selection.recommend(lines).trial["method"] == "cross_entropy"
+
+
 def test_nothing_is_recommended_with_the_reason():
     chance = frame(trial("cross_entropy", (), 1.0, 0.25, validation_chance=1.0))
     picked = selection.recommend(chance)
