@@ -94,7 +94,6 @@ def page(
     return template.render(
         title=f"What to take, and what it costs: {study.data.dataset}",
         sections=sections,
-        notes=notes(study),
         glossary=words.GLOSSARY,
         facts=words.settings(study, study.choices),
         grid=words.grid(study.rows),
@@ -127,7 +126,13 @@ def _section(
     return _Section(
         f"Important class: {name}",
         name,
-        words.answer(table, picked, name, accuracy_margin),
+        words.answer(
+            table,
+            picked,
+            name,
+            accuracy_margin=accuracy_margin,
+            notes=notes(study),
+        ),
         ranked,
         taken,
         slider.slider(

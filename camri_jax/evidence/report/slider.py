@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from camri_jax.evidence import figures
+from camri_jax.evidence.figures import looks
 from camri_jax.evidence.figures.drawings import ASKED, certifiable, selected_prices
 from camri_jax.evidence.measures import measures, moved_confusion
 from camri_jax.evidence.report import svg
@@ -95,7 +96,7 @@ def slider(
         return None
     start = int(np.abs(np.array(ASKED) - recall).argmin())
     tables = [_rows(priced[priced["asked"] == asked]) for asked in ASKED]
-    class_name = study.name(important)
+    class_name = looks.visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
     pictures, places = [], []
     for measure in figures.AXES:
@@ -162,18 +163,18 @@ def _rows(priced: pd.DataFrame) -> list[Row]:
         key = lines["false_alarms"].mean()
         row = Row(str(method), title(lines.iloc[0]), *looked, _texts(lines))
         rows.append((key, row))
-    return [
-        row for _, row in sorted(rows, key=lambda pair: (np.isnan(pair[0]), pair[0]))
-    ]
+    rows.sort(key=lambda pair: (np.isnan(pair[0]), pair[0]))
+    return [row for _, row in rows]
 
 
 def _texts(lines: pd.DataFrame) -> list[str]:
     if lines["false_alarms"].isna().all():
         return ["not reached", "", "", "", str(len(lines))]
-    number = lines["num_important"].iloc[0]
-    found = lines["recall"].mean() * number
+    number, recall = lines["num_important"].iloc[0], lines["recall"].mean()
+    single = len(lines["important"].iloc[0]) == 1
     return [
-        f"{found:.0f} of {number}",
+        # The recall of several classes is the mean of theirs, and counts no images.
+        f"{recall * number:.0f} of {number}" if single else f"{recall:.3f}",
         _range(lines["false_alarms"], 1),
         "" if lines["method"].iloc[0] == BASELINE else _difference(lines),
         _range(lines["accuracy"], 3),
@@ -264,18 +265,18 @@ def _lay_out(
             f" Of {len(class_names)} classes stand those that are mixed up most with "
             "it; the others are taken together."
         )
-    laid_out = []
-    for matrix in counts:
-        small = np.zeros((len(names), len(names)), int)
-        np.add.at(small, (group[:, None], group), matrix)
-        shares = small / np.maximum(small.sum(1, keepdims=True), 1)
-        rows = [
-            [
-                (str(n) if n else "", round(float(s), 3))
-                for n, s in zip(*row, strict=True)
-            ]
-            for row in zip(small, shares, strict=True)
-        ]
-        marked = [int(group[k]) for k in inside]
-        laid_out.append(Confusion(names, marked, rows, caption))
-    return laid_out
+    marked = [int(group[k]) for k in inside]
+    return [
+        Confusion(names, marked, _cells(matrix, group), caption) for matrix in counts
+    ]
+
+
+def _cells(matrix: np.ndarray, group: np.ndarray) -> list[list[tuple[str, float]]]:
+    """Texts and shares of a matrix whose classes are taken together by group."""
+    small = np.zeros((group.max() + 1,) * 2, int)
+    np.add.at(small, (group[:, None], group), matrix)
+    shares = (small / np.maximum(small.sum(1, keepdims=True), 1)).round(3)
+    texts = [[str(number or "") for number in row] for row in small.tolist()]
+    return [
+        list(zip(*row, strict=True)) for row in zip(texts, shares.tolist(), strict=True)
+    ]

@@ -84,7 +84,12 @@ class Origin(NamedTuple):
 
 
 def answer(
-    table: pd.DataFrame, picked: Recommendation, name: str, accuracy_margin: float
+    table: pd.DataFrame,
+    picked: Recommendation,
+    name: str,
+    *,
+    accuracy_margin: float,
+    notes: Sequence[str] = (),
 ) -> Answer:
     """Returns what to take, what it finds and costs, and what is not shown.
 
@@ -93,12 +98,14 @@ def answer(
       picked: from `camri_jax.evidence.selection.recommend`.
       name: of the important class.
       accuracy_margin: that the table was made with.
+      notes: sentences on the rows, from `camri_jax.evidence.study.notes`.
     """
     lead, *sentences = tables.recommendation(picked, name)
     chosen = tables.chosen(table)
     if picked.trial is not None:
         sentences = [sentences[1], _costs(chosen), *sentences[2:], sentences[0]]
-    warnings = [f"{text[0].upper()}{text[1:]}." for text in tables.remarks(table, name)]
+    mind = [*notes, *tables.remarks(table, name)]
+    warnings = [f"{text[0].upper()}{text[1:].removesuffix('.')}." for text in mind]
     return Answer(
         lead,
         [text for text in sentences if text],
