@@ -1,12 +1,17 @@
-"""What commands read alike: types of numbers, data sets, directories."""
+"""What commands read alike: types of options, data sets, directories, results."""
 
+import contextlib
 import dataclasses
 import hashlib
+import io
+import os
 import re
+import types
+import typing
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
@@ -15,19 +20,10 @@ from camri_jax import datasets
 from camri_jax._files import UsageError
 from camri_jax.cli.console import note
 from camri_jax.datasets import Dataset, DatasetWarning
+from camri_jax.evidence import study
+from camri_jax.evidence.statistics import ACCURACY_MARGIN
+from camri_jax.evidence.study import Study
 from camri_jax.training.methods import number
-
-Number = Annotated[
-    float,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="NUMBER",
-        instance_from_str=lambda texts: number(texts[0]),
-        is_instance=lambda value: isinstance(value, int | float),
-        str_from_instance=lambda value: [repr(value)],
-    ),
-]
-"""A number, or an angle as `4pi/64`, `11.25deg` or `0.2rad`."""
 
 Arguments = TypeVar("Arguments")
 
@@ -38,9 +34,10 @@ class DataArguments:
 
     Attributes:
       dataset: digits, mnist, cifar10, gtsrb, awa2, folder:PATH or npz:FILE.
-      data_dir: Directory of the data set's official files.
-      image_size: Height and width that images are resized to, in pixels; None keeps
-        the data set's own.
+      data_dir: Directory of the data set's official files; else $CAMRI_DATA_DIR, else
+        they are downloaded.
+      image_size: Height and width that images are resized to, in pixels; else the data
+        set's own.
       fit: How pictures of folder:PATH become square: padded with black, or cropped.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
         equal text belong together and are never parted.
@@ -58,6 +55,37 @@ class DataArguments:
     validation_fraction: float = 0.2
     calibration_fraction: float = 0.0
     split_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResultsArguments:
+    """What a sweep wrote, and what is asked of it.
+
+    Attributes:
+      results: Directory that a sweep wrote.
+      dataset: The data set, if there are rows of several.
+      important: Choices of important classes, by name or index: "cat dog" are two
+        choices, "cat+dog" is one of two classes; else those that were trained for.
+      where: Settings to keep, as epochs=60, if there are rows of several.
+      output: Directory to write to; else RESULTS.
+    """
+
+    results: tyro.conf.Positional[Path]
+    dataset: str | None = None
+    important: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
+    output: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgedArguments(ResultsArguments):
+    """The same, and what counts as a loss.
+
+    Attributes:
+      accuracy_margin: Loss of accuracy that counts as none.
+    """
+
+    accuracy_margin: float = ACCURACY_MARGIN
 
 
 def load(arguments: DataArguments) -> Dataset:
@@ -86,44 +114,86 @@ def load(arguments: DataArguments) -> Dataset:
     return dataset
 
 
-def directory(given: Path | None, dataset: str) -> Path:
+def read(arguments: ResultsArguments) -> tuple[Study, Path]:
+    """Reads what a sweep wrote, and prints notes on it.
+
+    Args:
+      arguments: which and what of it.
+
+    Returns:
+      The study, and the directory to write to.
+
+    Raises:
+      UsageError: there are no such rows, or no such place to write to.
+    """
+    output = writable(arguments.output or arguments.results)
+    found = study.load(
+        arguments.results,
+        dataset=arguments.dataset,
+        important=arguments.important or None,
+        where=arguments.where,
+    )
+    for text in study.notes(found):
+        note(text)
+    return found, output
+
+
+def directory(given: Path | None, dataset: str, parent: str = "results") -> Path:
     """Returns where results go: what was given, or a folder named for the data set.
 
     Args:
-      given: by the user; `~` is expanded.
+      given: by the user.
       dataset: name of the data set.
+      parent: of the folder.
+
+    Raises:
+      UsageError: nothing can be written there.
 
     >>> directory(None, "folder:my/signs")
     PosixPath('results/folder_my_signs')
     """
-    if given is not None:
-        return expanded(given)
-    name = re.sub(r"[^\w.-]+", "_", dataset)
-    if len(name) > 80:
-        digest = hashlib.sha256(dataset.encode()).hexdigest()[:8]
-        name = f"{name[:40]}_{digest}_{name[-20:]}"
-    return Path("results", name)
+    return writable(given or Path(parent, file_name(dataset)))
 
 
-def expanded(path: Path) -> Path:
-    """Returns a path with its `~` expanded.
+def file_name(text: str) -> str:
+    r"""Returns a name that every file system bears.
 
     Args:
-      path: as a user gave it.
+      text: any; long ones are cut, and told apart by a hash.
+
+    >>> file_name(r"npz:C:\data/a b.npz"), len(file_name("a" * 300))
+    ('npz_C_data_a_b.npz', 80)
+    """
+    name = re.sub(r"[^\w.-]+", "_", text)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    if len(name.encode("utf-8", "replace")) > 80:
+        name = f"{name[:40]}_{digest}_{name[-30:]}"
+    # Letters of other alphabets take more bytes than one.
+    return name if len(name.encode("utf-8", "replace")) <= 240 else digest
+
+
+def writable(path: Path) -> Path:
+    """Returns a directory that is there or can be made.
+
+    Args:
+      path: to it.
 
     Raises:
-      UsageError: there is no home to expand it to.
+      UsageError: it is a file, or may not be written to.
     """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{path}: {error}") from error
+    nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not nearest.is_dir():
+        raise UsageError(f"{nearest} is not a directory: nothing can be written there")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"{nearest} may not be written to")
+    return path
 
 
 def parse(
     kind: type[Arguments],
     argv: Sequence[str],
     description: str | None,
+    command: str,
     default: Arguments | None = None,
 ) -> Arguments:
     """Reads a command line.
@@ -132,16 +202,46 @@ def parse(
       kind: dataclass of the arguments.
       argv: the words behind the command.
       description: of the command, for `--help`.
+      command: its name.
       default: values of what is not given.
+
+    Raises:
+      UsageError: it cannot be read.
     """
-    return tyro.cli(
-        kind,
-        args=list(argv),
-        default=default,
-        description=description,
-        config=(tyro.conf.OmitArgPrefixes,),
-        registry=_registry(),
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                args=list(argv),
+                prog=f"camri {command}",
+                default=default,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+                registry=_registry(),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(
+            f"{_sentence(said.getvalue())}; camri {command} --help tells more"
+        ) from None
+
+
+def _sentence(box: str) -> str:
+    """What tyro says of a mistake, without its frame and its help."""
+    lines = [line.strip("╭╮╰╯│| ─-+").strip() for line in box.splitlines()[1:]]
+    head = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    unknown = re.search(r"Unrecognized options: (\S+)", head)
+    if unknown:
+        option = unknown[1].strip(",")
+        near = re.findall(r"(?<=\s)--[a-z][\w-]*", box.partition("Perhaps")[2])
+        near = [name for name in dict.fromkeys(near) if name != "--help"]
+        meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+        kind = "option" if option.startswith("-") else "place for"
+        return f"there is no {kind} {option}{meant}"
+    # A group of options has no name that a user would know.
+    return re.sub(r"^Error parsing ([a-z_.]+: )?", "", head).rstrip(".")
 
 
 def grid(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
@@ -168,22 +268,109 @@ def grid(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
     return found
 
 
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise UsageError(f"must be a path, got {text!r}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}") from error
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"must be a whole number, got {text!r}") from None
+
+
+def _yes(text: str) -> bool:
+    if text.lower() in ("yes", "no", "true", "false"):
+        return text.lower() in ("yes", "true")
+    raise UsageError(f"must be yes or no, got {text!r}")
+
+
+_SINGLE: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    float: ("NUMBER", number),
+    int: ("INT", _whole),
+    Path: ("PATH", _path),
+    str: ("TEXT", str),
+    bool: ("[no]", _yes),
+}
+"""How one word is read: what help calls it, and what makes a value of it."""
+
+_UNSET = ["unset"]  # what help calls the default of what is not given
+
+
+def _spec(
+    nargs: int | tuple[int, ...] | Literal["*"],
+    metavar: str,
+    make: Callable[[list[str]], Any],
+    shown: Callable[[Any], list[str]],
+) -> PrimitiveConstructorSpec:
+    def made(texts: list[str]) -> Any:
+        try:
+            return make(texts)
+        except UsageError as error:
+            # What tyro knows as a mistake of the user's.
+            raise ValueError(str(error)) from error
+
+    return PrimitiveConstructorSpec(nargs, metavar, made, lambda value: True, shown)
+
+
 def _registry() -> ConstructorRegistry:
+    """Numbers as angles, paths with `~`, and what may be left out, in short words."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
     def _(info: Any) -> PrimitiveConstructorSpec | None:
-        if info.type != Mapping[str, tuple[float, ...]]:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="[NAME=VALUES [NAME=VALUES ...]]",
-            instance_from_str=grid,
-            is_instance=lambda value: isinstance(value, Mapping),
-            str_from_instance=lambda value: [
-                f"{name}={','.join(map(repr, values))}"
-                for name, values in value.items()
-            ],
-        )
+        kind = info.type
+        parts = [part for part in typing.get_args(kind) if part is not type(None)]
+        if kind == Mapping[str, tuple[float, ...]]:
+            return _spec(
+                "*", "NAME=VALUES ...", grid, lambda v: _grid_words(v) or _UNSET
+            )
+        if kind in _SINGLE and kind is not bool:
+            metavar, make = _SINGLE[kind]
+            return _spec(1, metavar, lambda t: make(t[0]), lambda v: [_word(v)])
+        if typing.get_origin(kind) is tuple and parts[1:] == [...]:
+            metavar, make = _SINGLE[parts[0]]
+            return _spec(
+                "*",
+                f"{metavar} ...",
+                lambda texts: tuple(map(make, texts)),
+                lambda v: list(map(_word, v)) or _UNSET,
+            )
+        if typing.get_origin(kind) in (types.UnionType, typing.Union):
+            if len(parts) == 1 and parts[0] in _SINGLE:
+                metavar, make = _SINGLE[parts[0]]
+                return _spec(
+                    (0, 1) if parts[0] is bool else 1,
+                    metavar,
+                    lambda texts: make(texts[0]) if texts else True,
+                    lambda v: _UNSET if v is None else [_word(v)],
+                )
+            if len(parts) == 1 and typing.get_origin(parts[0]) is Literal:
+                choices = typing.get_args(parts[0])
+                return dataclasses.replace(
+                    _spec(1, "{" + ",".join(choices) + "}", "".join, lambda v: _UNSET),
+                    choices=choices,
+                )
+            if parts == [int, Literal["auto"]]:
+                return _spec(
+                    1,
+                    "INT|auto",
+                    lambda t: t[0] if t[0] == "auto" else _whole(t[0]),
+                    lambda v: [str(v)],
+                )
+        return None
 
     return registry
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _grid_words(values: Mapping[str, Sequence[float]]) -> list[str]:
+    return [f"{name}={','.join(map(_word, own))}" for name, own in values.items()]

@@ -10,11 +10,13 @@ import jax
 from camri_jax import _arrays
 
 
-def set_up() -> None:
+def set_up_jax() -> None:
     """Gives a CPU one device a core, right sums, and keeps compiled programs."""
     _arrays.cure_wrong_sums()
-    # Trials on devices of one core each run faster than one trial on all cores.
-    jax.config.update("jax_num_cpu_devices", num_cores())
+    # Where JAX runs already, it stays as it is.
+    with contextlib.suppress(RuntimeError):
+        # Trials on devices of one core each run faster than one trial on all cores.
+        jax.config.update("jax_num_cpu_devices", num_cores())
     # JAX keeps what took a second to compile, which some programs only sometimes do.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (cache := _cache()):

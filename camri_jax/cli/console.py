@@ -4,22 +4,45 @@ Printing never costs a result: it is the last that a command does with it, and w
 terminal cannot show, or a pipe no longer takes, is left out.
 """
 
+import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from camri_jax._files import UsageError
 
-console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+_PLAIN: dict[str, Any] = {
+    "soft_wrap": True,
+    "highlight": False,
+    "markup": False,
+    "emoji": False,
+}
+console = Console(**_PLAIN)
 """Where commands print; text is text, whatever is in it."""
 
-errors = Console(
-    stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False
-)
+errors = Console(stderr=True, **_PLAIN)
+
+# What is wrong with a disk or a path, and not with a program.
+_OF_THE_DISK = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 def say(what: object, style: str | None = None) -> None:
@@ -40,7 +63,7 @@ def note(text: str) -> None:
 
 def wrote(what: str, path: Path) -> None:
     """Prints where something was written."""
-    say(f"{what:10}{path}")
+    say(f"{what:<9} {path}")
 
 
 def visible(text: str) -> str:
@@ -62,35 +85,71 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
       main: the command.
       argv: its arguments.
     """
-    for stream in (sys.stdout, sys.stderr):
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
         # A terminal of few letters shows a question mark for the others.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        return main(argv) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning(warnings.showwarning)
+            return main(argv) or 0
     except UsageError as error:
-        _print(errors, Text(visible(f"error: {error}"), style="red"))
-        return 2
+        return _failed(str(error))
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _failed(f"{where}{error.strerror}")
+    except ImportError as error:
+        if (error.name or "").startswith("camri_jax"):
+            raise
+        extra = "; pip install 'camri-jax[experiments]'" if error.name else ""
+        return _failed(f"{error}{extra}")
     except KeyboardInterrupt:
         _print(errors, Text("stopped; the same command goes on where it was"))
         return 130
+    except SystemExit as end:  # of --help
+        return end.code if isinstance(end.code, int) else 0
     finally:
+        sys.stdout, sys.stderr = streams
         _flush()
+
+
+def _failed(sentence: str) -> int:
+    _print(errors, Text(visible(f"error: {sentence}"), style="red"))
+    return 2
+
+
+def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """What we warn of is a note; what others warn of stays as they show it."""
+
+    def show(message: Any, category: type, filename: str, *where: Any) -> None:
+        if str(Path(__file__).parents[1]) in filename:
+            note(str(message))
+        else:
+            otherwise(message, category, filename, *where)
+
+    return show
 
 
 def _print(where: Console, what: object) -> None:
     try:
         where.print(what)
         where.file.flush()
-    except (BrokenPipeError, ValueError):
-        # Nobody reads any more.
-        where.file = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    except (OSError, ValueError):
+        # Nobody reads any more, or the disk is full that it is written to.
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        if where is console:
+            sys.stdout = nowhere
+        else:
+            sys.stderr = nowhere
 
 
 def _flush() -> None:
-    """Empties standard output, or turns it off: Python would fail at its exit."""
-    try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
+    """Empties what is to be printed, or turns it off: Python would fail at its exit."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -10,28 +10,20 @@ Without arguments: 45 trials on the digits inside scikit-learn. What is written 
 model to take. A sweep that was stopped goes on when it is started again.
 """
 
-import argparse
 import dataclasses
+import itertools
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from camri_jax.cli import arguments as words
 from camri_jax.cli import backend, tables
-from camri_jax.cli.arguments import DataArguments, Number
-from camri_jax.cli.console import console, note, say, wrote
+from camri_jax.cli.arguments import DataArguments
+from camri_jax.cli.console import note, say, wrote
+from camri_jax.cli.progress import duration, progress
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
@@ -40,29 +32,33 @@ from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
 from camri_jax.takehome import Result, make_plan, results_of, train
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import HYPERPARAMETERS
+from camri_jax.training.network import Convolution
+from camri_jax.training.recipe import Recipe
 
 PRESETS: dict[str, Any] = {
     "default": (SweepConfig(), DataArguments()),
     # The paper has no validation images, and picks on those it tests on.
     "paper": (SweepConfig.paper(), DataArguments(validation_fraction=0.0)),
+    "fast": (SweepConfig(recipe=Recipe.fast()), DataArguments()),
 }
 """Whole sweeps to start from; `"paper"` is that of the paper's section IV-A."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class RunArguments:
     """What the command has beside the data and the sweep.
 
     Attributes:
-      preset: Whole sweep to start from: default or paper.
-      output: Directory for all that is written; default results/DATASET.
-      convolution: Form of the convolutions; None: what the device wants.
+      preset: Whole sweep to start from: default; paper, that of section IV-A; or fast,
+        a network that reaches 90 % on CIFAR-10 in a few epochs.
+      output: Directory for all that is written; else results/DATASET.
+      convolution: Form of the convolutions; else what the device wants.
       dry_run: Print the plan (trials, programs, chunks, memory, time) and stop.
     """
 
-    preset: str = "default"
+    preset: Literal["default", "paper", "fast"] = "default"
     output: Path | None = None
-    convolution: str | None = None
+    convolution: Convolution | None = None
     dry_run: bool = False
 
 
@@ -73,54 +69,79 @@ def arguments_type() -> type:
     """
     fields = [
         ("data", DataArguments, dataclasses.field(default_factory=DataArguments)),
-        ("config", SweepConfig, dataclasses.field(default_factory=SweepConfig)),
-        ("options", Options, dataclasses.field(default_factory=Options)),
+        ("sweep", SweepConfig, dataclasses.field(default_factory=SweepConfig)),
+        ("run", RunArguments, dataclasses.field(default_factory=RunArguments)),
     ]
     for name, each in HYPERPARAMETERS.items():
         flag = tyro.conf.arg(help=f"Values of {name}: {each.meaning}; of all methods.")
-        kind = Annotated[tuple[Number, ...], flag]
+        kind = Annotated[tuple[float, ...], flag]
         fields.append((f"{name}s", kind, dataclasses.field(default=())))
     return dataclasses.make_dataclass("Arguments", fields, frozen=True)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--preset", choices=PRESETS, default="default")
-    preset = peek.parse_known_args(argv)[0].preset
+    preset = _preset(argv)
+    sweep, data = PRESETS[preset]
+    return sweep_from(
+        argv, "sweep", __doc__, (data, sweep, RunArguments(preset=preset))
+    )
+
+
+def sweep_from(
+    argv: Sequence[str],
+    command: str,
+    description: str | None,
+    default: tuple[DataArguments, SweepConfig, RunArguments],
+) -> int:
+    """Reads a command line over defaults, plans, trains and tells.
+
+    Args:
+      argv: the words behind the command.
+      command: its name.
+      description: of the command, for `--help`.
+      default: data, sweep and run where the user says nothing.
+
+    Returns:
+      The exit status.
+    """
     kind = arguments_type()
-    config, data = PRESETS[preset]
-    given = words.parse(kind, argv, __doc__, kind(data, config, Options(preset=preset)))
+    given = words.parse(kind, argv, description, command, kind(*default))
     short = {n: getattr(given, f"{n}s") for n in HYPERPARAMETERS}
     grid = {name: values for name, values in short.items() if values}
-    if grid and preset != "default":
-        # What is said for all methods takes the place of what a preset says for one.
-        kept = given.config.grid.items()
-        grid |= {k: v for k, v in kept if k.rpartition(".")[2] not in grid}
-    else:
-        grid |= given.config.grid
-    config = dataclasses.replace(given.config, grid=grid)
-    backend.set_up()
-    return sweep(given.data, config, given.options, argv)
+    # What is said for all methods takes the place of what a preset says for one.
+    same = given.sweep.grid == default[1].grid
+    kept = {
+        key: values
+        for key, values in given.sweep.grid.items()
+        if not (same and key.rpartition(".")[2].partition("@")[0] in grid)
+    }
+    config = dataclasses.replace(given.sweep, grid=grid | kept)
+    backend.set_up_jax()
+    line = shlex.join(["camri", *command.split(), *argv])
+    return run(given.data, config, given.run, line)
 
 
-def sweep(
-    data: DataArguments, config: SweepConfig, options: Options, argv: Sequence[str]
+def run(
+    data: DataArguments, config: SweepConfig, options: RunArguments, command: str
 ) -> int:
     """Plans, trains and tells; returns the exit status."""
     output = words.directory(options.output, data.dataset)
     dataset = words.load(data)
+    if options.preset == "fast" and not dataset.mirror:
+        note("mirrored pictures may change their class here: none is mirrored")
+        recipe = dataclasses.replace(config.recipe, augment_flip="none")
+        config = dataclasses.replace(config, recipe=recipe)
     placed = placement(trial_mesh())
     if options.convolution is not None:
         placed = placed._replace(convolution=options.convolution)
     plan = make_plan(config, dataset, output, placed=placed)
     tell(plan, dataset)
+    engine.check_room(plan, dataset)
     if options.dry_run:
-        engine.check_room(plan, dataset)
         tell_needs(plan, dataset)
         return 0
-    command = shlex.join(["camri", "sweep", *argv])
-    with progress(plan) as on_progress:
+    with progress(plan.num_missing) as on_progress:
         train(plan, dataset, output, command=command, on_progress=on_progress)
     diverged = study.load(output, dataset=dataset.name).rows["diverged"]
     if diverged.all():
@@ -128,6 +149,13 @@ def sweep(
         return 1
     tell_results(results_of(plan, dataset, output))
     return 0
+
+
+def _preset(argv: Sequence[str]) -> str:
+    """The preset that a command line names, on whose values it is read."""
+    joined = [word.partition("=")[2] for word in argv if word.startswith("--preset=")]
+    after = [b for a, b in itertools.pairwise(argv) if a == "--preset"]
+    return next((name for name in joined + after if name in PRESETS), "default")
 
 
 def tell(plan: Plan, dataset: Dataset) -> None:
@@ -163,60 +191,6 @@ def tell_needs(plan: Plan, dataset: Dataset) -> None:
     say(f"logits    {logits_bytes(plan, dataset) / 1e6:,.1f} MB before packing")
     seconds = plan.num_missing * width.seconds_per_trial(plan, dataset)
     say(f"time      about {duration(seconds)} of training, by a few steps here")
-
-
-def duration(seconds: float) -> str:
-    """Returns a time that a person can plan with.
-
-    >>> duration(50), duration(5400), duration(300_000)
-    ('50 s', '1.5 h', '3.5 days')
-    """
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.2 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{seconds:.2g} s"
-
-
-class progress:
-    """Shows trials done and time left: a bar, or without a terminal a line a minute."""
-
-    def __init__(self, plan: Plan):
-        self._total, self._start, self._told = plan.num_missing, time.time(), 0.0
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[done]} of {task.total:.0f} trials"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-
-    def __enter__(self):
-        self._bar.start()
-        self._task = self._bar.add_task("compiling", total=self._total, done=0)
-        return self._show
-
-    def __exit__(self, *error):
-        self._bar.stop()
-
-    def _show(self, made: engine.Progress) -> None:
-        self._bar.update(
-            self._task,
-            completed=made.num_done,
-            done=int(made.num_done),
-            description=made.family,
-        )
-        spent = time.time() - self._start
-        if not console.is_terminal and spent - self._told > 60:
-            self._told = spent
-            left = spent * (self._total - made.num_done) / max(made.num_done, 1e-9)
-            say(
-                f"{int(made.num_done)} of {self._total} trials, {duration(spent)}, "
-                f"about {duration(left)} left"
-            )
 
 
 def tell_results(result: Result) -> None:

@@ -1,13 +1,17 @@
-"""Sheets on the console."""
+"""Sheets on the console and in files."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import pandas as pd
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from camri_jax.cli.console import say, visible
-from camri_jax.evidence.tables import Sheet, plain
+from camri_jax._files import written_whole
+from camri_jax.cli.console import console, say, visible, wrote
+from camri_jax.evidence.tables import Sheet, markdown, plain
 
 
 def show(sheets: Sequence[Sheet]) -> None:
@@ -26,8 +30,32 @@ def show(sheets: Sequence[Sheet]) -> None:
         )
         for i, name in enumerate(sheet.columns):
             side = "right" if i else "left"
-            table.add_column(Text(name), justify=side, no_wrap=True)
+            table.add_column(Text(visible(name)), justify=side, no_wrap=True)
         for row in plain(sheet):
             table.add_row(*(Text(visible(cell)) for cell in row))
+        # A narrow terminal breaks lines; no cell is cut.
+        everything = console.options.update(width=10_000)
+        table.width = Measurement.get(console, everything, table).maximum
         say(table)
         say("")
+
+
+def write(
+    output: Path, name: str, frame: pd.DataFrame, sheets: Sequence[Sheet]
+) -> None:
+    """Writes all numbers as CSV and sheets as Markdown, then prints the sheets.
+
+    Args:
+      output: directory.
+      name: of the files, without their ending.
+      frame: all numbers.
+      sheets: what is shown of them.
+    """
+    with written_whole(output / f"{name}.csv") as unfinished:
+        frame.to_csv(unfinished, index=False)
+    with written_whole(output / f"{name}.md") as unfinished:
+        text = "\n".join(map(markdown, sheets))
+        unfinished.write_text(text, encoding="utf-8", errors="replace")
+    show(sheets)
+    for ending in ("csv", "md"):
+        wrote(ending, output / f"{name}.{ending}")

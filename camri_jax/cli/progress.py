@@ -1,0 +1,69 @@
+"""How far training has come, on a terminal or without one."""
+
+import time
+
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from camri_jax.cli.console import console, say
+from camri_jax.sweeps import engine
+
+
+def duration(seconds: float) -> str:
+    """Returns a time that a person can plan with.
+
+    >>> duration(50), duration(5400), duration(300_000)
+    ('50 s', '1.5 h', '3.5 days')
+    """
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.2 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+class progress:
+    """Shows trials done and time left: a bar, or without a terminal a line a minute."""
+
+    def __init__(self, total: int):
+        self._total, self._start, self._told = total, time.time(), 0.0
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[done]} of {task.total:.0f} trials"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self):
+        self._bar.start()
+        self._task = self._bar.add_task("compiling", total=self._total, done=0)
+        return self._show
+
+    def __exit__(self, *error):
+        self._bar.stop()
+
+    def _show(self, made: engine.Progress) -> None:
+        self._bar.update(
+            self._task,
+            completed=made.num_done,
+            done=int(made.num_done),
+            description=made.family,
+        )
+        spent = time.time() - self._start
+        if not console.is_terminal and spent - self._told > 60:
+            self._told = spent
+            left = spent * (self._total - made.num_done) / max(made.num_done, 1e-9)
+            say(
+                f"{int(made.num_done)} of {self._total} trials, {duration(spent)}, "
+                f"about {duration(left)} left"
+            )

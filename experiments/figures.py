@@ -1,0 +1,8 @@
+"""Draw what a sweep shows: `camri figures`, from a checkout."""
+
+import sys
+
+from camri_jax.cli.main import start
+
+if __name__ == "__main__":
+    sys.exit(start("figures"))

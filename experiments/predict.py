@@ -1,0 +1,8 @@
+"""Classify pictures with a kept model: `camri predict`, from a checkout."""
+
+import sys
+
+from camri_jax.cli.main import start
+
+if __name__ == "__main__":
+    sys.exit(start("predict"))
