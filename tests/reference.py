@@ -5,6 +5,7 @@ h is 1 - 1e-20. Nothing here knows of the package.
 """
 
 import decimal
+import functools
 import math
 from decimal import Decimal
 
@@ -247,7 +248,8 @@ def balanced_softmax(logits, labels, *, class_counts):
             DIGITS.multiply(Decimal(int(n)), x)
             for n, x in zip(class_counts, h, strict=True)
         ]
-        losses.append(ln(DIGITS.divide(sum(shifted), shifted[label])))
+        total = functools.reduce(DIGITS.add, shifted)
+        losses.append(ln(DIGITS.divide(total, shifted[label])))
     return np.array(losses)
 
 
