@@ -162,7 +162,8 @@ def save(
                 "important": each.important,
                 "seed": each.seed,
                 "trial_id": row["trial_id"],
-                "fit": getattr(dataset, "fit", "stretch"),
+                "fit": dataset.fit,
+                "bits": dataset.bits,
             }
             path = output / "models" / f"{each.trial_id}.npz"
             classifier.save(path, chunk.config, variables, about)

@@ -419,7 +419,7 @@ def _check_grid(key: str, values: Sequence[float]) -> None:
 def _choice(
     given: Any, class_names: Sequence[str], recall: np.ndarray | None
 ) -> tuple[int, ...]:
-    """Resolves `cat`, `cat+dog` or `worst1`; a class of that very name wins."""
+    """Resolves `cat`, `cat+dog` or `worst1`; a class of that name wins."""
     if not isinstance(given, str):
         parts = [given] if isinstance(given, int | np.integer) else list(given)
         return tuple(sorted({_index(part, class_names) for part in parts}))
@@ -431,8 +431,12 @@ def _choice(
             )
         order = np.argsort(recall, kind="stable")
         return (int(order[{"worst1": 0, "worst2": 1}.get(given, len(order) // 2)]),)
-    parts = [given] if given in class_names else given.split("+")
-    return tuple(sorted({class_index(class_names, part) for part in parts}))
+    try:
+        return (class_index(class_names, given),)
+    except UsageError:
+        if "+" not in given:
+            raise
+    return tuple(sorted({class_index(class_names, p) for p in given.split("+")}))
 
 
 def _index(part: Any, class_names: Sequence[str]) -> int:

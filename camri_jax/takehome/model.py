@@ -82,7 +82,8 @@ class Model:
             return images
         if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
             images = [images]
-        return read_images(images, shape, self.classifier.about.get("fit", "stretch"))
+        about = self.classifier.about
+        return read_images(images, shape, about["fit"], about["bits"])
 
 
 def save_model(directory: Path, model: Model) -> None:
