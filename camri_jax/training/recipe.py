@@ -99,15 +99,6 @@ class Recipe:
                 raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
     @classmethod
-    def paper(cls, **changes: Any) -> "Recipe":
-        """Returns the paper's recipe, with changes.
-
-        >>> Recipe.paper(batch_size=128).epochs
-        300
-        """
-        return cls(**({"network": "paper", "epochs": 300} | changes))
-
-    @classmethod
     def fast(cls, **changes: Any) -> "Recipe":
         """Returns a recipe for 90 % on CIFAR-10 in a few epochs, with changes.
 
@@ -130,14 +121,6 @@ class Recipe:
             "logit_scale": 0.16,
         }
         return cls(**(own | changes))
-
-
-PRESETS: dict[str, Callable[..., Recipe]] = {
-    "small": Recipe,
-    "paper": Recipe.paper,
-    "fast": Recipe.fast,
-}
-"""Makers of recipes by name; each takes changes as keywords."""
 
 
 @dataclass(frozen=True)
