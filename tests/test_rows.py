@@ -182,6 +182,16 @@ def test_reading_rows_never_touches_logits(tmp_path):
     assert len(stored.read(tmp_path)) == 1
 
 
+def test_a_sweep_that_was_stopped_before_its_first_rows_has_none(tmp_path):
+    values = {"x": {"test": np.ones((2, 3), np.float32)}}
+    for sweep in ("one", "two"):
+        stored.write_data(tmp_path / sweep, DATASET)
+        stored.write_logits(tmp_path / sweep, "chunk", values)
+        assert stored.read(tmp_path / sweep).empty
+    stored.write(tmp_path / "two", "chunk", [row()])
+    assert len(stored.read(tmp_path)) == 1
+
+
 def test_labels_groups_and_class_names_come_back_once_for_a_data_set(tmp_path):
     grouped = without(DATASET, "calibration")
     groups = np.arange(27, dtype=np.int32) // 2

@@ -182,6 +182,9 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
     inner = directory / "rows"
     tables = [schema.empty_table()]
     for path in _files(inner if inner.is_dir() else directory):
+        # A sweep that was stopped in its first chunk has these, and no rows.
+        if path.relative_to(directory).parent.name in ("logits", "data"):
+            continue
         try:
             known = pq.read_schema(path).names
             table = pq.read_table(path, columns=[n for n in names if n in known])

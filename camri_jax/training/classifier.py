@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from camri_jax._files import UsageError, written_whole
-from camri_jax.training import trial
-from camri_jax.training.methods import METHODS
+from camri_jax.training import lift, trial
+from camri_jax.training.methods import METHODS, Problem, points
 from camri_jax.training.network import Outputs
 from camri_jax.training.recipe import Recipe, TrainConfig
 
@@ -48,9 +48,11 @@ class Classifier(NamedTuple):
         Raises:
           UsageError: there are no images, or of another shape than in training.
         """
-        scale = np.float32(self.about["scale"])
+        arguments = _state(self), _hyperparameters(self)
+        program, labels = _scored(self.config), np.zeros(self.config.recipe.batch_size)
+        labels = labels.astype(np.int32)
         found = [
-            np.asarray(_logits(self.config, self.variables, scale, batch))[:count]
+            np.asarray(program(*arguments, batch, labels).logits)[0, :count]
             for batch, count in self._batches(images)
         ]
         return np.concatenate(found)
@@ -86,15 +88,37 @@ class Classifier(NamedTuple):
             yield np.concatenate([batch, filling]), len(batch)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(
-    config: TrainConfig,
-    variables: chex.ArrayTree,
-    scale: chex.Array,
-    images: chex.Array,
-) -> chex.Array:
-    values = trial.scores(trial.embed(config, variables, images))
-    return trial.logits(values, {"scale": scale})
+@functools.lru_cache(maxsize=8)
+def _scored(config: TrainConfig) -> jax.stages.Wrapped:
+    """The program that training scores images by, so that its numbers come again."""
+    placed = lift.placement(lift.trial_mesh(jax.local_devices()[:1]))
+    # As in camri_jax.sweeps.chunk: another level gives other last digits.
+    fast = {"xla_backend_optimization_level": 1}
+    return lift.lift(
+        functools.partial(trial.score, config),
+        placed,
+        (0, 0, None, None),
+        compiler_options=fast if placed.platform == "cpu" else None,
+    )
+
+
+def _state(classifier: Classifier) -> trial.TrialState:
+    """What was evaluated, as the state of one trial."""
+    collections = dict(jax.tree.map(np.asarray, classifier.variables))
+    params = collections.pop("params")
+    state = trial.TrialState(params, collections, (), None, None, np.int32(0))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
+
+
+def _hyperparameters(classifier: Classifier) -> dict[str, np.ndarray]:
+    """Arrays as in training; of what they hold, logits know the scale alone."""
+    method = METHODS[classifier.about["method"]]
+    size = classifier.config.num_classes
+    point = points(method.grid)[0] | classifier.about.get("point", {})
+    if "scale" in point:
+        point["scale"] = float(classifier.about["scale"])
+    arrays = method.arrays(Problem(size, (0,), (1,) * size), **point)
+    return {name: np.asarray(array)[None] for name, array in arrays.items()}
 
 
 _embed = jax.jit(trial.embed, static_argnums=0)
@@ -138,7 +162,7 @@ def load(path: Path, backbone: Any = None) -> Classifier:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = str(arrays.pop("header"))
-    except (ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
         raise UsageError(f"{path} is not a saved classifier ({error!r})") from error
     return unflat(arrays, header, str(path), backbone)
 
