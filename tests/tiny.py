@@ -27,7 +27,7 @@ class Tiny(nn.Module):
     def __call__(self, images, *, train):
         """Embeds `images` `[batch, height, width, channel]`."""
         x = images.reshape(len(images), -1).astype(jnp.float32) / 255.0
-        x = nn.relu(nn.Dense(self.feature_dim)(x))
+        x = nn.tanh(nn.Dense(self.feature_dim)(x))
         x = nn.Dropout(0.25, deterministic=not train)(x)
         return nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
 

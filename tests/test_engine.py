@@ -1,0 +1,328 @@
+"""Laws of a sweep: rows once and whole, nothing twice, one program a family."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from tiny import CLASSES, DATASET, Tiny, plan, without
+
+from camri_jax._files import UsageError
+from camri_jax.sweeps import chunk as chunks
+from camri_jax.sweeps import engine
+from camri_jax.sweeps import rows as stored
+from camri_jax.training import classifier, trial
+from camri_jax.training.methods import METHODS
+
+pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
+
+GRID = {
+    "methods": ("l2_softmax", "arcface", "camri"),
+    "grid": {"margin": (0.1,), "camri.margin": (0.1, 0.3), "l2_softmax.scale": (4.0,)},
+    "important": ("bee", "ant+cat"),
+    "num_seeds": 2,
+}
+
+
+def start(output, *, dataset=DATASET, report=lambda progress: None, **changes):
+    """Plans what has no rows below `output`, and trains it."""
+    done = set(stored.read(output)["trial_id"])
+    planned = plan(dataset=dataset, done=done, **changes)
+    engine.run(planned, dataset, output, provenance={"by": "test"}, report=report)
+    return planned
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, promotion_as_optax_needs_it):
+    """A sweep over a whole grid, and how often its step was traced."""
+    output, traced, seen = tmp_path_factory.mktemp("sweep"), [], []
+    step = trial.train_step
+
+    def counted(*arguments):
+        traced.append(step)
+        return step(*arguments)
+
+    chunks.programs.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "train_step", counted)
+        planned = start(output, report=seen.append, **GRID)
+    return planned, output, len(traced), seen
+
+
+def assert_same(a, b):
+    assert list(a["trial_id"]) == list(b["trial_id"])
+    for name in set(a) - {"provenance"}:
+        for x, y in zip(a[name], b[name], strict=True):
+            np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+def copied(finished, path):
+    """A directory that knows of the finished trials."""
+    shutil.copytree(finished[1], path, dirs_exist_ok=True)
+    return path
+
+
+# What a sweep leaves.
+
+
+def test_one_program_serves_every_method_margin_scale_and_choice(finished):
+    planned, _, traces, _ = finished
+    assert len(planned.chunks) > 3
+    assert len({METHODS[t.method].family for t in planned.trials}) == 1
+    assert traces == 1
+
+
+def test_each_trial_has_one_row_with_its_numbers(finished):
+    planned, output, *_ = finished
+    frame = stored.read(output)
+    assert sorted(frame["trial_id"]) == sorted(t.trial_id for t in planned.trials)
+    trials = {t.trial_id: t for t in planned.trials}
+    logits = {
+        part: dict(stored.read_logits(output, part)) for part in ("validation", "test")
+    }
+    data = stored.read_data(output, DATASET.fingerprint)
+    assert (data.dataset, data.class_names) == ("tiny", CLASSES)
+    for row in frame.itertuples():
+        own = trials[row.trial_id]
+        assert (row.method, row.important, row.seed) == (
+            own.method,
+            own.important,
+            own.seed,
+        )
+        for name in ("margin", "scale", "weight", "cost", "epsilon"):
+            value = own.point.get(name, np.nan)
+            np.testing.assert_equal(getattr(row, name), value)
+        for part, confusion in (
+            ("validation", row.validation_confusion),
+            ("test", row.test_confusion),
+        ):
+            values, truth = logits[part][row.trial_id], data.labels[part]
+            assert values.shape == (len(truth), 3)
+            expected = np.zeros((3, 3), int)
+            for label, predicted in zip(truth, values.argmax(1), strict=True):
+                expected[label, predicted] += 1
+            np.testing.assert_array_equal(confusion, expected)
+        validation = row.validation_confusion
+        assert list(row.history_epoch) == [1, 2]
+        assert len(row.history_loss) == 2
+        accuracy = np.trace(validation) / 9
+        assert row.history_accuracy[-1] == pytest.approx(accuracy)
+        recall = np.diagonal(validation) / 3
+        np.testing.assert_allclose(row.history_recall.reshape(2, 3)[-1], recall)
+        assert not row.diverged
+        assert 0 < row.loss < 100
+        assert ((row.angle_mean > 0) & (row.angle_mean < np.pi)).all()
+        assert (row.angle_std > 0).all()
+        assert row.fingerprint == DATASET.fingerprint
+        settings, provenance = json.loads(row.settings), json.loads(row.provenance)
+        assert settings["epochs"] == 2
+        assert settings["numerics"] == trial.NUMERICS
+        assert provenance["by"] == "test"
+        assert provenance["num_devices"] == 2
+        assert provenance["seconds_per_trial"] > 0
+
+
+def test_progress_rises_to_all_trials(finished):
+    planned, _, _, seen = finished
+    done = [each.num_done for each in seen]
+    assert done == sorted(done)
+    assert done[-1] == planned.num_missing == seen[0].num_trials
+    assert len(done) == 2 * len(planned.chunks)
+
+
+def test_a_saved_model_says_what_its_row_was_counted_from(finished):
+    _, output, *_ = finished
+    trial_id, logits = next(stored.read_logits(output, "test"))
+    model = classifier.load(output / "models" / f"{trial_id}.npz", Tiny())
+    found = model.logits(DATASET.parts["test"].images)
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4)
+    assert model.about["trial_id"] == trial_id
+    assert tuple(model.about["class_names"]) == CLASSES
+
+
+# What is there is not trained again.
+
+
+def refuse(*arguments):
+    raise AssertionError("something is trained")
+
+
+def files(output):
+    return {p: p.stat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
+
+
+def test_a_finished_sweep_trains_and_writes_nothing(finished, monkeypatch):
+    monkeypatch.setattr(engine, "train_chunk", refuse)
+    monkeypatch.setattr(engine, "place", refuse)
+    before = files(finished[1])
+    assert start(finished[1], **GRID).chunks == []
+    assert files(finished[1]) == before
+
+
+def test_a_stopped_sweep_goes_on_and_ends_bit_for_bit_alike(finished, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.num_done > 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        start(tmp_path, report=stop, **GRID)
+    assert len(stored.read(tmp_path)) == 4
+    assert start(tmp_path, **GRID).num_missing == len(finished[0].trials) - 4
+    assert_same(stored.read(tmp_path), stored.read(finished[1]))
+    for part in ("validation", "test"):
+        whole = dict(stored.read_logits(finished[1], part))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            dict(stored.read_logits(tmp_path, part)),
+            whole,
+        )
+
+
+def test_a_chunk_that_lost_its_rows_is_trained_anew_and_alone(finished, tmp_path):
+    output = copied(finished, tmp_path)
+    before = files(output)
+    lost = finished[0].chunks[1]
+    (output / "rows" / f"{lost.name}.parquet").unlink()
+    again = start(output, **GRID)
+    assert [chunk.trials for chunk in again.chunks] == [lost.trials]
+    changed = {path.stem for path, _ in files(output).items() - before.items()}
+    assert changed == {lost.name} | {t.trial_id for t in lost.trials}
+    assert_same(stored.read(output), stored.read(finished[1]))
+
+
+def test_another_important_class_trains_what_depends_on_it_alone(finished, tmp_path):
+    more = GRID | {"important": ("bee", "ant")}
+    planned = start(copied(finished, tmp_path), **more)
+    trained = [t for chunk in planned.chunks for t in chunk.trials]
+    assert {(t.method, t.important) for t in trained} == {("camri", (0,))}
+    choices = stored.read(tmp_path).groupby("method")["important"].agg(set)
+    assert choices["camri"] == {(0,), (1,), (0, 2)}
+    assert choices["arcface"] == choices["l2_softmax"] == {()}
+
+
+def test_rows_come_after_all_else_so_that_a_failed_write_is_made_good(
+    finished, tmp_path, monkeypatch
+):
+    write = stored.write
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stored, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        start(tmp_path)
+    assert stored.read(tmp_path).empty
+    monkeypatch.setattr(stored, "write", write)
+    planned = start(tmp_path)
+    assert planned.num_missing == len(planned.trials) == len(stored.read(tmp_path))
+    assert len(dict(stored.read_logits(tmp_path, "test"))) == len(planned.trials)
+
+
+# Memory, of the device and of the disk.
+
+
+def scarce(largest, text="RESOURCE_EXHAUSTED: Out of memory allocating 9 GB"):
+    """`train_chunk` on devices with memory for so many trials in all."""
+    real = chunks.train_chunk
+
+    def limited(chunk, *rest):
+        if chunk.width > largest:
+            raise jax.errors.JaxRuntimeError(text)
+        return real(chunk, *rest)
+
+    return limited
+
+
+def test_out_of_memory_halves_the_width_and_goes_on(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "train_chunk", scarce(2))
+    with pytest.warns(RuntimeWarning) as warned:
+        start(tmp_path, **GRID, trials_per_device=4)
+    assert [str(each.message) for each in warned] == [
+        "out of memory with 4 trials a device: going on with 2",
+        "out of memory with 2 trials a device: going on with 1",
+    ]
+    assert_same(stored.read(tmp_path), stored.read(finished[1]))
+    widths = [json.loads(text)["width"] for text in stored.read(tmp_path)["provenance"]]
+    assert set(widths) == {2}
+
+
+def test_memory_for_not_one_trial_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "train_chunk", scarce(0))
+    with pytest.raises(UsageError, match="smaller batch_size"):
+        start(tmp_path)
+    assert stored.read(tmp_path).empty
+
+
+def test_another_error_of_the_device_is_not_hidden(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "train_chunk", scarce(0, "INTERNAL: broken"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="broken"):
+        start(tmp_path)
+
+
+def test_many_logits_are_kept_if_it_is_said(tmp_path, monkeypatch):
+    """Of four trials: 4 x 21 images x 3 classes x 4 bytes."""
+    monkeypatch.setattr(engine, "LOGITS_LIMIT", 1007)
+    with pytest.raises(UsageError, match=r"keep_logits must be chosen: .* of 4 trials"):
+        start(tmp_path / "unsaid")
+    assert not (tmp_path / "unsaid").exists()
+    for keep in (True, False):
+        start(tmp_path / str(keep), keep_logits=keep, save_models=keep)
+        kept = dict(stored.read_logits(tmp_path / str(keep), "test"))
+        frame = stored.read(tmp_path / str(keep))
+        assert set(kept) == (set(frame["trial_id"]) if keep else set())
+        assert len(frame) == 4
+        assert (tmp_path / str(keep) / "models").exists() == keep
+        assert frame["test_confusion"].map(np.sum).tolist() == [12] * 4
+    monkeypatch.setattr(engine, "LOGITS_LIMIT", 1008)
+    engine.check_room(plan(), DATASET)
+
+
+# Data and history.
+
+
+def test_parts_that_are_not_there_leave_nothing(tmp_path):
+    """No validation images: the history is of the test images."""
+    start(tmp_path, dataset=without(DATASET, "validation"), methods=("camri",))
+    assert not list(stored.read_logits(tmp_path, "validation"))
+    for row in stored.read(tmp_path).itertuples():
+        assert row.validation_confusion is None
+        accuracy = np.trace(row.test_confusion) / 12
+        assert row.history_accuracy[-1] == pytest.approx(accuracy)
+
+
+def test_a_class_without_test_images_has_no_angles(tmp_path):
+    """Of a class that is not important, nothing needs to be known."""
+    start(tmp_path, dataset=without(DATASET, "test", label=2), methods=("camri",))
+    for row in stored.read(tmp_path).itertuples():
+        assert np.isnan(row.angle_mean).tolist() == [False, False, True]
+        assert row.test_confusion[2].sum() == 0
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 49, 50, 51, 99, 100, 101, 300])
+def test_the_history_has_few_epochs_in_even_steps_to_the_last(epochs):
+    history = chunks.history_epochs(epochs)
+    assert len(history) <= chunks.HISTORY
+    assert history[-1] == epochs
+    assert min(history) >= 1
+    assert len(set(np.diff(history))) <= 1
+    # No fewer than half of what is allowed.
+    assert 2 * len(history) >= min(epochs, chunks.HISTORY)
+
+
+def test_the_history_belongs_to_its_epochs(finished, tmp_path, monkeypatch):
+    """Scored after the last epoch only, the same trials keep that entry alone."""
+    monkeypatch.setattr(chunks, "HISTORY", 1)
+    start(tmp_path, methods=("arcface",), grid={"margin": (0.1,)})
+    whole = stored.read(finished[1]).set_index("trial_id")
+    for row in stored.read(tmp_path).itertuples():
+        same = whole.loc[row.trial_id]
+        assert list(row.history_epoch) == [2]
+        np.testing.assert_array_equal(row.history_loss, same["history_loss"])
+        np.testing.assert_array_equal(
+            row.history_accuracy, same["history_accuracy"][1:]
+        )
+        np.testing.assert_array_equal(row.history_recall, same["history_recall"][3:])
