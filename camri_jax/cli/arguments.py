@@ -333,7 +333,7 @@ def _registry() -> ConstructorRegistry:
         if kind in _SINGLE and kind is not bool:
             metavar, make = _SINGLE[kind]
             return _spec(1, metavar, lambda t: make(t[0]), lambda v: [_word(v)])
-        if typing.get_origin(kind) is tuple and parts[1:] == [...]:
+        if typing.get_origin(kind) is tuple and parts[0] in _SINGLE:
             metavar, make = _SINGLE[parts[0]]
             return _spec(
                 "*",

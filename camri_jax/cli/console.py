@@ -17,12 +17,7 @@ from rich.text import Text
 
 from camri_jax._files import UsageError
 
-_PLAIN: dict[str, Any] = {
-    "soft_wrap": True,
-    "highlight": False,
-    "markup": False,
-    "emoji": False,
-}
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 console = Console(**_PLAIN)
 """Where commands print; text is text, whatever is in it."""
 
@@ -45,15 +40,16 @@ _OF_THE_DISK = {
 }
 
 
-def say(what: object, style: str | None = None) -> None:
+def say(what: object, style: str | None = None, width: int | None = None) -> None:
     """Prints a text, or anything that rich can lay out.
 
     Args:
       what: a string is printed as it is.
       style: of a string.
+      width: to lay out in, in place of the terminal's.
     """
     shown = Text(visible(what), style=style or "") if isinstance(what, str) else what
-    _print(console, shown)
+    _print(console, shown, width)
 
 
 def note(text: str) -> None:
@@ -63,7 +59,7 @@ def note(text: str) -> None:
 
 def wrote(what: str, path: Path) -> None:
     """Prints where something was written."""
-    say(f"{what:<9} {path}")
+    _print(console, Text(visible(f"{what:<9} {path}")), whole=True)
 
 
 def visible(text: str) -> str:
@@ -133,9 +129,13 @@ def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-def _print(where: Console, what: object) -> None:
+def _print(
+    where: Console, what: Any, width: int | None = None, *, whole: bool = False
+) -> None:
+    # A terminal breaks lines between words; a file keeps a sentence in one.
+    whole = whole or (isinstance(what, Text) and not where.is_terminal)
     try:
-        where.print(what)
+        where.print(what, soft_wrap=whole, crop=False, width=width)
         where.file.flush()
     except (OSError, ValueError):
         # Nobody reads any more, or the disk is full that it is written to.

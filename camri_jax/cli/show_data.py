@@ -88,9 +88,9 @@ def main(argv: Sequence[str]) -> None:
     say(table(dataset, counts, certifiable))
     if needed is not None:
         say(
-            f"a recall of {wanted.recall:g} with confidence {wanted.confidence:g} takes "
-            f"{needed:,} calibration images of the class, or groups of them, none of "
-            "which is missed"
+            f"a recall of {wanted.recall:g} with confidence {wanted.confidence:g} "
+            f"takes {needed:,} calibration images of the class, or groups of them, "
+            "none of which is missed"
         )
     for path in files:
         wrote("data", path)

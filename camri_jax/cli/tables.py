@@ -24,6 +24,8 @@ def show(sheets: Sequence[Sheet]) -> None:
         table = Table(
             title=Text(visible(sheet.title)),
             caption=Text(visible(sheet.caption)),
+            title_justify="left",
+            caption_justify="left",
             box=box.SIMPLE_HEAD,
             padding=0,
             show_edge=False,
@@ -36,7 +38,7 @@ def show(sheets: Sequence[Sheet]) -> None:
         # A narrow terminal breaks lines; no cell is cut.
         everything = console.options.update(width=10_000)
         table.width = Measurement.get(console, everything, table).maximum
-        say(table)
+        say(table, width=table.width)
         say("")
 
 
