@@ -17,12 +17,7 @@ from camri_jax.training.recipe import Recipe, TrainConfig
 IMAGES = jax.random.randint(jax.random.key(0), (24, 8, 8, 1), 0, 256).astype(jnp.uint8)
 LABELS = jax.random.randint(jax.random.key(1), (24,), 0, 3)
 
-
-@pytest.fixture(autouse=True)
-def _promotion_as_optax_needs_it():
-    """Some of optax's schedules mix types, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
 
 
 def _config(recipe, *, widths=(6, 8), num_classes=3, num_images=24, **options):

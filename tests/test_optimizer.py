@@ -12,12 +12,7 @@ from camri_jax.training.methods import METHODS
 from camri_jax.training.optimizer import learning_rate, optimizer
 from camri_jax.training.recipe import Recipe, TrainConfig
 
-
-@pytest.fixture(autouse=True)
-def _promotion_as_optax_needs_it():
-    """Adam divides a float by an integer count, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
+pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
 
 
 PARAMS = {

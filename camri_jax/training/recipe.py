@@ -99,6 +99,15 @@ class Recipe:
                 raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
     @classmethod
+    def paper(cls, **changes: Any) -> "Recipe":
+        """Returns the paper's recipe, with changes.
+
+        >>> Recipe.paper(batch_size=128).epochs
+        300
+        """
+        return cls(**({"network": "paper", "epochs": 300} | changes))
+
+    @classmethod
     def fast(cls, **changes: Any) -> "Recipe":
         """Returns a recipe for 90 % on CIFAR-10 in a few epochs, with changes.
 
