@@ -1,4 +1,4 @@
-"""Laws of the fast recipe as a whole: one step in two loops, what trains, how well."""
+"""Laws of the fast recipe as a whole: what trains, and how well."""
 
 import functools
 
@@ -41,29 +41,6 @@ def _compiled(name, config):
         functools.partial(getattr(trial, name), config),
         compiler_options={"xla_backend_optimization_level": 1},
     )
-
-
-def test_steps_called_one_by_one_are_the_epoch_of_a_scan():
-    recipe = Recipe.fast(epochs=2, batch_size=8, learning_rate=0.01, lookahead=3)
-    config, arrays = _config(recipe), _arrays()
-    scanned = called = _compiled("init", config)(IMAGES, jnp.int32(0))
-    epoch, shuffle, step = (
-        _compiled(name, config) for name in ("train_epoch", "shuffle", "train_batch")
-    )
-    for _ in range(2):
-        scanned, loss = epoch(scanned, arrays, IMAGES, LABELS)
-        order, losses = shuffle(called), []
-        for _ in range(3):
-            called, each = step(called, arrays, order, IMAGES, LABELS)
-            losses.append(each)
-        chex.assert_trees_all_close(jnp.stack(losses).mean(), loss, rtol=1e-4)
-    chex.assert_trees_all_close(
-        (scanned.params, scanned.collections),
-        (called.params, called.collections),
-        rtol=1e-3,
-        atol=1e-4,
-    )
-    assert int(called.step) == int(scanned.step) == 6
 
 
 def test_a_whitening_is_of_the_images_and_stays_while_all_else_trains():
