@@ -1,12 +1,13 @@
 """Laws of a sweep: rows once and whole, nothing twice, one program a family."""
 
+import dataclasses
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from tiny import CLASSES, DATASET, Tiny, plan, without
+from tiny import CLASSES, DATASET, Tiny, part, plan, without
 
 from camri_jax._files import UsageError
 from camri_jax.sweeps import chunk as chunks
@@ -79,7 +80,7 @@ def test_each_trial_has_one_row_with_its_numbers(finished):
     assert sorted(frame["trial_id"]) == sorted(t.trial_id for t in planned.trials)
     trials = {t.trial_id: t for t in planned.trials}
     logits = {
-        part: dict(stored.read_logits(output, part)) for part in ("validation", "test")
+        name: dict(stored.read_logits(output, name)) for name in ("validation", "test")
     }
     data = stored.read_data(output, DATASET.fingerprint)
     assert (data.dataset, data.class_names) == ("tiny", CLASSES)
@@ -93,11 +94,11 @@ def test_each_trial_has_one_row_with_its_numbers(finished):
         for name in ("margin", "scale", "weight", "cost", "epsilon"):
             value = own.point.get(name, np.nan)
             np.testing.assert_equal(getattr(row, name), value)
-        for part, confusion in (
+        for name, confusion in (
             ("validation", row.validation_confusion),
             ("test", row.test_confusion),
         ):
-            values, truth = logits[part][row.trial_id], data.labels[part]
+            values, truth = logits[name][row.trial_id], data.labels[name]
             assert values.shape == (len(truth), 3)
             expected = np.zeros((3, 3), int)
             for label, predicted in zip(truth, values.argmax(1), strict=True):
@@ -173,13 +174,11 @@ def test_a_stopped_sweep_goes_on_and_ends_bit_for_bit_alike(finished, tmp_path):
     assert len(stored.read(tmp_path)) == 4
     assert start(tmp_path, **GRID).num_missing == len(finished[0].trials) - 4
     assert_same(stored.read(tmp_path), stored.read(finished[1]))
-    for part in ("validation", "test"):
-        whole = dict(stored.read_logits(finished[1], part))
-        jax.tree.map(
-            np.testing.assert_array_equal,
-            dict(stored.read_logits(tmp_path, part)),
-            whole,
+    for name in ("validation", "test"):
+        resumed, whole = (
+            dict(stored.read_logits(output, name)) for output in (tmp_path, finished[1])
         )
+        jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
 def test_a_chunk_that_lost_its_rows_is_trained_anew_and_alone(finished, tmp_path):
@@ -284,14 +283,41 @@ def test_many_logits_are_kept_if_it_is_said(tmp_path, monkeypatch):
 # Data and history.
 
 
-def test_parts_that_are_not_there_leave_nothing(tmp_path):
+def test_each_part_that_is_there_has_its_logits_and_no_other(tmp_path):
     """No validation images: the history is of the test images."""
-    start(tmp_path, dataset=without(DATASET, "validation"), methods=("camri",))
+    bare = without(DATASET, "validation")
+    parts = bare.parts | {"calibration": part(14, 3)}
+    dataset = dataclasses.replace(bare, parts=parts)
+    start(tmp_path, dataset=dataset, methods=("camri",))
+    frame = stored.read(tmp_path)
     assert not list(stored.read_logits(tmp_path, "validation"))
-    for row in stored.read(tmp_path).itertuples():
+    kept = dict(stored.read_logits(tmp_path, "calibration"))
+    assert set(kept) == set(frame["trial_id"])
+    for row in frame.itertuples():
+        model = classifier.load(tmp_path / "models" / f"{row.trial_id}.npz", Tiny())
+        expected = model.logits(parts["calibration"].images)
+        np.testing.assert_allclose(kept[row.trial_id], expected, rtol=1e-4, atol=1e-4)
         assert row.validation_confusion is None
         accuracy = np.trace(row.test_confusion) / 12
         assert row.history_accuracy[-1] == pytest.approx(accuracy)
+
+
+def test_other_data_in_the_same_directory_stay_apart(finished, tmp_path):
+    """As when an own folder of images has changed since the last sweep."""
+    other = dataclasses.replace(
+        DATASET, fingerprint="0123456789abcdef", class_names=("ant", "bee", "dog")
+    )
+    planned = start(copied(finished, tmp_path), dataset=other, methods=("arcface",))
+    assert planned.num_missing == len(planned.trials)
+    frame = stored.read(tmp_path)
+    counts = frame["fingerprint"].value_counts().to_dict()
+    assert counts == {
+        DATASET.fingerprint: len(finished[0].trials),
+        other.fingerprint: len(planned.trials),
+    }
+    for dataset in (DATASET, other):
+        data = stored.read_data(tmp_path, dataset.fingerprint)
+        assert data.class_names == dataset.class_names
 
 
 def test_a_class_without_test_images_has_no_angles(tmp_path):
@@ -300,6 +326,20 @@ def test_a_class_without_test_images_has_no_angles(tmp_path):
     for row in stored.read(tmp_path).itertuples():
         assert np.isnan(row.angle_mean).tolist() == [False, False, True]
         assert row.test_confusion[2].sum() == 0
+
+
+@pytest.mark.parametrize("finite", [True, False])
+@pytest.mark.parametrize("loss", [1.0, np.nan, np.inf])
+def test_diverged_is_what_has_weights_or_a_loss_that_are_not_finite(finite, loss):
+    chunk = plan().chunks[0]
+    scores = trial.Scores(
+        logits=np.zeros((2, 12, 3), np.float32),
+        loss=np.array([np.ones(12), [loss] + 11 * [1.0]], np.float32),
+        angle=np.ones((2, 12), np.float32),
+    )
+    labels = {"test": DATASET.parts["test"].labels}
+    rows = chunks._rows(chunk, {"test": scores}, labels, np.array([True, finite]))
+    assert [row["diverged"] for row in rows] == [False, not finite or loss != 1.0]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 49, 50, 51, 99, 100, 101, 300])

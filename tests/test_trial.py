@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 from tiny import DATASET, RECIPE, Tiny
 
 from camri_jax.training import trial
-from camri_jax.training.methods import METHODS, Problem, hyperparameters
+from camri_jax.training.methods import METHODS, Problem, hyperparameters, points
 from camri_jax.training.network import paper
 from camri_jax.training.recipe import Recipe, TrainConfig
 
@@ -194,6 +194,31 @@ def test_augmentation_changes_training_and_follows_the_seed():
     chex.assert_trees_all_equal(augmented, again)
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, plain, augmented))
     assert float(moved) > 1e-3
+
+
+@pytest.mark.parametrize("family", {m.family: None for m in METHODS.values()})
+def test_one_trace_serves_every_method_value_and_class_of_a_family(family):
+    methods = [method for method in METHODS.values() if method.family == family]
+    setup = config(methods[0].name)
+    state = jax.eval_shape(functools.partial(trial.init, setup), IMAGES, np.int32(0))
+
+    traced = []
+
+    @jax.jit
+    def step(*arguments):
+        traced.append(arguments)
+        return trial.train_step(setup, *arguments)
+
+    count = 0
+    for method in methods:
+        for point in (points(method.paper_grid) or [{}])[::20]:
+            for important in ((0,), (1,), (0, 2)):
+                problem = PROBLEM._replace(important=important)
+                arrays = hyperparameters(method.name, problem, point)
+                step.trace(state, arrays, IMAGES[:8], LABELS[:8])
+                count += 1
+    assert len(traced) == 1
+    assert count >= 3
 
 
 # What scores are.
