@@ -108,6 +108,8 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
     except SystemExit as end:  # of --help
         return end.code if isinstance(end.code, int) else 0
     finally:
+        for replaced in {sys.stdout, sys.stderr} - {*streams}:
+            replaced.close()
         sys.stdout, sys.stderr = streams
         _flush()
 

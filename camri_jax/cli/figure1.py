@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from camri_jax.cli import arguments as words
-from camri_jax.cli.backend import set_up_jax
+from camri_jax.cli import backend
 from camri_jax.cli.figures import Format, save
 from camri_jax.evidence import figures
 
@@ -33,5 +33,5 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     given = words.parse(Arguments, argv, __doc__, "figure1")
     output = words.writable(given.output)
-    set_up_jax()
+    backend.set_up_jax()
     save(figures.contours(), output / f"figure1.{given.format}")

@@ -19,8 +19,8 @@ import pandas as pd
 
 from camri_jax._files import UsageError
 from camri_jax.cli import arguments as words
+from camri_jax.cli import backend
 from camri_jax.cli.arguments import DataArguments
-from camri_jax.cli.backend import set_up_jax
 from camri_jax.cli.console import say
 from camri_jax.cli.figures import Format, save
 from camri_jax.cli.progress import progress
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     given = words.parse(Arguments, argv, __doc__, "figure2")
     wanted = given.training
     output = words.directory(wanted.output, given.data.dataset, "results/figure2")
-    set_up_jax()
+    backend.set_up_jax()
     dataset = words.load(given.data)
     if not len(dataset.validation_labels):
         raise UsageError("validation_fraction must be above 0: a seed is picked there")

@@ -31,7 +31,7 @@ class Arguments(ResultsArguments):
     """Draw what a sweep shows.
 
     Attributes:
-      pictures: Which pictures.
+      pictures: Which pictures are drawn.
       format: How they are written.
     """
 

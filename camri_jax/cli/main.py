@@ -129,6 +129,8 @@ def _stopping() -> Iterator:
         os._exit(STOPPED)
 
     def interrupt(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, end)
         raise KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -23,7 +23,7 @@ import tyro
 
 from camri_jax._files import UsageError, written_whole
 from camri_jax.cli import arguments as words
-from camri_jax.cli.backend import set_up_jax
+from camri_jax.cli import backend
 from camri_jax.cli.console import note, say, wrote
 from camri_jax.datasets.dataset import some
 from camri_jax.datasets.pictures import is_picture
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         if given.csv.is_dir():
             raise UsageError(f"{given.csv} is a directory: --csv must be a file")
     paths = [path for text in given.images for path in listed(text)]
-    set_up_jax()
+    backend.set_up_jax()
     model = load_model(given.model)
     bad: list[str] = []
     found = list(predictions(model, paths, bad))

@@ -41,7 +41,7 @@ class progress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or not total,
         )
 
     def __enter__(self):

@@ -1,0 +1,593 @@
+"""Commands as users meet them: what they write, what they say, and how they end."""
+
+import errno
+import io
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from camri_jax._files import UsageError
+from camri_jax.cli import arguments, backend, console, sweep
+from camri_jax.cli.arguments import DataArguments, ResultsArguments
+from camri_jax.cli.main import COMMANDS, main
+from camri_jax.sweeps import rows
+from camri_jax.takehome import load_model
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("go", "[stop]", "c++", "$5")
+SWEEP = (
+    *("--dataset", "npz:signs.npz", "--important", "[stop]", "--output", "out"),
+    *("--methods", "cross_entropy", "camri", "--margins", "4pi/64"),
+    *("--num-seeds", "2", "--epochs", "4", "--batch-size", "32"),
+)
+
+
+def stripes(number):
+    """Noise, and stripes at a place that tells the class of four."""
+    rng, labels = np.random.default_rng(number), np.arange(number) % 4
+    images = rng.integers(0, 60, (number, 8, 8), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[2 * label : 2 * label + 2] += 150
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The one sweep that a process of its own runs; what it said, and where."""
+    cwd = tmp_path_factory.mktemp("cli")
+    made = {}
+    for name, number in (("train", 128), ("validation", 48), ("test", 60)):
+        made[f"{name}_images"], made[f"{name}_labels"] = stripes(number)
+    np.savez(cwd / "signs.npz", **made, class_names=np.array(NAMES))
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "MPLBACKEND": "module://of_a_notebook",
+        "PYTHONIOENCODING": "cp1252",
+        "PATH": "",
+    }
+    done = subprocess.run(
+        [sys.executable, ROOT / "experiments" / "sweep.py", *SWEEP],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        encoding="cp1252",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (cwd / "a_file").write_text("")
+    (cwd / "empty").mkdir()
+    (cwd / "pictures" / ".trash").mkdir(parents=True)
+    for i, image in enumerate(made["test_images"]):
+        Image.fromarray(image).save(cwd / "pictures" / f"{i:03d}.png")
+    Image.fromarray(image).save(cwd / "pictures" / ".trash" / "x.png")
+    (cwd / "pictures" / "bad.png").write_bytes(b"<html>")
+    return done.stdout, cwd
+
+
+@pytest.fixture
+def camri(finished, monkeypatch, capsys):
+    """Runs a command in this process, where the sweep was; status, output, errors."""
+    monkeypatch.chdir(finished[1])
+    monkeypatch.setattr(backend, "set_up_jax", lambda: None)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words):
+        status = main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def listing(folder):
+    return {p: p.stat().st_mtime_ns for p in sorted(folder.rglob("*"))}
+
+
+# --- What a sweep says and writes ----------------------------------------------------
+
+
+def test_the_table_says_what_the_rows_say(finished):
+    stdout, cwd = finished
+    found = rows.read(cwd / "out")
+    assert len(found) == 4
+    for method, label in (("cross_entropy", "cross-entropy"), ("camri", "CAMRI")):
+        confusions = found[found["method"] == method]["test_confusion"]
+        recall = [c[1, 1] / c[1].sum() for c in confusions]
+        accuracy = [np.trace(c) / c.sum() for c in confusions]
+        (line,) = [x for x in stdout.splitlines() if x.startswith(label) and "±" in x]
+        for values in (recall, accuracy):
+            assert f"{np.mean(values):.3f}±{np.std(values, ddof=1):.3f}" in line
+
+
+def test_files_are_where_it_says(finished):
+    stdout, cwd = finished
+    said = dict(re.findall(r"^(\w+) +(out/?\S*)$", stdout, re.MULTILINE))
+    assert {"model", "rows", "picture", "table", "report"} <= said.keys()
+    assert all((cwd / path).exists() for path in said.values())
+    assert (cwd / said["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert {"cross_entropy", "camri"} == set(pd.read_csv(cwd / said["table"])["method"])
+    assert "[stop]" in stdout
+
+
+def test_the_command_that_is_kept_can_be_pasted_again(finished):
+    kept = {
+        json.loads(text)["command"]
+        for text in rows.read(finished[1] / "out").provenance
+    }
+    assert {tuple(shlex.split(text)) for text in kept} == {("camri", "sweep", *SWEEP)}
+
+
+def test_started_again_it_trains_nothing_and_says_the_same(camri, finished):
+    stdout, _ = finished
+    status, again, _ = camri("sweep", *SWEEP)
+    assert status == 0
+    assert "4, of which 4 are done" in again
+    assert "4, of which 0 are done" in stdout
+    told = again[again.index("Table I.") :].replace("▼", "?").replace("✓", "?")
+    assert stdout.replace("\r", "").endswith(told)
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(camri, finished):
+    before = listing(finished[1])
+    status, out, _ = camri("sweep", *SWEEP, "--num-seeds", "9", "--dry-run")
+    assert status == 0
+    for part in (
+        "18, of which 4 are done",
+        "2 to compile",
+        "MiB a device",
+        "MB",
+        "time",
+    ):
+        assert part in out
+    assert listing(finished[1]) == before
+
+
+# --- Commands on what it wrote -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (("report", "--recall", "0.9"), {"report.html"}),
+        (("table1", "--important", "1", "c++"), {"table1.csv", "table1.md"}),
+        (("power",), {"power.csv", "power.md"}),
+        (("table2",), {"table2.csv", "table2.md"}),
+        (
+            ("figures", "--pictures", "price", "confusions"),
+            {"price.png", "confusions.png"},
+        ),
+    ],
+)
+def test_commands_on_results_write_where_they_say(
+    camri, finished, tmp_path, words, files
+):
+    before = listing(finished[1])
+    command, *options = words
+    output = tmp_path / "new" / "er"
+    status, out, _ = camri(command, "out", "--output", output, *options)
+    assert status == 0
+    assert {path.name for path in output.iterdir()} == files
+    assert all(str(output / name) in out for name in files)
+    assert listing(finished[1]) == before, "results are read, not written"
+
+
+def test_what_cannot_be_drawn_is_told_and_nothing_drawn_is_1(camri, tmp_path):
+    options = ("--pictures", "penalties", "--important", "go", "--output", tmp_path)
+    status, out, _ = camri("figures", "out", *options)
+    assert status == 1
+    assert "note: penalties of go cannot be drawn" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_are_those_of_the_model_and_of_training(camri, finished, tmp_path):
+    _, cwd = finished
+    csv = tmp_path / "made" / "out.csv"
+    status, out, _ = camri("predict", "out/model", "pictures", "--csv", csv)
+    assert status == 0
+    assert "note: pictures/bad.png cannot be read" in out
+    table = pd.read_csv(csv)
+    images, labels = stripes(60)
+    model = load_model(cwd / "out" / "model")
+    logits = model.logits(images[..., None])
+    assert list(table["class"]) == [NAMES[k] for k in logits.argmax(-1)]
+    others = np.delete(logits, 1, axis=1).max(1)
+    distance = logits[:, 1].astype(float) - others
+    np.testing.assert_allclose(table["distance_from_threshold"], distance, rtol=1e-4)
+    assert (
+        (table["distance_from_threshold"] > 0) == (table["class"] == "[stop]")
+    ).all()
+    np.testing.assert_allclose(
+        table["probability"], model.predict_proba(images[..., None]).max(1), rtol=1e-4
+    )
+    found = int(((table["class"] == "[stop]") & (labels == 1)).sum())
+    assert f"it finds {found} of 15 of [stop]" in finished[0]
+
+
+def test_every_picture_is_printed_where_no_file_takes_it(camri):
+    status, out, _ = camri("predict", "out/model", "pictures/00?.png")
+    assert status == 0
+    assert [line.split()[-1] for line in out.splitlines()] == [
+        f"pictures/00{i}.png" for i in range(10)
+    ]
+
+
+def test_pictures_none_of_which_can_be_read_are_status_1(camri):
+    assert camri("predict", "out/model", "pictures/bad.png")[0] == 1
+
+
+def test_figure_1_needs_no_results(camri, tmp_path):
+    status, out, _ = camri("figure1", "--output", tmp_path / "docs", "--format", "svg")
+    assert status == 0
+    assert str(tmp_path / "docs" / "figure1.svg") in out
+    assert "<svg" in (tmp_path / "docs" / "figure1.svg").read_text()
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_figure_2_trains_once_and_draws(camri, finished, tmp_path):
+    words = ("figure2", "--dataset", "npz:signs.npz", "--important", "c++", "--epochs")
+    words += ("1", "--num-seeds", "1", "--output", tmp_path)
+    assert camri(*words)[0] == 0
+    kept = listing(tmp_path / "rows")
+    assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
+    assert camri(*words)[0] == 0
+    assert listing(tmp_path / "rows") == kept
+
+
+# --- What is read alike --------------------------------------------------------------
+
+
+def parsed(*words):
+    return arguments.parse(sweep.arguments_type(), words, None, "sweep")
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ((), None),
+        (("--keep-logits",), True),
+        (("--keep-logits", "no"), False),
+        (("--keep-logits", "--epochs", "3"), True),
+    ],
+)
+def test_logits_are_kept_as_asked(words, kept):
+    assert parsed(*words).sweep.keep_logits is kept
+
+
+def test_numbers_may_be_angles_and_grids_of_one_method():
+    given = parsed("--margins", "4pi/64", "11.25deg", "--grid", "camri.margin@a=b=pi/8")
+    np.testing.assert_allclose(given.margins, [np.pi / 16, np.pi / 16])
+    assert given.sweep.grid == {"camri.margin@a=b": (np.pi / 8,)}
+
+
+def planned(monkeypatch, *words):
+    """The data, config and run that a command line asks for."""
+    asked = []
+    monkeypatch.setattr(sweep, "run", lambda *given: asked.append(given) or 0)
+    monkeypatch.setattr(backend, "set_up_jax", lambda: None)
+    assert main([*words]) == 0
+    return asked[0]
+
+
+def test_what_is_said_for_all_methods_replaces_what_a_preset_says(monkeypatch):
+    preset = sweep.PRESETS["paper"][0]
+    words = ("sweep", "--margins", "0.2", "--preset", "paper")
+    data, config, _, _ = planned(monkeypatch, *words)
+    assert config.grid["margin"] == (0.2,)
+    assert not [key for key in config.grid if key.endswith(".margin")]
+    assert config.grid["camri.scale"] == preset.grid["camri.scale"]
+    assert config.recipe == preset.recipe
+    assert data.validation_fraction == 0
+
+
+@pytest.mark.parametrize("kind", [DataArguments, ResultsArguments, sweep.RunArguments])
+def test_home_is_expanded_in_every_path(kind, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    results = ["~/r"] if kind is ResultsArguments else []
+    name = "data_dir" if kind is DataArguments else "output"
+    words = [*results, f"--{name.replace('_', '-')}=~/x"]
+    given = arguments.parse(kind, words, None, "test")
+    assert getattr(given, name) == tmp_path / "x"
+    if results:
+        assert given.results == tmp_path / "r"
+
+
+@pytest.mark.parametrize(
+    "text", ["npz:" + "a/" * 300, "folder:木" * 90, "npz:" + "é" * 200, "a\nb\0c", ".."]
+)
+def test_names_of_files_are_bounded_and_told_apart(text, tmp_path):
+    name = arguments.file_name(text)
+    (tmp_path / f"x{name}").write_text("")
+    assert "/" not in name
+    if len(text) > 80:
+        assert name != arguments.file_name(text + "b")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_sentence(command, monkeypatch, capsys):
+    """And help starts no device, which takes a while and may fail."""
+    monkeypatch.setattr(backend, "set_up_jax", lambda: pytest.fail("JAX is started"))
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main([command, "--help"]) == 0
+    out = re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out)
+    assert f"usage: camri {command}" in out
+    options = re.split(r"\n +(?=(?:--[a-z]|-h,|[A-Z]+ {2,}))", out)[1:]
+    assert options
+    for option in options:
+        text = re.sub(r"\((default|required)[^)]*\)", "", " ".join(option.split()))
+        words = [w for w in text.split() if w[0] not in "-{[" and not w.isupper()]
+        assert len(words) >= 3, option
+
+
+# --- How commands end ----------------------------------------------------------------
+
+
+def raising(error):
+    def command(argv):
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (UsageError("a [b] \x1b[31mc"), 2, "error: a [b] \ufffd[31mc\n"),
+        (
+            OSError(errno.ENOSPC, "No space left", "x/y"),
+            2,
+            "error: x/y: No space left\n",
+        ),
+        (PermissionError(errno.EACCES, "Denied", "x"), 2, "error: x: Denied\n"),
+        (ImportError("digits needs it"), 2, "error: digits needs it\n"),
+        (ModuleNotFoundError("No module named 'a'", name="a"), 2, "[experiments]"),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(error, status, sentence, capsys):
+    assert console.run(raising(error), []) == status
+    out, err = capsys.readouterr()
+    assert sentence in err
+    assert out == ""
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        KeyError("a"),
+        FileNotFoundError(errno.ENOENT, "absent", "a"),
+        ModuleNotFoundError("", name="camri_jax.x"),
+    ],
+)
+def test_what_is_ours_to_mend_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        console.run(raising(error), [])
+
+
+class Closed(io.TextIOBase):
+    def write(self, text):
+        raise BrokenPipeError
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_printing_never_fails(encoding, monkeypatch):
+    printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", printed)
+    text = "▼ [red]木[/b] :smile: \ud800"
+    assert console.run(lambda argv: console.say(text), []) == 0
+    wanted = "▼ [red]木[/b] :smile: \ufffd".encode(encoding, "replace")
+    assert printed.buffer.getvalue().strip() == wanted
+
+
+def test_a_closed_pipe_ends_no_command(monkeypatch):
+    done = []
+
+    def command(argv):
+        console.say("a")
+        console.say("b")
+        done.append("c")
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    monkeypatch.setattr(os, "dup2", lambda *numbers: None)
+    assert console.run(command, []) == 0
+    assert done == ["c"]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--version"]])
+def test_commands_are_listed(words, capsys):
+    assert main(words) == (0 if words else 2)
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS) or "--version" in words
+
+
+WITHOUT_TYRO = """
+import sys
+sys.modules["tyro"] = None
+from camri_jax.cli.main import main
+assert main(["report", "--help"]) == 0
+assert main(["report", "x"]) == 2
+"""
+
+
+def test_help_needs_no_optional_package():
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TYRO],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert "camri report RESULTS" in done.stdout
+    needed = "error: camri report needs tyro: pip install 'camri-jax[experiments]'\n"
+    assert done.stderr == needed
+
+
+STOPPED = """
+import signal, sys, time
+from camri_jax.cli import main
+with main._stopping() as loaded:
+    if {loaded}:
+        loaded()
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("in order", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_stopping_leaves_no_traceback(loaded, number):
+    script = STOPPED.format(loaded=loaded)
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    with child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(number)
+        if loaded:
+            assert child.stdout.readline() == "in order\n"
+            child.send_signal(number)
+        assert child.wait(20) == 130
+        assert "Traceback" not in child.stderr.read()
+
+
+# --- Bad input -----------------------------------------------------------------------
+
+DATA = ("--dataset", "npz:signs.npz", "--important", "go")
+BAD = [
+    ("swep", "there is no command 'swep'; there is sweep"),
+    ("sweep --epoch 3", "there is no option --epoch; did you mean --epochs?"),
+    ("sweep --num-seed=3", "did you mean --num-seeds?"),
+    ("sweep -x", "there is no option -x"),
+    ("sweep extra", "there is no place for extra"),
+    ("sweep --epochs two", "--epochs: must be a whole number, got 'two'"),
+    ("sweep --epochs 1.5", "--epochs: must be a whole number, got '1.5'"),
+    ("sweep --epochs", "Missing value for argument '--epochs'"),
+    ("sweep --epochs 0", "epochs must be at least 1, got 0"),
+    ("sweep --learning-rate nan", "learning_rate must be above 0, got nan"),
+    ("sweep --learning-rate fast", "'fast' must be a number"),
+    ("sweep --ema-decay 1", "ema_decay must be in [0, 1), got 1.0"),
+    ("sweep --num-seeds 0", "num_seeds must be at least 1, got 0"),
+    ("sweep --trials-per-device two", "must be a whole number, got 'two'"),
+    ("sweep --trials-per-device 0", "trials_per_device must be at least 1, got 0"),
+    ("sweep --keep-logits maybe", "--keep-logits: must be yes or no, got 'maybe'"),
+    ("sweep --preset papers", "invalid choice 'papers' for argument '--preset'"),
+    ("sweep --optimizer foo", "Expected one of ('adam', 'sgd')"),
+    ("sweep --convolution x", "invalid choice 'x' for argument '--convolution'"),
+    ("sweep --network big", "network must be one of"),
+    ("sweep --precision float16", "invalid choice 'float16'"),
+    ("sweep --methods camry", "got 'camry'"),
+    ("sweep --margins abc", "'abc' must be a number, or an angle as 4pi/64"),
+    ("sweep --grid camri=3", "grid must name a hyperparameter"),
+    ("sweep --grid camri.weight=3", "grid must name a hyperparameter"),
+    ("sweep --grid margin", "grid must be NAME=VALUE,VALUE,..., got 'margin'"),
+    ("sweep --grid margin=", "'' must be a number"),
+    ("sweep --grid arcface.margin@go=0.2", "arcface"),
+    ("sweep --output=", "--output: must be a path, got ''"),
+    ("sweep --output ~nobody_there/x", "~nobody_there"),
+    ("sweep --output a_file", "a_file is not a directory"),
+    ("sweep --output a_file/x", "a_file is not a directory"),
+    ("sweep DATA --margins 4", "margin must be from 0 to pi"),
+    ("sweep DATA --scales 0", "scale must be above 0, got 0.0"),
+    ("sweep DATA --batch-size 2000", "batch_size must be at most"),
+    ("sweep DATA --methods camri", "methods must hold cross_entropy"),
+    (
+        "sweep DATA --important stopp",
+        "no class is called 'stopp'; did you mean '[stop]'",
+    ),
+    ("sweep DATA --important 4", "class index 4 is outside 0..3"),
+    ("sweep DATA --important 0+1+2+3", "important must leave at least one class"),
+    ("sweep --dataset npz:signs.npz", "important must name the class"),
+    ("sweep DATA --grid camri.margin@c++=0.2", "grid must name a choice of important"),
+    ("sweep DATA --validation-fraction 1", "validation_fraction is 1.0"),
+    (
+        "sweep DATA --validation-fraction .6 --calibration-fraction .6",
+        "nothing to train",
+    ),
+    ("sweep DATA --image-size 0", "image_size is 0"),
+    ("sweep DATA --fit stretch", "invalid choice 'stretch' for argument '--fit'"),
+    ("sweep DATA --groups x", "groups is a pattern for folder:PATH"),
+    ("sweep DATA --split-seed -1", "seed is -1"),
+    ("sweep --dataset digit", "no data set is called 'digit'; there is digits"),
+    ("sweep --dataset npz:absent.npz", "absent.npz"),
+    ("sweep --dataset npz:a_file", "a_file"),
+    ("sweep --dataset folder:absent", "absent: no such directory"),
+    ("sweep --dataset folder:empty", "empty"),
+    ("sweep --dataset gtsrb --data-dir absent", "no such data directory"),
+    ("report", "results"),
+    ("report absent", "absent is not a directory"),
+    ("report a_file", "a_file is not a directory"),
+    ("report empty", "empty holds no rows of trials"),
+    (
+        "report out --dataset cifar10",
+        "--dataset must be among npz:signs.npz, got cifar10",
+    ),
+    ("report out --where epoch=3", "must be NAME=VALUE, with a name among"),
+    ("report out --where epochs=99", "there are only rows of epochs 4"),
+    ("report out --important halt", "no class is called 'halt'"),
+    ("report out --recall 1", "recall must be between 0 and 1, got 1.0"),
+    ("report out --output a_file", "a_file is not a directory"),
+    ("table1 out --accuracy-margin 5", "accuracy_margin"),
+    ("table1 out --accuracy-margin -1", "accuracy_margin"),
+    ("table1 out --margin 0.1", "there is no option --margin"),
+    ("power out --effect 2", "effect must be between 0 and 1, got 2.0"),
+    ("power out --power 0.01", "power must be above alpha"),
+    ("power out --alpha 0", "alpha must be between 0 and 1"),
+    ("figures out --pictures prize", "invalid choice 'prize'"),
+    ("figures out --format jpg", "Expected one of ('png', 'svg')"),
+    ("figure1 --output a_file", "a_file is not a directory"),
+    ("figure2 DATA --num-seeds 0", "num_seeds must be at least 1, got 0"),
+    ("figure2 DATA --margin 5", "margin must be from 0 to pi"),
+    ("predict", "model"),
+    ("predict out/model", "images"),
+    ("predict absent pictures", "absent is no model directory"),
+    ("predict a_file pictures", "a_file is not a saved classifier"),
+    ("predict out/rows pictures", "out/rows is no model directory"),
+    ("predict out/model absent.png", "absent.png: there is no picture"),
+    ("predict out/model empty", "empty: there is no picture"),
+    ("predict out/model pictures --csv empty", "--csv must be a file"),
+    ("predict out/model pictures --csv a_file/x.csv", "a_file is not a directory"),
+    ("show_data DATASET --examples 0", "examples must be from 1 to 1000, got 0"),
+    ("show_data DATASET --recall 1.5", "recall must"),
+    ("show_data DATASET --output a_file", "a_file is not a directory"),
+    ("replicate", "must name cifar10 or gtsrb first"),
+    ("replicate mnist", "must name cifar10 or gtsrb first, got 'mnist'"),
+    ("replicate gtsrb --epochs two", "camri replicate gtsrb --help tells more"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), BAD)
+def test_bad_input_is_one_sentence(line, sentence, camri, finished):
+    before = listing(finished[1])
+    words = {"DATA": DATA, "DATASET": DATA[:2]}
+    status, out, err = camri(
+        *itertools.chain(*(words.get(word, [word]) for word in line.split()))
+    )
+    assert status == 2
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in out + err
+    assert listing(finished[1]) == before
