@@ -104,7 +104,9 @@ def answer(
     chosen = tables.chosen(table)
     if picked.trial is not None:
         sentences = [sentences[1], _costs(chosen), *sentences[2:], sentences[0]]
-    mind = [*notes, *tables.remarks(table, name)]
+    # Of trials that all diverged there is no more to say than that.
+    remarks = tables.remarks(table, name) if table["num_seeds"].any() else []
+    mind = [*notes, *remarks]
     warnings = [f"{text[0].upper()}{text[1:].removesuffix('.')}." for text in mind]
     return Answer(
         lead,
@@ -160,7 +162,10 @@ def findings(
                 named.append(f"and {more} more, none of lower p")
             not_shown.append(f"That it {claim}: {'; '.join(named)}.")
     untested = chosen[chosen["verdict"].isin(["untested", "unpaired", "no_images"])]
-    reasons = [f"{title(line)}: {VERDICTS[line['verdict']]}." for line in _of(untested)]
+    reasons = [
+        f"{'; '.join(title(line) for line in _of(lines))}: {VERDICTS[str(verdict)]}."
+        for verdict, lines in untested.groupby("verdict", sort=False)
+    ]
     level = f"{100 * LEVEL:g} %"
     found = [
         Group(f"Shown at {level}", "✓", "shown", is_shown),
@@ -207,6 +212,7 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
     number = chosen["num_important"].max()
     taken, rows = None, []
     for line in _of(chosen):
+        loses = line["num_seeds"] and not line["keeps_accuracy"]
         if _is(line, picked.trial):
             taken = len(rows)
         rows.append(
@@ -216,20 +222,22 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
                 tables.mean(line, "false_alarms", 1),
                 tables.mean(line, "precision"),
                 tables.mean(line, "accuracy")._replace(
-                    mark="" if line["keeps_accuracy"] else "loss"
+                    mark=""
+                    if line["keeps_accuracy"] or not line["num_seeds"]
+                    else "loss"
                 ),
                 tables.number(line["num_seeds"], 0),
                 _verdict(str(line["verdict"])),
             ]
         )
-    images = tables.IMAGES[table["selection"].iloc[0]]
+    picking = tables.IMAGES[table["selection"].iloc[0]]
+    images = f"; recall of {number:.0f} images" if number > 0 else ""
     sheet = Sheet(
         "All methods, best first",
-        f"Settings and thresholds picked on {images} images; numbers of test images, "
-        f"mean ± std over seeds; recall of {0 if np.isnan(number) else number:.0f} "
-        "images. First those that keep cross-entropy's accuracy on the images that "
-        "pick (▼ those that do not), by recall, then false alarms. Shaded: the "
-        "recommended model's.",
+        f"Settings and thresholds picked on {picking} images; numbers of test images, "
+        f"mean ± std over seeds{images}. First those that keep cross-entropy's "
+        "accuracy on the images that pick (▼ those that do not), by recall, then false "
+        "alarms. Shaded: the recommended model's.",
         [
             *("method and setting", "recall", "false alarms\nper 1,000", "precision"),
             *("accuracy", "seeds", "against cross-entropy"),
