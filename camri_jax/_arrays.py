@@ -153,19 +153,13 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
     return number
 
 
-def classes(labels: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Returns labels as int32, and which of them name a class."""
+def class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Returns labels as int32; for no class num_classes, which scatters drop."""
     if labels.dtype.itemsize < 4:  # num_classes may not fit into int8
         labels = labels.astype(jnp.int32)
     # Compared before the cast: int64 wraps around.
     valid = (labels >= 0) & (labels < num_classes)
-    return labels.astype(jnp.int32), valid
-
-
-def class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Returns labels as int32; for no class num_classes, which scatters drop."""
-    labels, valid = classes(labels, num_classes)
-    return jnp.where(valid, labels, num_classes)
+    return jnp.where(valid, labels.astype(jnp.int32), num_classes)
 
 
 def same_shape(name: str, numbers: jax.Array, shape: Sequence[int]) -> None:

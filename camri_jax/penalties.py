@@ -161,7 +161,7 @@ def ldam_margins(class_counts: ArrayLike, margin: ArrayLike) -> jax.Array:
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Section 3.2 of Cao et al., Label-Distribution-Aware Margin Loss, 2019.
+      Cao et al., Label-Distribution-Aware Margin Loss, 2019, section of that name.
 
     >>> ldam_margins(jnp.array([16, 1]), 0.5)
     Array([0.25, 0.5 ], dtype=float32)
@@ -192,7 +192,8 @@ def class_balanced_weights(class_counts: ArrayLike, beta: float) -> jax.Array:
       UsageError: a count is not above 0, or beta out of range.
 
     Reference:
-      Eq. 10 of Cui et al., Class-Balanced Loss, 2019, normalised as in its section 4.
+      The class-balanced loss of Cui et al., Class-Balanced Loss Based on Effective
+      Number of Samples, 2019, with its weights' normalisation.
 
     >>> class_balanced_weights([1, 2], 0.5)
     Array([1.2, 0.8], dtype=float32)

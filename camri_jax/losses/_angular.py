@@ -17,6 +17,7 @@ from camri_jax.losses._softmax import (
     checked_scores,
     is_class,
     nan_unless,
+    of_label,
     of_others,
     pick,
     softplus,
@@ -230,7 +231,7 @@ def cosface(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 4 of Wang et al., CosFace, 2018.
+      The large margin cosine loss of Wang et al., CosFace, 2018.
 
     >>> cosface(jnp.array([1.0, 0.5]), 0, margin=0.5, scale=16).round(5)
     Array(0.69315, dtype=float32)
@@ -272,7 +273,7 @@ def class_sensitive_cosface(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 4 of Wang et al., CosFace, 2018, with a margin by class as in eq. 13 of
+      The loss of Wang et al., CosFace, 2018, with a margin by class as in eq. 13 of
       Nishiyama et al., CAMRI Loss, 2022.
 
     >>> cosines = jnp.array([[1.0, 0.5], [0.5, 0.5]])
@@ -315,7 +316,7 @@ def ldam(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      The loss of section 3.2 of Cao et al., Label-Distribution-Aware Margin Loss, 2019.
+      Cao et al., Label-Distribution-Aware Margin Loss, 2019, section of that name.
 
     >>> ldam(
     ...     jnp.array([1.0, 0.5]), 0, class_counts=jnp.array([10, 90]), margin=0.5,
@@ -358,7 +359,8 @@ def sphereface(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 7 of Liu et al., SphereFace, 2017, whose lengths of features are s here.
+      The A-Softmax loss of Liu et al., SphereFace, 2017, whose lengths of features
+      are s here.
 
     >>> sphereface(jnp.array([0.5, -0.5]), 0, margin=2, scale=16).round(5)
     Array(0.69315, dtype=float32)
@@ -385,7 +387,7 @@ def suggested_scale(num_classes: int) -> float:
       UsageError: `num_classes` is below 3.
 
     Reference:
-      Fixed AdaCos, section 4.1 of Zhang et al., AdaCos, 2019.
+      The fixed scale of Zhang et al., AdaCos, 2019.
 
     >>> round(suggested_scale(1000), 2)
     9.77
@@ -509,7 +511,9 @@ def _multiplied_drop(
 
 def _of_label(value: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each example's number `[...]`, of one for all or one a class."""
-    return value[labels] if value.ndim else jnp.broadcast_to(value, labels.shape)
+    if value.ndim:
+        return of_label(value, labels)
+    return jnp.broadcast_to(value, labels.shape)
 
 
 def _sine(cosine: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from camri_jax.losses._softmax import (
     is_class,
     log_odds_against,
     nan_unless,
+    of_label,
     pick,
     softplus,
 )
@@ -70,7 +71,7 @@ def weighted_cross_entropy(
     """
     logits, labels, valid = checked_scores("logits", logits, labels)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
-    losses = weights[labels] * softplus(log_odds_against(logits, labels))
+    losses = of_label(weights, labels) * softplus(log_odds_against(logits, labels))
     return nan_unless(valid, losses)
 
 
@@ -116,8 +117,8 @@ def real_world_weight_cross_entropy(
     alarms = _weights(
         "false_positive_weights", false_positive_weights, logits, classes * 2
     )
-    alarms = jnp.where(is_class(labels, *classes), 0, alarms.T[labels])
-    losses = misses[labels] * softplus(log_odds_against(logits, labels))
+    alarms = jnp.where(is_class(labels, *classes), 0, of_label(alarms.T, labels))
+    losses = of_label(misses, labels) * softplus(log_odds_against(logits, labels))
     losses += jnp.sum(alarms * _surprise_if_absent(logits), axis=-1)
     return nan_unless(valid, losses)
 
@@ -140,7 +141,7 @@ def focal(logits: ArrayLike, labels: ArrayLike, *, gamma: ArrayLike) -> jax.Arra
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 4 of Lin et al., Focal Loss for Dense Object Detection, 2017, with a softmax.
+      Lin et al., Focal Loss for Dense Object Detection, 2017, with a softmax.
 
     >>> focal(jnp.zeros(2), 0, gamma=2.0).round(5)
     Array(0.17329, dtype=float32)
@@ -174,7 +175,8 @@ def weighted_focal(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 5 of Lin et al., Focal Loss for Dense Object Detection, 2017, with a softmax.
+      The alpha-balanced variant of Lin et al., Focal Loss for Dense Object Detection,
+      2017, with a softmax.
 
     >>> weights = jnp.array([4.0, 1.0])
     >>> weighted_focal(jnp.zeros(2), 0, class_weights=weights, gamma=2.0).round(5)
@@ -182,7 +184,7 @@ def weighted_focal(
     """
     logits, labels, valid = checked_scores("logits", logits, labels)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
-    return nan_unless(valid, weights[labels] * _focal(logits, labels, gamma))
+    return nan_unless(valid, of_label(weights, labels) * _focal(logits, labels, gamma))
 
 
 def smoothed_cross_entropy(
@@ -215,8 +217,9 @@ def smoothed_cross_entropy(
     logits, labels, valid = checked_scores("logits", logits, labels)
     _arrays.share("smoothing", smoothing)
     smoothing = _arrays.real("smoothing", smoothing, logits.dtype)
-    present = logits > -jnp.inf
-    ahead = jnp.where(present, pick(logits, labels)[..., None] - logits, 0)
+    present, own = logits > -jnp.inf, pick(logits, labels)[..., None]
+    # Of a true class that is ruled out the loss is infinite already.
+    ahead = jnp.where(present & (own > -jnp.inf), own - logits, 0)
     spread = jnp.sum(ahead, axis=-1) / jnp.sum(present, axis=-1, dtype=logits.dtype)
     losses = softplus(log_odds_against(logits, labels)) + smoothing * spread
     return nan_unless(valid, losses)
@@ -255,8 +258,8 @@ def logit_adjusted_cross_entropy(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Eq. 10 of Menon et al., Long-tail Learning via Logit Adjustment, 2021; the
-      offsets are ours.
+      The logit adjusted loss of Menon et al., Long-tail Learning via Logit Adjustment,
+      2021; the offsets are ours.
 
     >>> priors = jnp.array([0.5, 0.5])
     >>> logit_adjusted_cross_entropy(
@@ -299,7 +302,7 @@ def balanced_softmax(
       UsageError: a shape or a known value is out of what is allowed.
 
     Reference:
-      Theorem 1 of Ren et al., Balanced Meta-Softmax, 2020.
+      The balanced softmax of Ren et al., Balanced Meta-Softmax, 2020.
 
     >>> balanced_softmax(jnp.zeros(2), 1, class_counts=jnp.array([3, 1])).round(5)
     Array(1.38629, dtype=float32)
@@ -311,8 +314,8 @@ def balanced_softmax(
 def _focal(logits: jax.Array, labels: jax.Array, gamma: ArrayLike) -> jax.Array:
     _arrays.not_negative("gamma", gamma)
     gamma = _arrays.real("gamma", gamma, logits.dtype)
-    # Certain enough to have no loss; -inf times a gamma of 0 would be NaN.
-    odds = jnp.maximum(log_odds_against(logits, labels), -1e4)
+    # No loss where it is this certain, 1e37 where it is ruled out: inf * 0 is NaN.
+    odds = jnp.clip(log_odds_against(logits, labels), -1e4, 1e37)
     return jnp.exp(-gamma * softplus(-odds)) * softplus(odds)
 
 

@@ -17,12 +17,17 @@ from camri_jax import _arrays
 
 
 def checked_scores(name: str, scores: ArrayLike, labels: ArrayLike):
-    """Returns scores to compute with, labels within the classes, and which were so."""
+    """Returns scores to compute with, labels, and which are valid.
+
+    For no class the label is num_classes, whose score and weight are 0 (`pick`,
+    `of_label`): a class's own could be -inf, and 0 times its gradient NaN.
+    """
     scores = _arrays.floating(name, scores)
     scores = scores.astype(_arrays.compute_dtype(scores))
+    num_classes = scores.shape[-1]
     array = _arrays.integer("labels", labels, scores.shape[:-1])
-    array, valid = _arrays.classes(array, scores.shape[-1])
-    return scores, jnp.where(valid, array, 0), valid
+    array = _arrays.class_or_none(array, num_classes)
+    return scores, array, array < num_classes
 
 
 def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
@@ -32,9 +37,16 @@ def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
 
 
 def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns each row's value `[...]` at its label."""
-    index = labels[..., None]
-    return jnp.take_along_axis(values, index, axis=-1, mode="clip")[..., 0]
+    """Returns each row's value `[...]` at its label, 0 for no class."""
+    picked = jnp.take_along_axis(
+        values, labels[..., None], axis=-1, mode="fill", fill_value=0
+    )
+    return picked[..., 0]
+
+
+def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns each label's entry of `[num_classes, ...]`, 0 for no class."""
+    return values.at[labels].get(mode="fill", fill_value=0)
 
 
 def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:

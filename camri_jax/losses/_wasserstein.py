@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax.losses._softmax import checked_scores, nan_unless
+from camri_jax.losses._softmax import checked_scores, nan_unless, of_label
 from camri_jax.sinkhorn import SinkhornResult, sinkhorn
 
 
@@ -122,7 +122,7 @@ def wasserstein_with_integer_labels(
     # 0 log 0 = 0, also where a logit of -inf rules a class out.
     log_shares = jnp.maximum(jax.nn.log_softmax(logits), -1e5)
     shares = jnp.exp(log_shares)
-    costs = jnp.where(shares > 0, costs.T[labels], 0)
+    costs = jnp.where(shares > 0, of_label(costs.T, labels), 0)
     terms = costs + epsilon * (log_shares - 1)
     return nan_unless(valid, jnp.sum(shares * terms, axis=-1))
 
