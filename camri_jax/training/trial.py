@@ -320,9 +320,7 @@ def scores(outputs: Outputs) -> chex.Array:
     """
     if outputs.bias is None:
         return losses.cosine_similarity(outputs.features, outputs.prototypes)
-    highest = jax.lax.Precision.HIGHEST
-    products = jnp.matmul(outputs.features, outputs.prototypes, precision=highest)
-    return products + outputs.bias[None]
+    return losses.linear_logits(outputs.features, outputs.prototypes, outputs.bias)
 
 
 def logits(scores: chex.Array, hyperparameters: Hyperparameters) -> chex.Array:
