@@ -124,6 +124,7 @@ class Recipe:
             "schedule": "triangle",
             "weight_decay": 0.011,
             "norm_bias_rate": 64.0,
+            "lookahead": 5,
             "augment_shift": 2,
             "augment_fill": "reflect",
             "augment_flip": "alternating",
