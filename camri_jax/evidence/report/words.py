@@ -221,11 +221,7 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
                 tables.mean(line, "recall"),
                 tables.mean(line, "false_alarms", 1),
                 tables.mean(line, "precision"),
-                tables.mean(line, "accuracy")._replace(
-                    mark=""
-                    if line["keeps_accuracy"] or not line["num_seeds"]
-                    else "loss"
-                ),
+                tables.mean(line, "accuracy")._replace(mark="loss" if loses else ""),
                 tables.number(line["num_seeds"], 0),
                 _verdict(str(line["verdict"])),
             ]
