@@ -114,7 +114,7 @@ def test_a_triangle_rises_straight_to_its_peak_and_falls_straight_from_it():
 
 
 def test_the_bias_of_a_whitening_rests_after_three_epochs():
-    recipe = Recipe.fast(epochs=5, batch_size=2)
+    recipe = Recipe.fast(epochs=5, batch_size=2, lookahead=0)
     path = [
         each["backbone"]["whitening"]["bias"]
         for each in _train(recipe, lambda p: p + 1.0, 2)

@@ -22,7 +22,7 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
     with the direction u of Adam or of Nesterov's momentum, the rate at step n, the
     decoupled decay, and c = 1 but for the biases of normalizations. The bias of a
-    whitening stays as it is after the third epoch. With `lookahead`, slow weights are
+    whitening takes no step after the third epoch. With `lookahead`, slow weights are
     pulled after the fast ones now and then, and the fast ones put back onto them.
 
     Args:
