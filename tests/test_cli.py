@@ -444,8 +444,8 @@ from camri_jax.cli import main
 with main._stopping() as loaded:
     if {loaded}:
         loaded()
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("in order", flush=True)

@@ -1,77 +1,64 @@
-"""The replication plans what the paper compares, each training once."""
+"""The replication plans what the paper compares, each training once, in one sweep."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from camri_jax import datasets
-from camri_jax.sweeps import plan as planning
-
-SCRIPTS = Path(__file__).parents[1] / "experiments"
-
-
-@pytest.fixture
-def replicate(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    yield importlib.import_module("replicate")
-    for name in ("replicate", "report", "rows", "sweep", "loading"):
-        sys.modules.pop(name, None)
+from camri_jax.cli import backend, replicate, sweep
+from camri_jax.cli.main import main
+from camri_jax.datasets.dataset import Part, make_dataset
+from camri_jax.sweeps.plan import plan
+from camri_jax.training.lift import placement, trial_mesh
 
 
-@pytest.fixture
-def images(tmp_path):
+def signs():
     """So many classes of grey images that all of the paper's are among them."""
-    labels = np.repeat(np.arange(43), 10)
-    pictures = np.tile(labels[:, None, None, None], (1, 8, 8, 3)).astype(np.uint8)
-    path = tmp_path / "signs.npz"
-    np.savez(
-        path,
-        train_images=pictures,
-        train_labels=labels,
-        test_images=pictures + 100,
-        test_labels=labels,
+    labels = np.repeat(np.arange(43, dtype=np.int32), 10)
+    images = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    part = Part(images, labels)
+    return make_dataset(
+        "signs",
+        {"train": part, "validation": part, "test": part},
+        [f"sign {k}" for k in range(43)],
     )
-    return f"npz:{path}"
 
 
-def test_each_training_is_planned_once_at_the_published_settings(replicate, images):
-    dataset = datasets.load(images, validation_fraction=0.1)
-    for name, settings in replicate.SETTINGS.items():
-        done, trials = set(), []
-        for line in replicate.sweeps(name, ["--dataset", images]):
-            config = replicate.sweep.parse(line).config
-            assert (config.recipe.model, config.recipe.batch_size) == ("paper", 64)
-            assert (config.recipe.optimizer, config.recipe.learning_rate) == (
-                "adam",
-                1e-3,
-            )
-            assert not config.recipe.augment_pad
-            plan = planning.plan(config, dataset, done=done)
-            missing = [trial for chunk in plan.chunks for trial in chunk.trials]
-            assert len(missing) == len(plan.trials)
-            trials += missing
-            done |= {(t.trial_id, c) for t in missing for c in t.choices}
-        identities = [trial.trial_id for trial in trials]
-        assert {trial.seed for trial in trials} == set(range(10))
-        baseline = [trial for trial in trials if trial.method == "cross_entropy"]
-        assert len(baseline) == 10
-        assert set(baseline[0].choices) == {(s.important,) for s in settings}
-        for important, margin, scale in settings:
-            (point,) = {
-                tuple(trial.point.values())
-                for trial in trials
-                if trial.method == "camri" and trial.choices == ((important,),)
-            }
-            assert point == (margin * math.pi / 64, scale)
-            # The same scale without a margin tells the margin's part.
-            assert (scale,) in {
-                tuple(t.point.values()) for t in trials if t.method == "l2_softmax"
-            }
-        # ArcFace at one setting for three classes is one training.
-        shared = len({(s.margin, s.scale) for s in settings})
-        scales = len({s.scale for s in settings})
-        assert len(set(identities)) == 10 * (1 + scales + shared + 3 + 3)
+@pytest.mark.parametrize(("name", "number"), [("cifar10", 130), ("gtsrb", 90)])
+def test_each_training_is_planned_once_at_the_published_settings(name, number):
+    config = replicate.config(name)
+    recipe = config.recipe
+    assert (recipe.network, recipe.batch_size) == ("paper", 64)
+    assert (recipe.optimizer, recipe.learning_rate) == ("adam", 1e-3)
+    assert (recipe.augment_shift, recipe.augment_flip) == (0, "none")
+    trials = plan(config, signs(), placement(trial_mesh())).trials
+    assert len(trials) == len({trial.trial_id for trial in trials}) == number
+    assert {trial.seed for trial in trials} == set(range(10))
+    points = {}
+    for trial in trials:
+        key = trial.method, trial.important
+        points.setdefault(key, set()).add(tuple(trial.point.values()))
+    for important, margin, scale in replicate.SETTINGS[name]:
+        wanted = margin * math.pi / 64, scale
+        assert points["camri", (important,)] == {wanted}
+        assert points["weighted_cross_entropy", (important,)] == {(4.0,)}
+        # The same margin for all classes, and the same scale without one, tell what
+        # the margin of one class does.
+        assert wanted in points["arcface", ()]
+        assert (scale,) in points["l2_softmax", ()]
+
+
+def test_every_option_of_a_sweep_may_follow(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep, "run", lambda *given: asked.append(given) or 0)
+    monkeypatch.setattr(backend, "set_up_jax", lambda: None)
+    words = ["--margins", "0.2", "--num-seeds", "2", "--dataset", "npz:a.npz"]
+    assert main(["replicate", "cifar10", *words]) == 0
+    ((data, config, run, command),) = asked
+    assert (data.dataset, data.validation_fraction) == ("npz:a.npz", 0.1)
+    assert config.num_seeds == 2
+    assert config.grid["margin"] == (0.2,)
+    assert not [key for key in config.grid if ".margin" in key]
+    assert config.grid["camri.scale@3"] == (16.0,)
+    assert str(run.output) == "results/cifar10_paper"
+    assert command == " ".join(["camri replicate cifar10", *words])
