@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
 COLLECTIVES = re.compile(
     r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 )
-# What a CPU wants and what a GPU wants, and what lies between them.
+# What a CPU wants, and what a GPU wants.
 CPU = {"together": False, "loop": "steps"}
 GPU = {"together": True, "loop": "scan"}
 
@@ -121,7 +121,7 @@ PLACEMENTS = [
     # devices, together, loop, width; of five trials the last has no neighbour.
     (1, *CPU.values(), 1, 0, 1),
     (2, *CPU.values(), 2, 3, 2),
-    (1, False, "scan", 3, 0, 3),
+    (1, *CPU.values(), 3, 0, 3),
     (2, *GPU.values(), 4, 0, 3),
 ]
 
