@@ -2,41 +2,55 @@
 
 import functools
 import importlib
-import sys
+import importlib.util
+import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
-from camri_jax.training import network as models
+from camri_jax.training import network
 
-PEERS = ("ott", "ot", "torch", "pytorch_metric_learning")
-for peer in PEERS:
-    pytest.importorskip(
-        peer, reason=f"{peer} is not installed; pip install -e '.[bench]' brings it"
-    )
-
+BENCHMARKS = Path(__file__).parents[1] / "experiments" / "benchmarks"
+MISSING = [
+    peer
+    for peer in ("ott", "ot", "torch", "pytorch_metric_learning")
+    if importlib.util.find_spec(peer) is None
+]
+PEERS = pytest.mark.skipif(
+    bool(MISSING),
+    reason=f"not installed: {', '.join(MISSING)}; pip install -e '.[bench]' brings it",
+)
 # Not ours to mend: what the peers warn of.
 pytestmark = pytest.mark.filterwarnings("default")
 
-TINY_NETWORK = functools.partial(
-    models.CNN,
-    blocks=(((2,), (3,)), ((4,),)),
-    feature_dim=3,
-    dropout_rate=0.25,
-    batch_norm_momentum=0.9,
-)
+TINY_NETWORKS = {
+    "small": functools.partial(
+        network.CNN,
+        blocks=(((2,), (3,)), ((4,),)),
+        feature_dim=3,
+        dropout_rate=0.25,
+        batch_norm_momentum=0.9,
+    ),
+    "fast": functools.partial(network.WhitenedCNN, widths=(5, 4)),
+}
 TINY = {
-    "bench_convolution": {
-        "cases": ((4, 2),),
-        "batch": 2,
-        "steps": 1,
+    "bench_evaluation": {"repetitions": 2},
+    "bench_trials": {
+        "shapes": (((4, 4, 1), 2),),
+        "trials_per_device": (2,),
+        "batch_size": 4,
         "repetitions": 2,
     },
-    "bench_evaluation": {"repetitions": 2},
+    "bench_heads": {
+        "examples": 320,
+        "features": 16,
+        "batch_size": 16,
+        "trials": (2,),
+        "repetitions": 2,
+    },
     "bench_losses": {
         "batch": 8,
         "features": 4,
@@ -52,34 +66,26 @@ TINY = {
         "repetitions_slow": 1,
     },
     "bench_step": {
-        "model": "small",
-        "shape": (4, 4, 3),
+        "networks": ("small", "fast"),
+        "shape": (8, 8, 3),
         "batch_size": 4,
-        "trials": (2,),
-        "precisions": ("bfloat16",),
         "compiled": False,
-        "matmul": 16,
-        "repetitions": 2,
-    },
-    "bench_trials": {
-        "shapes": (((4, 4, 1), 2),),
-        "trials": (2,),
-        "batch_size": 4,
         "repetitions": 2,
     },
 }
+ALONE = {"bench_evaluation", "bench_trials"}
+"""Those that measure us against ourselves."""
 
 
 @pytest.fixture(autouse=True)
 def as_a_script(monkeypatch):
     """Lets scripts import each other, and peers promote as they are used to."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
-    monkeypatch.setattr(
-        importlib.import_module("reporting"), "one_device_a_core", lambda: None
-    )
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    reporting = importlib.import_module("reporting")
+    monkeypatch.setattr(reporting.backend, "set_up_jax", lambda: None)
     # Compiling a network of the usual size takes longer than all the tests.
-    for presets, name in ((models.PRESETS, "small"), (vars(models), "small")):
-        monkeypatch.setitem(presets, name, TINY_NETWORK)
+    for name, tiny in TINY_NETWORKS.items():
+        monkeypatch.setitem(network.NETWORKS, name, tiny)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
@@ -92,7 +98,10 @@ def tiny(monkeypatch):
         script = importlib.import_module(name)
         settings = dict(TINY[name])
         if name == "bench_evaluation":
-            settings["cases"] = (script.Case("tiny", (4, 4, 1), 3, 64, 9, 2),)
+            settings["cases"] = (script.Case("tiny", (4, 4, 1), 3, 64, 9),)
+        if name == "bench_step":
+            settings["forms"] = script.FULL.forms[:2]
+            monkeypatch.setattr(jax, "devices", lambda: jax.local_devices()[:1])
         if name == "bench_sinkhorn":
             peers = importlib.import_module("sinkhorn_peers")
             some = {"OTT": peers.Ott(True, every=1), "POT": peers.Pot(False)}
@@ -103,7 +112,9 @@ def tiny(monkeypatch):
     return tiny
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ALONE else PEERS) for n in TINY]
+)
 def test_a_benchmark_writes_what_it_prints(name, tiny, tmp_path, capsys):
     tiny(name).main(["--quick", "--output", str(tmp_path)])
     printed = capsys.readouterr().out
@@ -116,6 +127,8 @@ def test_a_benchmark_writes_what_it_prints(name, tiny, tmp_path, capsys):
     for line in table.itertuples():
         assert line.case in printed
         assert line.what in printed
+    assert (table["xla_flags"] == os.environ["XLA_FLAGS"]).all()
+    assert f"XLA_FLAGS={os.environ['XLA_FLAGS']}\n" in printed
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / f"{name}.csv", keep_default_na=False),
         table,
@@ -124,83 +137,105 @@ def test_a_benchmark_writes_what_it_prints(name, tiny, tmp_path, capsys):
     )
     picture = (tmp_path / f"{name}.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
-    agreements = [x for x in printed.splitlines() if x.startswith("agree to")]
-    assert len(agreements) > 0 or name == "bench_evaluation"
+    assert "agree to" in printed or name == "bench_evaluation"
 
 
-def other_scale(function):
-    def changed(*arguments, **options):
-        return 1.01 * function(*arguments, **options)
+def test_a_benchmark_of_each_name_says_how_it_is_called():
+    found = sorted(path.stem for path in BENCHMARKS.glob("bench_*.py"))
+    assert found == sorted({*TINY, "bench_start"})
+    for name in found:
+        called = f"python experiments/benchmarks/{name}.py [--quick] [--output DIR]"
+        assert called in (BENCHMARKS / f"{name}.py").read_text()
 
-    return changed
+
+def scaled(function, factor):
+    """The same results, a little larger."""
+    return lambda *arguments, **options: factor * function(*arguments, **options)
 
 
-@pytest.mark.parametrize(
-    ("name", "module", "what", "sentence"),
-    [
-        ("bench_losses", "bench_losses", "from_cosines", "CAMRI without margins"),
-        ("bench_losses", "bench_losses", "from_features", "ArcFaceLoss.*loss"),
-        ("bench_step", "torch_network", "camri_loss", "loss"),
-        (
-            "bench_trials",
-            "camri_jax.training.trial",
-            "train_epoch",
-            "losses of an epoch",
-        ),
-    ],
-)
-def test_sides_that_differ_are_not_timed(
-    name, module, what, sentence, tiny, monkeypatch
-):
-    script, module = tiny(name), importlib.import_module(module)
-    own = getattr(module, what)
-    if what == "train_epoch":
-        calls = []
-
-        def changed(*arguments):
-            # The first of the two sides alone.
-            calls.append(arguments)
-            state, loss = own(*arguments)
-            return state, loss * (1.1 if len(calls) == 1 else 1.0)
-    else:
-        changed = other_scale(own)
-    monkeypatch.setattr(module, what, changed)
-    with pytest.raises(ValueError, match=f"{sentence}.*nothing was timed"):
+def test_trials_that_differ_are_not_timed(tiny, monkeypatch):
+    script = tiny("bench_trials")
+    trials = script.made_up.Trials
+    monkeypatch.setattr(trials, "epoch", scaled(trials.epoch, 1.1))
+    with pytest.raises(script.timing.DisagreementError, match=r"losses of an epoch"):
         script.main(["--quick"])
 
 
-def test_gradients_that_differ_are_not_timed(tiny, monkeypatch):
+@PEERS
+@pytest.mark.parametrize(
+    ("name", "what", "sentence"),
+    [
+        ("bench_losses", "from_cosines", "CAMRI without margins"),
+        ("bench_losses", "from_features", "ArcFaceLoss.*loss"),
+        ("bench_heads", "camri_loss", "loss of an epoch, camri"),
+    ],
+)
+def test_sides_that_differ_are_not_timed(name, what, sentence, tiny, monkeypatch):
+    script = tiny(name)
+    monkeypatch.setattr(script, what, scaled(getattr(script, what), 1.01))
+    with pytest.raises(
+        script.timing.DisagreementError, match=f"{sentence}.*nothing was timed"
+    ):
+        script.main(["--quick"])
+
+
+@PEERS
+@pytest.mark.parametrize(
+    ("family", "part"),
+    [
+        ("small", "backbone Conv_1 kernel"),
+        ("fast", "backbone whitening bias"),
+        ("fast", "classes prototypes"),
+    ],
+)
+def test_networks_that_differ_are_not_timed(family, part, tiny, monkeypatch):
     script = tiny("bench_step")
-    network = importlib.import_module("torch_network")
-    own = network.gradients
+    twins = importlib.import_module("torch_network")
+    own = twins.gradients
 
     def changed(twin):
         for name, value in own(twin):
-            yield name, value * (1.1 if name == ("Conv_1", "kernel") else 1.0)
+            yield name, value * (1.1 if " ".join(name) == part else 1.0)
 
-    monkeypatch.setattr(network, "gradients", changed)
-    with pytest.raises(ValueError, match=r"gradient of Conv_1 kernel.*nothing"):
-        script.main(["--quick"])
+    monkeypatch.setattr(twins, "gradients", changed)
+    with pytest.raises(script.timing.DisagreementError, match=f"gradient of {part}"):
+        script.check(script.QUICK, family, script.torch.device("cpu"))
 
 
-def test_a_convolution_that_differs_is_not_timed(tiny, monkeypatch):
-    script, own = tiny("bench_convolution"), models.patches_conv
-    monkeypatch.setitem(
-        models._CONVOLUTIONS, "patches", lambda *a, **k: own(*a, **k)[..., ::-1]
+@PEERS
+def test_pytorch_moves_and_mirrors_as_we_do():
+    """Every batch is one of the images that our augmentation can make."""
+    torch_epochs = importlib.import_module("torch_epochs")
+    torch, recipe = torch_epochs.torch, torch_epochs.Recipe.fast(augment_shift=1)
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
+    batch_of = torch_epochs.batches(
+        torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), recipe
     )
-    with pytest.raises(ValueError, match=r"weights after.*nothing was timed"):
-        script.main(["--quick"])
+    index = torch.arange(2).repeat(40)
+    for epoch in (0, 1):
+        made = batch_of(index, epoch).permute(0, 2, 3, 1).numpy()
+        for i, image in enumerate(images):
+            padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), "reflect")
+            possible = {
+                padded[y : y + 4, x : x + 5][:, ::mirror].tobytes()
+                for y in range(3)
+                for x in range(3)
+                for mirror in (1, -1)
+            }
+            assert {each.tobytes() for each in made[i::2]} <= possible
 
 
+@PEERS
 def test_sinkhorn_is_timed_at_the_error_and_the_cost_that_are_asked(tiny, monkeypatch):
     script = tiny("bench_sinkhorn")
+    differ = script.timing.DisagreementError
     peers = importlib.import_module("sinkhorn_peers")
     ours, solve = peers.Ours, peers.Ours.solve
     # An error that the solver underrates, as one that looks at columns alone would.
     monkeypatch.setattr(
         ours, "solve", lambda self, *a: solve(self._replace(threshold=0.1), *a)
     )
-    with pytest.raises(ValueError, match=r"Ours.*: no threshold from 0.0001"):
+    with pytest.raises(differ, match=r"Ours.*: no threshold from 0.0001"):
         script.main(["--quick"])
     monkeypatch.setattr(ours, "solve", solve)
     own = peers.solution
@@ -210,10 +245,11 @@ def test_sinkhorn_is_timed_at_the_error_and_the_cost_that_are_asked(tiny, monkey
         return f, g, 1.01 * cost
 
     monkeypatch.setattr(peers, "solution", other)
-    with pytest.raises(ValueError, match=r"cost: the sides differ.*nothing was timed"):
+    with pytest.raises(differ, match=r"cost: the sides differ.*nothing was timed"):
         script.main(["--quick"])
 
 
+@PEERS
 def test_the_violation_is_that_of_the_plan():
     peers = importlib.import_module("sinkhorn_peers")
     problem = peers.make_problem(2, 3)
@@ -243,6 +279,7 @@ def test_the_violation_is_that_of_the_plan():
     np.testing.assert_allclose(peers.violation(problem, f, g), worst, rtol=1e-5)
 
 
+@PEERS
 def test_every_side_of_sinkhorn_passes_and_none_does_more_than_it_must():
     peers = importlib.import_module("sinkhorn_peers")
     problem = peers.make_problem(3, 6)
@@ -254,37 +291,13 @@ def test_every_side_of_sinkhorn_passes_and_none_does_more_than_it_must():
         assert not peers.passes(problem, fewer)
 
 
-def test_the_compiler_counts_as_many_operations():
-    step = importlib.import_module("bench_step")
-    network = TINY_NETWORK(10, False, blocks=(((32,),), ((64,),)), feature_dim=32)
-    images = jnp.zeros((2, 12, 12, 3), jnp.uint8)
-    variables = network.init(jax.random.key(0), images, train=False)
-
-    def loss(params):
-        outputs = network.apply({**variables, "params": params}, images, train=False)
-        return jnp.square(outputs.features @ outputs.prototypes).sum()
-
-    program = jax.jit(jax.grad(loss)).lower(variables["params"]).compile()
-    counted = program.cost_analysis()["flops"]
-    ours = 2 * step.operations_per_image(network, (12, 12, 3))
-    assert 1.0 < counted / ours < 1.15
-
-
-def test_the_paper_network_takes_what_the_issue_says():
-    step = importlib.import_module("bench_step")
-    network = models.paper(num_classes=10, use_bias=False)
-    assert step.operations_per_image(network, (32, 32, 3)) == pytest.approx(
-        3.4e9, rel=0.05
-    )
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [([1.0, 2.0], [1.0, 2.1]), ([np.nan], [np.nan]), ([1.0], [1.0, 1.0]), ([0], [1])],
 )
 def test_disagreement_is_one_sentence(ours, theirs):
     timing = importlib.import_module("timing")
-    with pytest.raises(ValueError, match="numbers: the sides"):
+    with pytest.raises(timing.DisagreementError, match="numbers: the sides"):
         timing.agree("numbers", ours, theirs, 1e-3)
 
 
@@ -318,16 +331,18 @@ def test_a_missing_peer_is_one_sentence(capsys):
     assert "pip install -e '.[bench]'" in message
 
 
-def test_what_a_script_cannot_do_is_one_sentence(capsys):
+def test_only_what_a_user_can_mend_is_one_sentence(capsys):
     reporting = importlib.import_module("reporting")
 
-    def fail():
-        raise ValueError("the sides differ")
+    def fail(error):
+        raise error
 
     with pytest.raises(SystemExit) as ended:
-        reporting.run(fail)
+        reporting.run(functools.partial(fail, reporting.UsageError("no GPU")))
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: the sides differ\n"
+    assert capsys.readouterr().err == "error: no GPU\n"
+    with pytest.raises(ValueError, match="a bug"):
+        reporting.run(functools.partial(fail, ValueError("a bug")))
 
 
 def test_the_picture_names_every_case_and_marks_every_target():
@@ -367,15 +382,10 @@ def test_starts_are_timed(tmp_path, monkeypatch):
     assert (table["ratio"] > 0).all()
 
 
+@PEERS
 @pytest.mark.slow
-def test_every_variant_of_pytorch_that_a_cpu_has_trains():
-    torch_epochs = importlib.import_module("torch_epochs")
-    made_up = importlib.import_module("made_up")
-    torch = sys.modules["torch"]
-    network = models.small(num_classes=10, use_bias=False)
-    images = torch.zeros((4, 3, 4, 4), dtype=torch.uint8)
-    data = images, torch.zeros(4, dtype=torch.int64)
-    variants = torch_epochs.variants_of(torch.device("cpu"), True)
-    assert len(variants) == 5
-    for variant in variants.values():
-        torch_epochs.trained(network, made_up.camri(10), data, 2, variant)()
+def test_pytorch_compiles_a_step_where_it_can(monkeypatch):
+    script = importlib.import_module("bench_step")
+    sizes = script.Sizes(shape=(8, 8, 3), batch_size=4)
+    epochs = script.theirs(sizes, "fast", script.torch.device("cpu"))
+    assert set(epochs) == {"PyTorch eager", "PyTorch compiled"}

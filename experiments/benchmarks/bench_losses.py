@@ -1,6 +1,6 @@
 """Time CAMRI against optax's cross-entropy and pytorch-metric-learning's ArcFace.
 
-    python experiments/bench_losses.py [--quick] [--output DIR]
+    python experiments/benchmarks/bench_losses.py [--quick] [--output DIR]
 
 Forward and gradient of the mean over a batch of 1,024, scale 16. From cosines, against
 `optax.softmax_cross_entropy_with_integer_labels(scale * cosines)`: without margins both
@@ -181,7 +181,7 @@ def against_arcface(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = reporting.parse(__doc__, argv)
+    arguments = reporting.begin(__doc__, argv)
     sizes = QUICK if arguments.quick else FULL
     lines = []
     for compare, classes, work in (

@@ -1,6 +1,6 @@
 """Time Sinkhorn's iteration for a batch against OTT-JAX and POT, to one error.
 
-    python experiments/bench_sinkhorn.py [--quick] [--output DIR]
+    python experiments/benchmarks/bench_sinkhorn.py [--quick] [--output DIR]
 
 512 pairs of histograms on 100 points share a cost, epsilon is a tenth of the largest
 cost. Every side's potentials are measured by one function, in float64: the largest L1
@@ -121,7 +121,9 @@ def against_matmuls(batch: int, classes: int, repetitions: int) -> timing.Line:
     error = peers.violation(few, f[:2], g[:2])
     print(f"ours at {classes:,}: {iterations} iterations, error of 2 pairs {error:.3g}")
     if error > peers.ERROR:
-        raise ValueError(f"ours: measured error {error:.3g}, above {peers.ERROR}")
+        raise timing.DisagreementError(
+            f"ours: measured error {error:.3g}, above {peers.ERROR}"
+        )
     kernel = jnp.exp(-problem.cost / problem.epsilon)
     # Of norm near 1, so that products neither overflow nor vanish.
     kernel = kernel / jnp.max(kernel.sum(0))
@@ -148,7 +150,7 @@ def product(left: jax.Array, right: jax.Array) -> jax.Array:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = reporting.parse(__doc__, argv)
+    arguments = reporting.begin(__doc__, argv)
     sizes = QUICK if arguments.quick else FULL
     lines = list(against_peers(sizes))
     for batch, classes in sizes.large:

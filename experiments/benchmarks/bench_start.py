@@ -1,8 +1,8 @@
 """Time a sweep from its command to its first epoch, with and without compiled programs.
 
-    python experiments/bench_start.py [--quick] [--output DIR]
+    python experiments/benchmarks/bench_start.py [--quick] [--output DIR]
 
-Each start is a process of its own: `sweep.py` on the digits, with all seven methods or
+Each start is a process of its own: `camri sweep` on the digits, with all methods or
 with one, until the host knows that the first epoch of the first chunk is done (an epoch
 is 17 steps). Cold starts have an empty compilation cache, cached ones that of the start
 before them; both lists of programs are the compiler's. Also counts the training
@@ -22,10 +22,11 @@ import numpy as np
 import reporting
 import timing
 
-from camri_jax.datasets import Dataset
-from camri_jax.sweeps import plan as planning
+from camri_jax.datasets.dataset import Part, make_dataset
+from camri_jax.sweeps.plan import SweepConfig, plan
+from camri_jax.training import lift
+from camri_jax.training.methods import METHODS
 
-HERE = Path(__file__).parent
 CHILD = """
 import json, os, sys, time
 import jax
@@ -36,15 +37,15 @@ def count(event, **_):
     elif event == "/jax/compilation_cache/cache_misses":
         counts["compiled"] += 1
 jax.monitoring.register_event_listener(count)
-sys.path.insert(0, sys.argv[1])
-import sweep
+from camri_jax.cli import main
+from camri_jax.sweeps import engine
 def first(progress):
-    seconds = time.time() - float(sys.argv[2])
+    seconds = time.time() - float(sys.argv[1])
     print(json.dumps({"seconds": seconds, **counts}), flush=True)
     os._exit(0)
-run = sweep.sweep.run
-sweep.sweep.run = lambda *a, **k: run(*a, **{**k, "report": first})
-sweep.main(sys.argv[3:])
+run = engine.run
+engine.run = lambda *a, **k: run(*a, **{**k, "report": first})
+sys.exit(main.main(["sweep", *sys.argv[2:]]))
 """
 
 
@@ -69,7 +70,7 @@ def start(cache: Path, methods: Sequence[str]) -> dict[str, float]:
         code = "import time, sys, os; os.execv(sys.executable, [sys.executable, '-c', "
         code += "sys.argv[1], sys.argv[2], str(time.time()), *sys.argv[3:]])"
         done = subprocess.run(
-            [sys.executable, "-S", "-c", code, CHILD, str(HERE), *flags],
+            [sys.executable, "-S", "-c", code, CHILD, *flags],
             env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
             capture_output=True,
             text=True,
@@ -88,9 +89,9 @@ def measure(methods: Sequence[str], repetitions: int) -> Iterator[timing.Line]:
         with tempfile.TemporaryDirectory() as cache:
             cold.append(start(Path(cache), methods))
             cached.append(start(Path(cache), methods))
-    label = f"{len(methods) or 7} methods"
+    label = f"{len(methods) or len(METHODS)} methods"
     if any(run["compiled"] for run in cached):
-        raise ValueError(
+        raise RuntimeError(
             f"{label}: a second start compiled what the cache should hold, "
             f"{cached[0]['compiled']:.0f} programs"
         )
@@ -108,21 +109,17 @@ def measure(methods: Sequence[str], repetitions: int) -> Iterator[timing.Line]:
 
 def paper_grid() -> timing.Line:
     """Counts the training programs that the paper's grid on CIFAR-10 compiles."""
-    images, labels = np.zeros((50_000, 32, 32, 3), np.uint8), np.zeros(50_000, np.int32)
-    parts = {"train": len(images), "validation": 0, "test": 1}
-    dataset = Dataset(
-        **{f"{part}_images": images[:n] for part, n in parts.items()},
-        **{f"{part}_labels": labels[:n] for part, n in parts.items()},
-        class_names=("airplane", "car", "bird", "cat", "deer", "dog", *"6789"),
-        fingerprint="",
-    )
-    config = dataclasses.replace(planning.PRESETS["paper"], dataset="cifar10")
-    plan = planning.plan(config, dataset)
-    programs = {(chunk.family, chunk.width) for chunk in plan.chunks}
-    methods = {trial.method for trial in plan.trials}
+    labels = np.arange(50_000, dtype=np.int32) % 10
+    train = Part(np.zeros((len(labels), 1, 1, 3), np.uint8), labels)
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", *"6789")
+    # The paper's classes are known by the data set's name.
+    dataset = make_dataset("cifar10", {"train": train, "test": train}, names)
+    planned = plan(SweepConfig.paper(), dataset, lift.placement(lift.trial_mesh()))
+    programs = {(chunk.config, chunk.width) for chunk in planned.chunks}
+    methods = {trial.method for trial in planned.trials}
     return timing.counted(
         "training programs / methods",
-        f"the paper's CIFAR-10 grid, {len(plan.trials):,} trials",
+        f"the paper's CIFAR-10 grid, {len(planned.trials):,} trials",
         len(programs),
         len(methods),
         "",
@@ -131,7 +128,7 @@ def paper_grid() -> timing.Line:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = reporting.parse(__doc__, argv)
+    arguments = reporting.begin(__doc__, argv)
     sizes = QUICK if arguments.quick else FULL
     lines = [paper_grid()]
     for methods in sizes.methods:

@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from timing import Line
 
+from camri_jax._files import UsageError
+from camri_jax.cli import backend
+
 # Okabe and Ito's colours, hatching and words: not colour alone.
 _LOOKS = {
     "yes": ("#009e73", "", "reached"),
@@ -24,8 +27,8 @@ _LOOKS = {
 }
 
 
-def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads --quick and --output."""
+def begin(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads --quick and --output, and sets JAX up as the commands do."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,13 +36,11 @@ def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Names
     parser.add_argument(
         "--output", type=Path, help="directory for the table and the picture"
     )
-    return parser.parse_args(argv)
-
-
-def one_device_a_core() -> None:
-    """Gives a CPU a device for each core, as the sweep does; for before JAX runs."""
-    number = len(os.sched_getaffinity(0))
-    jax.config.update("jax_num_cpu_devices", number)
+    arguments = parser.parse_args(argv)
+    # Some of a GPU's memory is for a peer.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    backend.set_up_jax()
+    return arguments
 
 
 def report(
@@ -61,7 +62,8 @@ def report(
         for package in ("jax", "camri-jax", *packages)
     )
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    print(f"\n{device}, {platform.machine()}; {versions}")
+    flags = os.environ.get("XLA_FLAGS", "")
+    print(f"\n{device}, {platform.machine()}; {versions}; XLA_FLAGS={flags}")
     table = pd.DataFrame(lines).assign(reached=[line.reached for line in lines])
     for what, some in table.groupby("what", sort=False):
         print(f"\n{what}")
@@ -73,7 +75,7 @@ def report(
         return
     output.mkdir(parents=True, exist_ok=True)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    kept = table.assign(date=today, device=device, versions=versions)
+    kept = table.assign(date=today, device=device, versions=versions, xla_flags=flags)
     kept.to_parquet(output / f"{name}.parquet", index=False)
     kept.to_csv(output / f"{name}.csv", index=False, float_format="%.4g")
     figure = draw(lines, f"{name}, {device}, {today}")
@@ -138,9 +140,9 @@ def _draw_panel(panel: Axes, lines: Sequence[Line]) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a script; what it cannot do is one sentence, and status 2."""
+    """Runs a script; what its user can mend is one sentence, and status 2."""
     try:
         main()
-    except (ValueError, OSError, ImportError) as error:
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

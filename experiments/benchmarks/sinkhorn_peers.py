@@ -170,7 +170,9 @@ def loosest(problem: Problem, side: Any) -> Any:
         tried = side._replace(threshold=factor * ERROR)
         if passes(problem, tried):
             return tried
-    raise ValueError(f"{side}: no threshold from {ERROR} to its twentieth passes")
+    raise timing.DisagreementError(
+        f"{side}: no threshold from {ERROR} to its twentieth passes"
+    )
 
 
 def fewest(problem: Problem, side: Any, guess: int) -> Any:
@@ -181,7 +183,9 @@ def fewest(problem: Problem, side: Any, guess: int) -> Any:
     while not passes(problem, side._replace(iterations=number)):
         number += 1
         if number > 2 * guess:
-            raise ValueError(f"{side}: {number} iterations do not give {ERROR}")
+            raise timing.DisagreementError(
+                f"{side}: {number} iterations do not give {ERROR}"
+            )
     return side._replace(iterations=number)
 
 

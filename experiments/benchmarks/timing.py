@@ -17,6 +17,10 @@ import numpy as np
 Sides = Mapping[str, Callable[[], object]]
 
 
+class DisagreementError(Exception):
+    """The sides do not compute the same, so nothing is timed."""
+
+
 class Line(NamedTuple):
     """One comparison, measured in one run.
 
@@ -78,16 +82,16 @@ def agree(what: str, ours: object, theirs: object, tolerance: float) -> None:
       tolerance: largest difference allowed, relative to the largest of `theirs`.
 
     Raises:
-      ValueError: they differ by more, or are not finite.
+      DisagreementError: they differ by more, or are not finite.
     """
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if a.shape != b.shape:
-        raise ValueError(
+        raise DisagreementError(
             f"{what}: the sides have shapes {a.shape} and {b.shape}, which must be one"
         )
     difference = np.abs(a - b).max() / max(np.abs(b).max(), np.finfo(b.dtype).tiny)
     if not difference <= tolerance:
-        raise ValueError(
+        raise DisagreementError(
             f"{what}: the sides differ by {difference:.2g} of the largest number, "
             f"where at most {tolerance:.2g} is allowed; nothing was timed"
         )

@@ -1,135 +1,139 @@
-"""The ways to train the network of `torch_network` in PyTorch."""
+"""The ways to train a network of `torch_network` in PyTorch."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch_network import Network, camri_loss
+from torch.nn import functional as F
+from torch_network import Network, camri_loss, correspondence, twin
 
 from camri_jax.training.methods import Hyperparameters
-from camri_jax.training.network import CNN
+from camri_jax.training.recipe import Recipe, TrainConfig
 
-Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Data = tuple[torch.Tensor, torch.Tensor]
 
 
 class Variant(NamedTuple):
     """How PyTorch runs the network."""
 
-    channels_last: bool = False
-    bfloat16: bool = False
     compiled: bool = False
+    bfloat16: bool = False
     graphs: bool = False
 
 
 def variants_of(device: torch.device, compiled: bool) -> dict[str, Variant]:
     """Returns the variants that a device has, by name; compiled ones if asked for."""
-    variants = {
-        "eager": Variant(),
-        "channels_last": Variant(channels_last=True),
-        "bf16": Variant(channels_last=True, bfloat16=True),
-    }
-    if device.type == "cuda":
-        variants["graphs"] = Variant(graphs=True)
-        variants["graphs, bf16"] = Variant(True, True, graphs=True)
+    variants = {"eager": Variant()}
     if compiled:
         variants["compiled"] = Variant(compiled=True)
-        variants["compiled, bf16"] = Variant(True, True, compiled=True)
-    if compiled and device.type == "cuda":
-        variants["compiled, bf16, graphs"] = Variant(True, True, True, True)
+    if device.type == "cuda":
+        variants["eager, bf16"] = Variant(bfloat16=True)
+        if compiled:
+            variants["compiled, bf16, graphs"] = Variant(True, True, graphs=True)
     return variants
 
 
 def trained(
-    cnn: CNN,
+    config: TrainConfig,
+    variables: Mapping[str, Any],
     hyperparameters: Hyperparameters,
     data: Data,
-    batch_size: int,
     variant: Variant,
 ) -> Callable[[], None]:
     """Returns a function that trains a new network for one more epoch.
 
+    The rate stays at its highest, for a schedule costs nothing; SGD's decay is
+    PyTorch's own, which goes through the momentum.
+
     Args:
-      cnn: the network's twin.
+      config: our own.
+      variables: flax's, at the start.
       hyperparameters: of CAMRI.
       data: uint8 images `[image, channel, height, width]` and labels, on the device.
-      batch_size: images a step.
       variant: how.
     """
     images, labels = data
-    network = Network(cnn, images.shape[1], cnn.dropout_rate)
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.xavier_uniform_(parameter)
+    recipe, (_, channels, height, width) = config.recipe, images.shape
+    network = twin(config.network, variables, (height, width, channels))
+    network.to(images.device)
+    if images.is_cuda:
+        network.to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(network, recipe)
     margins = torch.from_numpy(np.array(hyperparameters["margins"])).to(images.device)
     scale = float(hyperparameters["scale"])
-    step = step_of(network, margins, scale, variant)
-    if variant.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    if variant.graphs:
-        step = _captured(step, images[:batch_size], labels[:batch_size])
-    number = len(labels) // batch_size
+
+    def loss_of(batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        x = batch.float() / 255
+        if images.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=variant.bfloat16):
+            features = network(x)
+        return camri_loss(features, network.prototypes, labels, margins, scale)
+
+    mode = "reduce-overhead" if variant.graphs else "default"
+    objective = torch.compile(loss_of, mode=mode) if variant.compiled else loss_of
+    batch_of = batches(images, recipe)
+    count = 0
 
     def epoch() -> None:
+        nonlocal count
         order = torch.randperm(len(labels), device=labels.device)
-        for index in order[: number * batch_size].split(batch_size):
-            step(images[index], labels[index])
+        used = config.num_batches * recipe.batch_size
+        for index in order[:used].split(recipe.batch_size):
+            optimizer.zero_grad()
+            objective(batch_of(index, count), labels[index]).backward()
+            optimizer.step()
+        count += 1
         if images.is_cuda:
             torch.cuda.synchronize()
 
     return epoch
 
 
-def step_of(
-    network: Network, margins: torch.Tensor, scale: float, variant: Variant
-) -> Step:
-    """Returns a function that takes one step of Adam on a batch of uint8 images."""
-    device = margins.device
-    network.to(device)
-    if variant.channels_last:
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=1e-3, eps=1e-7, capturable=variant.graphs
+def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
+    """Returns the recipe's optimizer, with its own rate for biases of norms."""
+    rate = recipe.learning_rate
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=rate, eps=1e-7)
+    named = [(name[-2:], p) for name, p, _ in correspondence(network)]
+    biases = [p for (layer, part), p in named if "Norm" in layer and part == "bias"]
+    others = [p for _, p in named if all(p is not bias for bias in biases)]
+    fast = {"params": biases, "lr": rate * recipe.norm_bias_rate}
+    return torch.optim.SGD(
+        [{"params": others}, fast],
+        lr=rate,
+        momentum=recipe.momentum,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
     )
 
-    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        x = images.float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=variant.bfloat16):
-            features = network(x)
-        return camri_loss(features, network.prototypes, labels, margins, scale)
 
-    objective = torch.compile(loss_of) if variant.compiled else loss_of
+def batches(
+    images: torch.Tensor, recipe: Recipe
+) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """Returns a function from indices and the epoch to a batch, moved and mirrored."""
+    shift, device = recipe.augment_shift, images.device
+    if not shift and recipe.augment_flip == "none":
+        return lambda index, epoch: images[index]
+    _, _, height, width = images.shape
+    mode = {"black": "constant", "reflect": "reflect"}[recipe.augment_fill]
+    # Reflection is not written for uint8.
+    padded = F.pad(images.float(), (shift,) * 4, mode=mode).to(torch.uint8)
+    padded = padded.permute(0, 2, 3, 1).contiguous()
+    mirrored = torch.rand(len(images), device=device) < 0.5
 
-    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        optimizer.zero_grad(set_to_none=not variant.graphs)
-        loss = objective(images, labels)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+    def batch_of(index: torch.Tensor, epoch: int) -> torch.Tensor:
+        moved = torch.randint(0, 2 * shift + 1, (2, len(index), 1), device=device)
+        rows = torch.arange(height, device=device) + moved[0]
+        columns = torch.arange(width, device=device) + moved[1]
+        if recipe.augment_flip == "random":
+            now = torch.rand(len(index), device=device) < 0.5
+        else:
+            now = mirrored[index] ^ (epoch % 2 == 1)
+        if recipe.augment_flip != "none":
+            columns = torch.where(now[:, None], columns.flip(1), columns)
+        taken = padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return taken.permute(0, 3, 1, 2)
 
-    return step
-
-
-def _captured(step: Step, images: torch.Tensor, labels: torch.Tensor) -> Step:
-    """Records a step as a CUDA graph, which is then replayed."""
-    images, labels = images.clone(memory_format=torch.preserve_format), labels.clone()
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            step(images, labels)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = step(images, labels)
-
-    def replay(new_images: torch.Tensor, new_labels: torch.Tensor) -> torch.Tensor:
-        images.copy_(new_images)
-        labels.copy_(new_labels)
-        graph.replay()
-        return loss
-
-    return replay
+    return batch_of
