@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import os
 import re
 import types
@@ -217,7 +218,10 @@ def parse(
                 prog=f"camri {command}",
                 default=default,
                 description=description,
-                config=(tyro.conf.OmitArgPrefixes,),
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.PositionalMetavarFromFieldName,
+                ),
                 registry=_registry(),
             )
     except SystemExit as end:
@@ -231,7 +235,9 @@ def parse(
 def _sentence(box: str) -> str:
     """What tyro says of a mistake, without its frame and its help."""
     lines = [line.strip("╭╮╰╯│| ─-+").strip() for line in box.splitlines()[1:]]
-    head = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    # Without letters for a frame, a rule stands below the title.
+    lines = list(itertools.dropwhile(lambda line: not line, lines))
+    head = " ".join(itertools.takewhile(bool, lines))
     unknown = re.search(r"Unrecognized options: (\S+)", head)
     if unknown:
         option = unknown[1].strip(",")
@@ -240,6 +246,8 @@ def _sentence(box: str) -> str:
         meant = f"; did you mean {' or '.join(near[:3])}?" if near else ""
         kind = "option" if option.startswith("-") else "place for"
         return f"there is no {kind} {option}{meant}"
+    if missing := re.match(r"Missing from [^:]+: (\S+)", head):
+        return f"{missing[1].strip('[]')} is missing"
     # A group of options has no name that a user would know.
     return re.sub(r"^Error parsing ([a-z_.]+: )?", "", head).rstrip(".")
 

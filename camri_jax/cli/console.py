@@ -18,10 +18,19 @@ from rich.text import Text
 from camri_jax._files import UsageError
 
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-console = Console(**_PLAIN)
+
+
+class _Console(Console):
+    """A console whose closed pipe does not end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(**_PLAIN)
 """Where commands print; text is text, whatever is in it."""
 
-errors = Console(stderr=True, **_PLAIN)
+errors = _Console(stderr=True, **_PLAIN)
 
 # What is wrong with a disk or a path, and not with a program.
 _OF_THE_DISK = {

@@ -44,7 +44,7 @@ class Arguments:
     """
 
     model: tyro.conf.Positional[Path]
-    images: tyro.conf.Positional[tuple[str, ...]]
+    images: tyro.conf.Positional[tuple[str, ...]] = ()
     csv: Path | None = None
 
 
