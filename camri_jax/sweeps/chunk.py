@@ -56,7 +56,7 @@ class Placed(NamedTuple):
       problem: class counts, on the host.
     """
 
-    train: tuple[chex.Array, chex.Array]
+    train: tuple[Any, Any]
     scored: dict[str, Any]
     labels: dict[str, np.ndarray]
     problem: Problem
@@ -243,7 +243,10 @@ def train_chunk(
         }
     return Trained(
         rows,
-        [{p: s.logits[t] for p, s in everything.items()} for t in range(len(rows))],
+        [
+            {p: np.asarray(s.logits[t]) for p, s in everything.items()}
+            for t in range(len(rows))
+        ],
         [jax.tree.map(lambda x, t=t: x[t], variables) for t in range(len(rows))],
     )
 
@@ -291,7 +294,7 @@ def _rows(
     loss = scores["test"].loss.mean(1)
     rows = []
     for t, each in enumerate(chunk.trials):
-        mean, std = _spread(scores["test"].angle[t], labels["test"], chunk)
+        mean, std = _spread(np.asarray(scores["test"].angle[t]), labels["test"], chunk)
         rows.append(
             {
                 "trial_id": each.trial_id,

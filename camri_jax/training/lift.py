@@ -6,14 +6,18 @@ said in one place, `placement`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-import chex
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 TRIAL = "trial"
+
+
+Convolution = Literal["patches", "tiles", "lax"]
+Loop = Literal["scan", "steps"]
+Tree = TypeVar("Tree")
 
 
 class Placement(NamedTuple):
@@ -30,9 +34,9 @@ class Placement(NamedTuple):
     """
 
     mesh: Mesh
-    convolution: Literal["patches", "tiles", "lax"]
+    convolution: Convolution
     together: bool
-    loop: Literal["scan", "steps"]
+    loop: Loop
 
     @property
     def platform(self) -> str:
@@ -40,7 +44,7 @@ class Placement(NamedTuple):
         return self.mesh.devices.flat[0].platform
 
 
-_WANTED = {
+_WANTED: dict[str, tuple[Convolution, bool, Loop]] = {
     "cpu": ("lax", False, "steps"),
     "tpu": ("lax", True, "scan"),
     # Not measured: `vmap` over kernels makes a grouped convolution of `lax`.
@@ -65,7 +69,7 @@ def placement(mesh: Mesh) -> Placement:
     return Placement(mesh, *_WANTED.get(platform, _WANTED["gpu"]))
 
 
-def trial_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def trial_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """Returns a one-dimensional mesh of devices along the `trial` axis.
 
     Args:
@@ -157,11 +161,11 @@ def _one_by_one(
     return many
 
 
-def shard(tree: chex.ArrayTree, mesh: Mesh) -> chex.ArrayTree:
+def shard(tree: Tree, mesh: Mesh) -> Tree:
     """Places a tree whose leaves lead with a trial axis, a share on each device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(TRIAL)))
 
 
-def replicate(tree: chex.ArrayTree, mesh: Mesh) -> chex.ArrayTree:
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """Places a tree that all trials share, whole on every device."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))

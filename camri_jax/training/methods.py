@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from camri_jax import losses, penalties
 from camri_jax._files import UsageError
 
-Hyperparameters = dict[str, chex.Array]
+Hyperparameters = dict[str, jax.Array]
 Point = Mapping[str, float]
 Head = Literal["linear", "cosine"]
 
@@ -97,7 +97,7 @@ class Method:
     name: str
     label: str
     head: Head
-    loss: Callable[..., chex.Array]
+    loss: Callable[..., jax.Array]
     arrays: Callable[..., Hyperparameters]
     class_sensitive: bool
     colour: str | None

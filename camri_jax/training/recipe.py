@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import chex
+import jax
 import jax.numpy as jnp
 
 from camri_jax._files import UsageError
@@ -148,7 +148,7 @@ class TrainConfig:
         depends on the device, the numbers hardly do.
     """
 
-    loss: Callable[..., chex.Array]
+    loss: Callable[..., jax.Array]
     head: Head
     num_classes: int
     num_images: int

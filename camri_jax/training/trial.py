@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from camri_jax import losses, metrics
@@ -39,12 +40,12 @@ class TrialState(NamedTuple):
       step: number of steps taken, int32.
     """
 
-    params: chex.ArrayTree
-    collections: dict[str, chex.ArrayTree]
-    opt_state: chex.ArrayTree
-    average: chex.ArrayTree | None
+    params: optax.Params
+    collections: dict[str, Any]
+    opt_state: optax.OptState
+    average: Any
     key: chex.PRNGKey
-    step: chex.Array
+    step: jax.Array
 
 
 class Scores(NamedTuple):
@@ -56,12 +57,12 @@ class Scores(NamedTuple):
       angle: `[image]` radians between an image's features and its class's prototype.
     """
 
-    logits: chex.Array
-    loss: chex.Array
-    angle: chex.Array
+    logits: jax.Array | np.ndarray
+    loss: jax.Array | np.ndarray
+    angle: jax.Array | np.ndarray
 
 
-def init(config: TrainConfig, images: chex.Array, seed: chex.Numeric) -> TrialState:
+def init(config: TrainConfig, images: jax.Array, seed: chex.Numeric) -> TrialState:
     """Returns the state of a trial before its first step.
 
     A seed fixes the weights, the order of the images, the dropout and the
@@ -99,9 +100,9 @@ def train_step(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    images: chex.Array,
-    labels: chex.Array,
-) -> tuple[TrialState, chex.Array]:
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[TrialState, jax.Array]:
     """Takes one optimizer step on one batch.
 
     Args:
@@ -117,7 +118,8 @@ def train_step(
     dropout_key = _key(state, _DROPOUT)
 
     def objective(params):
-        outputs, updates = config.network.apply(
+        outputs, updates = _apply(
+            config,
             {"params": params, **state.collections},
             images,
             train=True,
@@ -144,7 +146,7 @@ def train_step(
     return TrialState(params, collections, opt_state, average, state.key, step), loss
 
 
-def shuffle(config: TrainConfig, state: TrialState) -> chex.Array:
+def shuffle(config: TrainConfig, state: TrialState) -> jax.Array:
     """Returns the order in which an epoch takes the images, `[batch, image]`.
 
     The last, incomplete batch is left out, as all batches of a compiled loop have one
@@ -163,10 +165,10 @@ def train_batch(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    order: chex.Array,
-    images: chex.Array,
-    labels: chex.Array,
-) -> tuple[TrialState, chex.Array]:
+    order: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[TrialState, jax.Array]:
     """Takes the step of an epoch that the state has come to.
 
     Args:
@@ -201,9 +203,9 @@ def train_epoch(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    images: chex.Array,
-    labels: chex.Array,
-) -> tuple[TrialState, chex.Array]:
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[TrialState, jax.Array]:
     """Takes one step on each batch of the shuffled images, in one `scan`.
 
     The same steps as `shuffle` and `train_batch` called one by one.
@@ -232,8 +234,8 @@ def score(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    images: chex.Array,
-    labels: chex.Array,
+    images: jax.Array,
+    labels: jax.Array,
 ) -> Scores:
     """Scores a batch of images, without margin and without dropout.
 
@@ -260,8 +262,8 @@ def score_all(
     config: TrainConfig,
     state: TrialState,
     hyperparameters: Hyperparameters,
-    images: chex.Array,
-    labels: chex.Array,
+    images: jax.Array,
+    labels: jax.Array,
 ) -> Scores:
     """Scores batches of images, one after another in one `scan`.
 
@@ -282,9 +284,7 @@ def score_all(
     return jax.lax.scan(step, None, (images, labels))[1]
 
 
-def embed(
-    config: TrainConfig, variables: chex.ArrayTree, images: chex.Array
-) -> Outputs:
+def embed(config: TrainConfig, variables: dict[str, Any], images: jax.Array) -> Outputs:
     """Returns the features of images, with the prototypes and the bias.
 
     Args:
@@ -292,22 +292,22 @@ def embed(
       variables: from `evaluated_variables`.
       images: `[batch, height, width, channel]` uint8.
     """
-    return cast(Outputs, config.network.apply(variables, images, train=False))
+    return cast(Outputs, _apply(config, variables, images, train=False))
 
 
-def evaluated_variables(state: TrialState) -> dict[str, chex.ArrayTree]:
+def evaluated_variables(state: TrialState) -> dict[str, Any]:
     """Returns the weights and statistics that are evaluated: averaged, if any are."""
     params, averaged = state.average or (state.params, {})
     return {"params": params, **state.collections, **averaged}
 
 
-def is_finite(state: TrialState) -> chex.Array:
+def is_finite(state: TrialState) -> jax.Array:
     """Whether all weights and statistics are finite; else the trial has diverged."""
     leaves = jax.tree.leaves((state.params, state.collections))
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def scores(outputs: Outputs) -> chex.Array:
+def scores(outputs: Outputs) -> jax.Array:
     """Returns what a loss compares classes by: cosines without bias, else logits.
 
     Both in float32, so that no head is compared at fewer digits than another.
@@ -323,7 +323,7 @@ def scores(outputs: Outputs) -> chex.Array:
     return losses.linear_logits(outputs.features, outputs.prototypes, outputs.bias)
 
 
-def logits(scores: chex.Array, hyperparameters: Hyperparameters) -> chex.Array:
+def logits(scores: jax.Array, hyperparameters: Hyperparameters) -> jax.Array:
     """Returns scores in units of log odds, as they are used after training.
 
     The margin belongs to training only (section III-E); the scale stays.
@@ -336,6 +336,15 @@ def logits(scores: chex.Array, hyperparameters: Hyperparameters) -> chex.Array:
       Logits `[batch, num_classes]`.
     """
     return scores * hyperparameters.get("scale", 1.0)
+
+
+def _apply(
+    config: TrainConfig, variables: dict[str, Any], images: jax.Array, **options: Any
+) -> Any:
+    # Left to themselves, TPUs and recent GPUs multiply float32 at fewer digits.
+    exact = "float32" if config.recipe.precision == "float32" else None
+    with jax.default_matmul_precision(exact):
+        return config.network.apply(variables, images, **options)
 
 
 def _averaged(params: Any, collections: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
