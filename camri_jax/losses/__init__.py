@@ -26,6 +26,7 @@ Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through t
 Computed in float32 or better, with finite gradients. A label outside the classes, as
 -1 for padding, has loss NaN and gradient 0, so a mean leaves it out:
 
+>>> import jax.numpy as jnp
 >>> from camri_jax import losses
 >>> labels = jnp.array([1, -1])
 >>> values = losses.cross_entropy(jnp.zeros((2, 2)), labels)
