@@ -43,7 +43,9 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(repetitions=10, from_cosines=(10, 100, 10_000, 100_000))
+QUICK = Sizes(
+    batch=128, features=64, from_cosines=(10, 1_000), from_features=(10,), repetitions=5
+)
 
 
 def from_cosines(cosines, labels, margins):

@@ -17,8 +17,9 @@ forms. Fifteen minutes on two CPU cores; a GPU was not at hand for it yet.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +108,12 @@ def config_of(sizes: Sizes, network: str, form: Form | None = None) -> TrainConf
     return made_up.config_of(data, recipe=recipe, convolution=form.convolution)
 
 
+def start(config: TrainConfig, images: np.ndarray) -> Mapping[str, Any]:
+    """Returns flax's variables before the first step."""
+    init = jax.jit(functools.partial(config.network.init, train=False))
+    return init(jax.random.key(0), images)
+
+
 def check(sizes: Sizes, network: str, device: torch.device) -> None:
     """Refuses to time networks that do not compute the same."""
     # In float64, because rounding a ReLU's or a maximum's input to the other side
@@ -114,7 +121,7 @@ def check(sizes: Sizes, network: str, device: torch.device) -> None:
     config = config_of(sizes, network)
     classifier = config.network
     images, labels = made_up.images_of(sizes.shape, config.recipe.batch_size)
-    variables = classifier.init(jax.random.key(0), images, train=False)
+    variables = start(config, images)
     hyperparameters = made_up.camri(config.num_classes)
     changes = {"dtype": jnp.float64}
     if hasattr(classifier.backbone, "dropout_rate"):
@@ -189,7 +196,7 @@ def theirs(sizes: Sizes, network: str, device: torch.device) -> Epochs:
     """Returns PyTorch's epochs by variant; of `torch.compile`, only if it works."""
     config = config_of(sizes, network)
     data = made_up.images_of(sizes.shape, config.num_images)
-    variables = config.network.init(jax.random.key(0), data[0], train=False)
+    variables = start(config, data[0])
     epochs: Epochs = {}
     for name, variant in torch_epochs.variants_of(device, sizes.compiled).items():
         epoch = torch_epochs.trained(
