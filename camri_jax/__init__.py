@@ -14,6 +14,7 @@ _NAMES = {
     "SweepConfig": "sweeps.plan",
     "load_model": "takehome",
     "sweep": "takehome",
+    "tune": "takehome",
 }
 
 __all__ = ["__version__", *_ROOMS, *_NAMES]

@@ -23,6 +23,11 @@ COMMANDS = {
     "figures": "draw prices, penalties, confusions and training curves",
     "figure1": "draw the losses over a two-dimensional feature space",
     "figure2": "train two features, and draw them on the unit circle",
+    "tune": "from images to a promised recall, at the lowest price",
+    "verify": "compute a certificate again from its calibration scores",
+    "recalibrate": "certify a model on new images, without training",
+    "check": "is the promise still kept on new labelled images?",
+    "export": "write a model as one file, its offset inside",
     "predict": "classify pictures with a kept model",
     "show_data": "look at a data set, before anyone trains on it",
     "replicate": "the paper's comparison at full size",
@@ -135,10 +140,12 @@ def _stopping() -> Iterator:
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, end) for number in numbers}
-    receiving, sending = socket.socketpair()
-    sending.setblocking(False)
+    told: list[socket.socket] = []
 
     def loaded() -> None:
+        receiving, sending = socket.socketpair()
+        told.append(sending)
+        sending.setblocking(False)
         for number in numbers:
             signal.signal(number, interrupt)
         signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
@@ -150,7 +157,8 @@ def _stopping() -> Iterator:
         for number, handler in before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
-        sending.close()
+        for sending in told:
+            sending.close()
 
 
 def _watch(receiving: socket.socket) -> None:

@@ -12,7 +12,9 @@ import safetensors
 import safetensors.numpy
 
 from camri_jax._files import UsageError, written_whole
+from camri_jax.datasets.dataset import digest
 from camri_jax.datasets.reading import read_images
+from camri_jax.takehome import exporting
 from camri_jax.training import classifier
 from camri_jax.training.classifier import Classifier
 
@@ -27,13 +29,14 @@ class Model:
     Attributes:
       classifier: the trained trial.
       important: indices of the classes that must not be missed.
-      offset: what is added to their logits before the largest wins.
+      offset: what is added to their logits before the largest wins: one number for
+        all, or one for each.
       about: what else `model.json` says.
     """
 
     classifier: Classifier
     important: tuple[int, ...]
-    offset: float
+    offset: float | tuple[float, ...]
     about: dict[str, Any]
 
     @property
@@ -51,9 +54,20 @@ class Model:
         Raises:
           UsageError: a picture cannot be read; it is named.
         """
-        logits = self.classifier.logits(self._prepared(images))
-        logits[:, list(self.important)] += np.float32(self.offset)
+        logits = self.raw_logits(images)
+        logits[:, list(self.important)] += np.asarray(self.offset, np.float32)
         return logits
+
+    def raw_logits(self, images: Any) -> np.ndarray:
+        """Returns logits `[image, class]` as trained, without the offset.
+
+        On the CPU that trained it they are, bit for bit, what training kept of a part
+        of the data: images are taken in the same batches by the same program.
+
+        Args:
+          images: as for `logits`.
+        """
+        return self.classifier.logits(self._prepared(images))
 
     def predict(self, images: Any) -> list[str]:
         """Returns the class of each image, by name, with the offset that was picked.
@@ -74,6 +88,37 @@ class Model:
         logits = self.logits(images).astype(np.float64)
         shares = np.exp(logits - logits.max(-1, keepdims=True))
         return shares / shares.sum(-1, keepdims=True)
+
+    def export(self, path: str | os.PathLike[str], kind: exporting.Kind) -> Path:
+        """Writes the model as one file for other programs, its offset inside.
+
+        The function in the file takes images uint8 `[any number, height, width,
+        channel]`, sized as in training, and returns logits float32 to which the offset
+        was added: their arg max is the class that `predict` names.
+
+        A `stablehlo` file is what `jax.export.deserialize` reads, for CPU, CUDA and
+        TPU. JAX promises to read it for six months only: it expires, where
+        `weights.safetensors` does not. An `onnx` file needs neither JAX nor Python;
+        writing it takes jax2onnx, of the extra `onnx`.
+
+        Args:
+          path: the file.
+          kind: `stablehlo` or `onnx`.
+
+        Returns:
+          The path.
+
+        Raises:
+          UsageError: the network cannot be written for any number of images, or the
+            kind is unknown.
+        """
+        moved = np.zeros(len(self.class_names), np.float32)
+        moved[list(self.important)] = np.asarray(self.offset, np.float32)
+        content = exporting.export(self.classifier, moved, kind)
+        path = Path(path).expanduser()
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(content)
+        return path
 
     def _prepared(self, images: Any) -> np.ndarray:
         """Pictures of any kind as training saw its own."""
@@ -100,10 +145,16 @@ def save_model(directory: Path, model: Model) -> None:
     content = safetensors.numpy.save(arrays, {"camri_jax": header})
     facts = {
         "format": FORMAT,
+        **model.about,
         "classes": model.class_names,
         "important": [model.class_names[k] for k in model.important],
         "offset": model.offset,
-        **model.about,
+        "preprocessing": {
+            "image_size": model.classifier.about["image_shape"][0],
+            "channels": model.classifier.about["image_shape"][-1],
+            "fit": model.classifier.about.get("fit", "stretch"),
+        },
+        "weights": digest(np.frombuffer(content, np.uint8)),
     }
     text = json.dumps(facts, indent=2, ensure_ascii=False, default=_plain)
     with written_whole(directory / "weights.safetensors") as unfinished:
@@ -129,20 +180,36 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
     if path.is_file():
         trial = classifier.load(path, backbone)
         return Model(trial, tuple(trial.about["important"]), 0.0, {})
-    try:
-        text = (path / "model.json").read_text(encoding="utf-8")
-        about = json.loads(text)
-        version = about["format"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} is no model directory ({error!r})") from error
-    if version != FORMAT:
-        raise UsageError(
-            f"{path} is of format {version}, this version of camri_jax reads {FORMAT}"
-        )
+    about = read_about(path)
     trial = _read_weights(path / "weights.safetensors", backbone)
     names = trial.about["class_names"]
     important = tuple(names.index(name) for name in about["important"])
-    return Model(trial, important, float(about["offset"]), about)
+    offset = about["offset"]
+    moved = tuple(map(float, offset)) if isinstance(offset, list) else float(offset)
+    return Model(trial, important, moved, about)
+
+
+def read_about(directory: Path) -> dict[str, Any]:
+    """Reads `model.json`.
+
+    Args:
+      directory: of the model.
+
+    Raises:
+      UsageError: there is no model, or it is of another version.
+    """
+    try:
+        text = (directory / "model.json").read_text(encoding="utf-8")
+        about = json.loads(text)
+        version = about["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{directory} is no model directory ({error!r})") from error
+    if version != FORMAT:
+        raise UsageError(
+            f"{directory} is of format {version}, this version of camri_jax reads "
+            f"{FORMAT}"
+        )
+    return about
 
 
 def _read_weights(path: Path, backbone: Any) -> Classifier:

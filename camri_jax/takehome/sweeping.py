@@ -201,7 +201,9 @@ def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
     Raises:
       UsageError: every trial diverged.
     """
-    where = [f"{name}={_text(value)}" for name, value in planned.settings.items()]
+    where = [
+        f"{name}={setting_text(value)}" for name, value in planned.settings.items()
+    ]
     found = study.load(
         output, dataset=dataset.name, important=planned.choices, where=where
     )
@@ -343,7 +345,8 @@ def _keep(
     return directory
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """Returns a setting's value as `where` names it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -106,7 +106,9 @@ def _state(classifier: Classifier) -> trial.TrialState:
     """What was evaluated, as the state of one trial."""
     collections = dict(jax.tree.map(np.asarray, classifier.variables))
     params = collections.pop("params")
-    state = trial.TrialState(params, collections, (), None, None, np.int32(0))
+    # Neither optimizer nor key has a say in scores.
+    rest: Any = {"opt_state": (), "average": None, "key": None}
+    state = trial.TrialState(params, collections, step=np.int32(0), **rest)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
 
 

@@ -1,0 +1,80 @@
+"""Certify a model on new labelled images; nothing is trained.
+
+    camri recalibrate tuned/signs/model folder:new_images --recall 0.99
+
+The images must be new: neither trained on nor used to pick. All of them certify, or
+if the data have a part `calibration`, that one alone. The model given stays as it is;
+a new one is written beside it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from camri_jax.cli import arguments as words
+from camri_jax.cli import backend
+from camri_jax.cli.arguments import DataArguments
+from camri_jax.cli.console import say, wrote
+from camri_jax.datasets import Dataset
+from camri_jax.takehome import Model, load_model, recalibrate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Certify a model anew.
+
+    Attributes:
+      model: Directory of a model.
+      images: Labelled images: folder:PATH or npz:FILE.
+      recall: Recall to be promised: one number, or one for each important class.
+      confidence: Of the promise.
+      groups: Pattern that is searched in the file names of folder:PATH; pictures of
+        equal text belong together.
+      output: New directory of the model; else MODEL_recalibrated.
+    """
+
+    model: tyro.conf.Positional[Path]
+    images: tyro.conf.Positional[str]
+    recall: tuple[float, ...]
+    confidence: float = 0.95
+    groups: str | None = None
+    output: Path | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; 1 where no recall can be promised."""
+    given = words.parse(Arguments, argv, __doc__, "recalibrate")
+    output = given.output or given.model.with_name(f"{given.model.name}_recalibrated")
+    words.writable(output)
+    backend.set_up_jax()
+    dataset = load_for(load_model(given.model), given.images, given.groups)
+    recall = given.recall[0] if len(given.recall) == 1 else given.recall
+    _, sentences = recalibrate(
+        given.model, dataset, recall, output=output, confidence=given.confidence
+    )
+    say("\n".join(sentences))
+    wrote("model", output)
+    return 1 if any("WITHOUT" in text for text in sentences) else 0
+
+
+def load_for(model: Model, name: str, groups: str | None) -> Dataset:
+    """Loads labelled images as a model takes them.
+
+    Args:
+      model: whose size and fit they get.
+      name: of the data set.
+      groups: pattern of images that belong together.
+    """
+    about = model.classifier.about
+    fit = about.get("fit", "stretch")
+    return words.load(
+        DataArguments(
+            dataset=name,
+            image_size=about["image_shape"][0],
+            fit=fit if fit in ("pad", "crop") else "pad",
+            groups=groups,
+            validation_fraction=0.0,
+        )
+    )

@@ -1,0 +1,181 @@
+"""From images to a promised recall: the cheapest model that keeps it.
+
+    camri tune
+    camri tune --dataset folder:signs --important stop --recall 0.99 --budget 20m
+    camri tune --dataset folder:signs --important stop yield --recall 0.99 0.95
+
+Methods and settings are tried by successive halving. Validation images pick,
+calibration images certify, test images tell the price. Without arguments: the digits
+inside scikit-learn, whose 42 calibration images of class 8 certify a recall of 0.9 (it
+takes 29 for one model, and 39 for three, none of them missed), but none of 0.95.
+Stopped, it goes on when it is started again.
+"""
+
+import dataclasses
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from camri_jax import guarantee
+from camri_jax._files import UsageError
+from camri_jax.cli import arguments as words
+from camri_jax.cli import backend, tables
+from camri_jax.cli.arguments import DataArguments
+from camri_jax.cli.console import note, say, wrote
+from camri_jax.cli.progress import progress
+from camri_jax.datasets import Dataset
+from camri_jax.takehome import TuneConfig, TuneResult, telling, tune
+from camri_jax.takehome.picking import Goal
+from camri_jax.takehome.tuning import goal_of, num_trials
+from camri_jax.training.recipe import Recipe
+
+PRESETS = {"small": Recipe, "paper": Recipe.paper, "fast": Recipe.fast}
+"""How trials are trained, to start from."""
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """What the command has beside the data and the goal.
+
+    Attributes:
+      preset: How trials are trained, to start from: small; paper, its network for 300
+        epochs; or fast, a network that reaches 90 % on CIFAR-10 in a few epochs.
+      output: Directory for all that is written; else tuned/DATASET.
+    """
+
+    preset: Literal["small", "paper", "fast"] = "small"
+    output: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The command line."""
+
+    data: DataArguments
+    goal: TuneConfig
+    run: RunArguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; 1 where no recall can be promised."""
+    preset = _after(argv, "--preset") or "small"
+    recipe = PRESETS.get(preset, Recipe)()
+    default = Arguments(
+        DataArguments(validation_fraction=0.2, calibration_fraction=0.3),
+        TuneConfig(recipe=recipe),
+        RunArguments(),
+    )
+    plain = _in_seconds(argv)
+    given = words.parse(Arguments, plain, __doc__, "tune", default)
+    config = given.goal
+    output = words.directory(given.run.output, given.data.dataset, "tuned")
+    backend.set_up_jax()
+    dataset = words.load(given.data)
+    if config.recipe.augment_flip != "none" and not dataset.mirror:
+        note("mirrored pictures may change their class here: none is mirrored")
+        recipe = dataclasses.replace(config.recipe, augment_flip="none")
+        config = dataclasses.replace(config, recipe=recipe)
+    goal = goal_of(config, dataset)
+    tell(goal, config, dataset)
+    options = {
+        name: value
+        for name, value in vars(config).items()
+        if name not in ("important", "recall")
+    }
+    with progress(num_trials(config, dataset)) as on_progress:
+        result = tune(
+            dataset,
+            config.important,
+            config.recall,
+            output=output,
+            command=shlex.join(["camri", "tune", *argv]),
+            on_progress=on_progress,
+            **options,
+        )
+    tell_result(result)
+    return 0 if result.certified else 1
+
+
+def tell(goal: Goal, config: TuneConfig, dataset: Dataset) -> None:
+    """Prints what can be certified, before anything is trained."""
+    counts = ", ".join(
+        f"{len(part.labels):,} {name}" for name, part in dataset.parts.items()
+    )
+    say(f"data      {dataset.name}: {counts} images")
+    part = dataset.parts["calibration"]
+    for classes, recall in goal.parts:
+        mine = np.isin(part.labels, classes)
+        n, unit = int(mine.sum()), "images"
+        if part.groups is not None:
+            n, unit = len(np.unique(part.groups[mine])), "groups"
+        names = "+".join(dataset.class_names[k] for k in classes)
+        one, all_ = (
+            int(
+                1000
+                * guarantee.largest_certifiable(
+                    n, confidence=goal.confidence, candidates=m
+                )
+            )
+            / 1000
+            for m in (1, config.num_finalists)
+        )
+        need = guarantee.images_needed(recall, confidence=goal.confidence)
+        say(
+            f"certify   {n:,} calibration {unit} of {names} certify at most "
+            f"{telling.percent(one)} for one model, {telling.percent(all_)} for "
+            f"{config.num_finalists}; {telling.percent(recall)} takes {need:,} at least"
+        )
+        if n < need:
+            note(
+                f"{telling.percent(recall)} cannot be certified for {names}: "
+                f"{need - n:,} {unit} more are needed"
+            )
+
+
+def tell_result(result: TuneResult) -> None:
+    """Prints what was found, and where it lies: it is on disk."""
+    names = "+".join(result.class_names[k] for k in result.goal.important)
+    tables.show([telling.sheet(result.table, names)])
+    say(" ".join(result.sentences))
+    wrote("model", result.directory)
+    for what, path in result.files.items():
+        wrote(what, path)
+
+
+def _after(argv: Sequence[str], flag: str) -> str | None:
+    joined = " ".join(argv).replace(f"{flag}=", f"{flag} ").split()
+    return next((b for a, b in itertools.pairwise(joined) if a == flag), None)
+
+
+def _in_seconds(argv: Sequence[str]) -> list[str]:
+    """The command line with its budget, as 90s, 20m or 2h, in seconds."""
+    found = list(argv)
+    for i, word in enumerate(found):
+        flag, equals, value = word.partition("=")
+        if flag != "--budget":
+            continue
+        at = i if equals else i + 1
+        if at < len(found):
+            text = value if equals else found[at]
+            seconds = repr(_seconds(text))
+            found[at] = f"--budget={seconds}" if equals else seconds
+    return found
+
+
+def _seconds(text: str) -> float:
+    """Reads a time.
+
+    >>> _seconds("20m"), _seconds("1.5h"), _seconds("90")
+    (1200.0, 5400.0, 90.0)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
+    if not match:
+        raise UsageError(f"budget must be a time, as 90s, 20m or 2h, got {text!r}")
+    return float(match[1]) * _UNITS[match[2]]

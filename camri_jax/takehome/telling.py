@@ -1,0 +1,326 @@
+"""What tuning found, in sentences and as a table for people."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from camri_jax.evidence.tables import Cell, Sheet
+from camri_jax.guarantee import (
+    ASSUMPTION,
+    Certificate,
+    Certificates,
+    Measure,
+    Price,
+    images_needed,
+)
+from camri_jax.takehome.picking import Goal, Offset
+from camri_jax.training.methods import BASELINE, METHODS, describe
+
+if TYPE_CHECKING:
+    from camri_jax.takehome.tuning import Finalist
+
+
+def paragraph(
+    goal: Goal,
+    class_names: Sequence[str],
+    finalists: Sequence[Finalist],
+    chosen: Finalist,
+) -> list[str]:
+    """Returns what is known of the chosen model, for a reader in a hurry.
+
+    Args:
+      goal: what was asked.
+      class_names: of the data.
+      finalists: all of them.
+      chosen: one of them.
+    """
+    name = title(chosen)
+    if chosen.certified:
+        assert chosen.certificate is not None
+        found = [f"{name} {promised(chosen.certificate, class_names)}"]
+    else:
+        certificates = [f.certificate for f in finalists if f.certificate is not None]
+        found = [
+            *(limits(certificates[0], class_names) if certificates else []),
+            f"The best model all the same, WITHOUT a promise: {name}. {_reached(goal)}",
+        ]
+    return [
+        *found,
+        *_priced(chosen.price),
+        *_compared(finalists, chosen),
+        *([f"Assumption: {ASSUMPTION}"] if chosen.certified else []),
+    ]
+
+
+def promised(
+    certificate: Certificate | Certificates, class_names: Sequence[str]
+) -> str:
+    """Returns the promise as the end of a sentence that begins with a model.
+
+    Args:
+      certificate: a certified one.
+      class_names: of the data.
+    """
+    parts = _parts(certificate)
+    recalls = " and ".join(
+        f"at least {percent(part.recall)} of the images of {_names(part, class_names)}"
+        for part in parts
+    )
+    sources = " and ".join(_source(part) for part in parts)
+    many = ", all at once," if len(parts) > 1 else ","
+    return (
+        f"finds {recalls}{many} {percent(parts[0].confidence)} confidence, from "
+        f"{sources}."
+    )
+
+
+def limits(
+    certificate: Certificate | Certificates, class_names: Sequence[str]
+) -> list[str]:
+    """Returns why there is no promise, and what there could be.
+
+    Args:
+      certificate: one that is not certified.
+      class_names: of the data.
+    """
+    found = []
+    for part in _parts(certificate):
+        name, unit = _names(part, class_names), "images"
+        n = part.num_images
+        if part.num_groups is not None:
+            n, unit = part.num_groups, "groups"
+        shared = f" for {part.candidates} models" if part.candidates > 1 else ""
+        needed = images_needed(
+            part.recall, confidence=part.confidence, candidates=part.candidates
+        )
+        if n >= needed and part.certified:
+            continue
+        # Rounded down: what is printed can be certified.
+        limit = int(part.largest_certifiable * 1000) / 1000
+        text = (
+            f"No recall of {percent(part.recall)} can be certified for {name}: "
+            f"{_source(part)} certify at most {percent(limit)}{shared} at "
+            f"{percent(part.confidence)} confidence"
+        )
+        if n < needed:
+            text += (
+                f"; it takes {needed:,} {unit} of which none is missed, "
+                f"{needed - n:,} more"
+            )
+        elif part.why_not is not None:
+            text += ", as some are found at no offset or not with the others"
+        found.append(text + ".")
+    return found
+
+
+def title(finalist: Finalist) -> str:
+    """Returns a finalist's method, setting and offset in words."""
+    label, setting = METHODS[finalist.method].label, describe(finalist.point)
+    label = label[0].upper() + label[1:]
+    own = [*([setting] if setting else []), f"offset {offset_text(finalist.offset)}"]
+    return f"{label} ({', '.join(own)})"
+
+
+def offset_text(offset: Offset) -> str:
+    """Returns an offset as it is shown.
+
+    >>> offset_text(1.5), offset_text((0.0, 2.0))
+    ('+1.5', '+0, +2')
+    """
+    values = offset if isinstance(offset, tuple) else (offset,)
+    return ", ".join(f"{value:+.4g}" for value in values)
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent, with all the digits that it was given with.
+
+    >>> percent(0.99), percent(0.967)
+    ('99 %', '96.7 %')
+    """
+    return f"{round(100 * share, 6):g} %"
+
+
+def counted(measure: Measure, digits: int = 3, unit: str = "") -> str:
+    """Returns a value with its k of n and its interval."""
+    if measure.value is None:
+        return "none"
+    return (
+        f"{measure.value:.{digits}f}{unit} ({measure.count:,} of {measure.total:,}; "
+        f"95 % interval {measure.low:.{digits}f} to {measure.high:.{digits}f})"
+    )
+
+
+ALARMS = " false alarms per 1,000 images"
+
+
+def table(finalists: Sequence[Finalist], chosen: Finalist) -> pd.DataFrame:
+    """Returns a line a finalist: of validation images, and then of test images."""
+    return pd.DataFrame([_line(each, chosen) for each in finalists])
+
+
+def sheet(frame: pd.DataFrame, name: str) -> Sheet:
+    """Returns the table of finalists for a terminal or a page.
+
+    Args:
+      frame: from `table`.
+      name: of the important classes.
+    """
+
+    def cell(value: float, digits: int) -> Cell:
+        return Cell() if value != value else Cell(f"{value:,.{digits}f}", float(value))
+
+    lines: list[Any] = list(frame.itertuples())
+    rows = [
+        [
+            Cell(
+                f"{line.method} {line.setting}".rstrip(),
+                line.method,
+                "best" if line.chosen else "",
+            ),
+            Cell(line.offset),
+            Cell("yes" if line.certified else "no"),
+            cell(line.validation_false_alarms, 1),
+            Cell(f"{line.found} of {line.important}", float(line.found)),
+            cell(line.false_alarms, 1),
+            cell(line.accuracy, 3),
+            Cell(
+                ""
+                if line.dearer != line.dearer
+                else f"{line.dearer:+.1f} [{line.dearer_low:+.1f}, "
+                f"{line.dearer_high:+.1f}]"
+            ),
+        ]
+        for line in lines
+    ]
+    return Sheet(
+        f"Finalists. Important class: {name}",
+        "* is taken: certified, and of the fewest false alarms on validation images. "
+        "False alarms are per 1,000 images; from `found` on, all is of test images. "
+        "The last column is the difference to cross-entropy at its own offset, with "
+        "its 95 % interval.",
+        [
+            *("method, setting", "offset", "certified", "validation\nfalse alarms"),
+            *("found", "false\nalarms", "accuracy", "against\ncross-entropy"),
+        ],
+        rows,
+    )
+
+
+def escaped(text: str) -> str:
+    """Returns a text that is text in HTML too."""
+    return html.escape(text, quote=False)
+
+
+def _line(each: Finalist, chosen: Finalist) -> dict[str, Any]:
+    price, against = each.price, each.against
+    alarms = None if against is None else against.false_alarms
+    nan = float("nan")
+    return {
+        "method": METHODS[each.method].label,
+        "setting": describe(each.point),
+        "trial_id": each.trial_id,
+        "seeds": len(each.seeds),
+        "chosen": each is chosen,
+        "certified": each.certified,
+        "offset": offset_text(each.offset),
+        "validation_false_alarms": each.validation[0],
+        "validation_accuracy": each.validation[1],
+        "found": price.recall.count,
+        "important": price.recall.total,
+        "recall_low": price.recall.low,
+        "recall_high": price.recall.high,
+        "false_alarms": price.false_alarms.value,
+        "false_alarms_low": price.false_alarms.low,
+        "false_alarms_high": price.false_alarms.high,
+        "precision": price.precision.value,
+        "accuracy": price.accuracy.value,
+        "dearer": nan if alarms is None else alarms.change,
+        "dearer_low": nan if alarms is None else alarms.change_low,
+        "dearer_high": nan if alarms is None else alarms.change_high,
+    }
+
+
+def _priced(price: Price) -> list[str]:
+    """What it found and what it costs, on test images."""
+    alarms, accuracy = price.false_alarms, price.accuracy
+    few = price.recall.total < 50
+    where = (
+        ""
+        if price.prior is None
+        else f" where {percent(price.prior)} of the images are important"
+    )
+    return [
+        f"On test images it found {price.recall.count:,} of {price.recall.total:,} "
+        f"(exact 95 % interval {price.recall.low:.3f} to {price.recall.high:.3f})."
+        + (" So few images say little." if few else ""),
+        f"Price{where}: {counted(alarms, 1, ALARMS)} instead of {_before(alarms):.1f} "
+        f"without an offset, accuracy {counted(accuracy)} instead of "
+        f"{_before(accuracy):.3f}.",
+    ]
+
+
+def _before(measure: Measure) -> float:
+    assert measure.value is not None
+    assert measure.change is not None
+    return measure.value - measure.change
+
+
+def _compared(finalists: Sequence[Finalist], chosen: Finalist) -> list[str]:
+    """Whether it is cheaper than cross-entropy, and whether that is shown."""
+    if chosen.method == BASELINE:
+        if len(finalists) == 1:
+            return []
+        return [
+            "No other loss of the finalists was cheaper on validation images than "
+            "this, cross-entropy."
+        ]
+    if chosen.against is None:
+        return ["There is no trial of cross-entropy to compare it with."]
+    change = chosen.against.false_alarms
+    assert change.change is not None
+    low, high = change.change_low, change.change_high
+    label = METHODS[chosen.method].label
+    if change.change > 0:
+        text = f"{label} is dearer than cross-entropy here by {change.change:.1f}"
+    elif change.change < 0:
+        low, high = -high, -low
+        text = f"{label} is cheaper than cross-entropy here by {-change.change:.1f}"
+    else:
+        text = f"{label} costs as much as cross-entropy here: a difference of 0.0"
+    shown = "shown" if low > 0 or high < 0 else "not shown"
+    baseline = next(each for each in finalists if each.method == BASELINE)
+    own = (
+        ""
+        if baseline.certified or not chosen.certified
+        else " (cross-entropy at the offset that validation images picked, without a "
+        "promise)"
+    )
+    return [
+        f"{text}{ALARMS} (95 % interval {low:.1f} to {high:.1f}): {shown} at 95 %{own}."
+    ]
+
+
+def _reached(goal: Goal) -> str:
+    asked = " and ".join(percent(recall) for _, recall in goal.parts)
+    return f"Its offset is the least that reaches {asked} on validation images."
+
+
+def _parts(certificate: Certificate | Certificates) -> Sequence[Certificate]:
+    if isinstance(certificate, Certificates):
+        return certificate.certificates
+    return (certificate,)
+
+
+def _names(part: Certificate, class_names: Sequence[str]) -> str:
+    return "+".join(class_names[k] for k in part.important)
+
+
+def _source(part: Certificate) -> str:
+    images = f"{part.num_images:,} calibration image" + "s" * (part.num_images != 1)
+    if part.num_groups is None:
+        return images
+    return f"{images} in {part.num_groups:,} groups"

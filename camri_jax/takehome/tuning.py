@@ -1,0 +1,664 @@
+"""From images to a promised recall: what is cheapest, certified, and its price."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from camri_jax import guarantee
+from camri_jax._files import UsageError, written_whole
+from camri_jax.datasets import Dataset
+from camri_jax.evidence import report, study
+from camri_jax.guarantee import Certificate, Certificates, Price
+from camri_jax.sweeps import engine, rows, width
+from camri_jax.sweeps.engine import Progress
+from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan, resolve
+from camri_jax.takehome import telling
+from camri_jax.takehome.model import Model, load_model, save_model
+from camri_jax.takehome.picking import (
+    Goal,
+    Offset,
+    Picked,
+    Setting,
+    costs,
+    not_below_zero,
+    pick,
+    ranked,
+    shortened,
+    simplicity,
+)
+from camri_jax.takehome.promise import Evidence, save_evidence
+from camri_jax.takehome.sweeping import provenance, setting_text
+from camri_jax.training import classifier
+from camri_jax.training.lift import placement, trial_mesh
+from camri_jax.training.methods import BASELINE, METHODS
+from camri_jax.training.recipe import Recipe
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """What is asked, and what is tried for it.
+
+    Attributes:
+      important: Classes that must not be missed, by name or index; a+b are counted
+        together. Empty: those of a known data set.
+      recall: Recall to be promised: one number, or one for each important class.
+      confidence: Of the promise, for all classes together.
+      methods: Methods to try; cross-entropy is always tried.
+      grid: Values to try in place of each method's own, as in a sweep.
+      num_seeds: Trials of each setting that comes into the final.
+      num_finalists: Settings that come into the final, cross-entropy among them.
+      budget: Seconds of training at most; None: as long as it takes. Of what is
+        planned, the last is left out.
+      prior: Share of important images where the model is to work, for its price;
+        None: as in the test images.
+      recipe: How trials are trained.
+    """
+
+    important: tuple[str, ...] = ()
+    recall: tuple[float, ...] = (0.9,)
+    confidence: float = 0.95
+    methods: tuple[str, ...] = tuple(METHODS)
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    num_seeds: int = 3
+    num_finalists: int = 3
+    budget: float | None = None
+    prior: float | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_finalists"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if self.budget is not None and not self.budget > 0:
+            raise UsageError(f"budget must be above 0 seconds, got {self.budget}")
+        if self.prior is not None and not 0 < self.prior < 1:
+            raise UsageError(f"prior must be between 0 and 1, got {self.prior}")
+
+
+class Rung(NamedTuple):
+    """A round of successive halving: how many settings, with how many seeds each."""
+
+    num_settings: int
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A model of the final.
+
+    Attributes:
+      method: its name.
+      point: its hyperparameters.
+      trial_id: of the seed that costs least on validation images.
+      seeds: of its setting, that were trained.
+      picked: what the goal costs it on validation images.
+      certificate: what calibration images promise; None: it was not certified, as
+        there are too few images for so many models.
+      offset: the certified one, not below 0; without a promise that of `picked`.
+      validation: false alarms per 1,000 validation images, and accuracy, at `offset`.
+      price: on test images, against its own offset 0.
+      against: the same, against cross-entropy at its own offset; None: it is that.
+    """
+
+    method: str
+    point: dict[str, float]
+    trial_id: str
+    seeds: tuple[int, ...]
+    picked: Picked
+    certificate: Certificate | Certificates | None
+    offset: Offset
+    validation: tuple[float, float]
+    price: Price
+    against: Price | None
+
+    @property
+    def certified(self) -> bool:
+        """Whether there is a promise."""
+        return self.certificate is not None and self.certificate.certified
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What comes of tuning.
+
+    Attributes:
+      goal: what was asked.
+      class_names: of the data.
+      finalists: the cheapest on validation images first.
+      chosen: the one to take.
+      sentences: what is known of it, for people.
+      table: a line a finalist.
+      directory: of the model.
+      files: what was written, by what it is.
+    """
+
+    goal: Goal
+    class_names: tuple[str, ...]
+    finalists: tuple[Finalist, ...]
+    chosen: Finalist
+    sentences: tuple[str, ...]
+    table: pd.DataFrame
+    directory: Path
+    files: dict[str, Path]
+
+    @property
+    def certified(self) -> bool:
+        """Whether the model comes with a promise."""
+        return self.chosen.certified
+
+    def load(self, backbone: Any = None) -> Model:
+        """Reads the model; one's own backbone is needed again."""
+        return load_model(self.directory, backbone)
+
+    def _repr_html_(self) -> str:
+        # What a notebook shows of a result.
+        escaped = telling.escaped(" ".join(self.sentences))
+        return f"<p>{escaped}</p>" + self.table.to_html(index=False)
+
+
+def tune(
+    dataset: Dataset,
+    important: Any = (),
+    recall: float | Sequence[float] = 0.9,
+    *,
+    output: str | os.PathLike[str],
+    backbone: Any = None,
+    command: str = "camri_jax.tune",
+    on_progress: Report = lambda progress: None,
+    clock: Callable[[], float] = time.monotonic,
+    **config: Any,
+) -> TuneResult:
+    """Finds the cheapest model whose recall on new images can be promised.
+
+    Methods and settings are tried by successive halving: all with one seed, the
+    better half with two, and so on; the finalists with `num_seeds`. Settings are
+    ranked by their false alarms on validation images, at the least offset at which the
+    asked recall is reached there; of each finalist the best seed is certified on
+    calibration images, as one of as many candidates as there are finalists. Among what
+    is certified the fewest false alarms on validation images win, at the certified
+    offset; ties go to accuracy, then to simplicity. Test images tell the price.
+
+    With too few calibration images for all finalists, as many are certified as can be,
+    in the order of their validation costs. Rungs differ in seeds and not in epochs: a
+    short training favours losses that learn fast, and all trials of a rung count in
+    the next.
+
+    Args:
+      dataset: from `camri_jax.datasets.load`, with validation, calibration and test
+        images.
+      important: class, classes or groups of classes that must not be missed.
+      recall: to be promised, between 0 and 1: one number, or one for each class.
+      output: directory of rows, logits and models, and of the model to take. Started
+        again it trains only what is missing.
+      backbone: a Flax module from uint8 images and `train` to features, in place of
+        the recipe's network.
+      command: kept with the rows.
+      on_progress: called after each epoch.
+      clock: seconds, for the budget.
+      **config: what else `TuneConfig` holds.
+
+    Returns:
+      The result; all its files are on disk.
+
+    Raises:
+      UsageError: an argument is out of range, a part has no images of an important
+        class, or every trial diverged.
+
+    Reference:
+      Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter
+      optimization, AISTATS, 2016 (successive halving).
+    """
+    asked: Any = (important,) if isinstance(important, str | int) else important
+    recalls = (recall,) if isinstance(recall, int | float) else tuple(recall)
+    settings = TuneConfig(tuple(asked), tuple(map(float, recalls)), **config)
+    output = Path(output).expanduser()
+    goal = goal_of(settings, dataset)
+    lab = _Lab.of(settings, goal, dataset, output, backbone, command, clock)
+    finals, told = _halve(lab, settings, goal, on_progress)
+    return _finish(lab, settings, goal, finals, told)
+
+
+def goal_of(config: TuneConfig, dataset: Dataset) -> Goal:
+    """Returns the goal, after what can be known of it before training.
+
+    Args:
+      config: what is asked.
+      dataset: the images.
+
+    Raises:
+      UsageError: a class is unknown, a part of the data is missing, or the numbers
+        of classes and of recalls differ.
+    """
+    for part in ("validation", "calibration", "test"):
+        if not len(dataset.parts[part].labels):
+            raise UsageError(
+                f"{dataset.name} has no {part} images; "
+                + (
+                    f"{part}_fraction holds some out"
+                    if part != "test"
+                    else "they tell the price"
+                )
+            )
+    choices = resolve(config.important, dataset)
+    if not config.important:
+        choices = choices[:1]
+    together = tuple(sorted({k for choice in choices for k in choice}))
+    if len(choices) == 1:
+        return Goal(together, config.recall, config.confidence)
+    if any(len(choice) > 1 for choice in choices):
+        raise UsageError(
+            "important must be single classes where there are several, or one group "
+            "a+b; got both"
+        )
+    if len(config.recall) not in (1, len(choices)):
+        raise UsageError(
+            f"recall must be one number, or one for each of {len(choices)} important "
+            f"classes, got {len(config.recall)}"
+        )
+    recalls = config.recall * (len(choices) if len(config.recall) == 1 else 1)
+    own = dict(zip((k for (k,) in choices), recalls, strict=True))
+    resolve((together,), dataset)
+    return Goal(together, tuple(own[k] for k in together), config.confidence)
+
+
+def rungs(num_settings: int, num_seeds: int, num_finalists: int) -> list[Rung]:
+    """Returns the rounds of successive halving.
+
+    >>> rungs(9, num_seeds=3, num_finalists=3)
+    [Rung(num_settings=9, num_seeds=1), Rung(num_settings=5, num_seeds=2), \
+Rung(num_settings=3, num_seeds=3)]
+    """
+    found, number, seeds = [], num_settings, 1
+    while number > num_finalists and seeds < num_seeds:
+        found.append(Rung(number, seeds))
+        number, seeds = max(num_finalists, -(-number // 2)), 2 * seeds
+    if not found and number > num_finalists:
+        found.append(Rung(number, 1))
+    return [*found, Rung(min(num_finalists, num_settings), num_seeds)]
+
+
+def num_trials(config: TuneConfig, dataset: Dataset) -> int:
+    """Returns how many trials there are at most.
+
+    Args:
+      config: what is asked.
+      dataset: the images.
+    """
+    grid = _grid(config, goal_of(config, dataset))
+    trials = plan(grid, dataset, placement(trial_mesh())).trials
+    num_settings = len(set(map(_key, trials)))
+    return sum(_new_trials(rungs(num_settings, config.num_seeds, config.num_finalists)))
+
+
+def _grid(config: TuneConfig, goal: Goal) -> SweepConfig:
+    """All trials that could be trained."""
+    asked: Any = (goal.important,)
+    return SweepConfig(
+        important=asked,
+        methods=tuple(dict.fromkeys((BASELINE, *config.methods))),
+        grid=config.grid,
+        num_seeds=config.num_seeds,
+        keep_logits=True,
+        recipe=config.recipe,
+    )
+
+
+@dataclass
+class _Lab:
+    """Trains trials, and reads of them what may be read."""
+
+    planned: Plan
+    dataset: Dataset
+    output: Path
+    backbone: Any
+    command: str
+    clock: Callable[[], float]
+    deadline: float
+    started: float
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        config: TuneConfig,
+        goal: Goal,
+        dataset: Dataset,
+        output: Path,
+        backbone: Any,
+        command: str,
+        clock: Callable[[], float],
+    ) -> "_Lab":
+        placed = placement(trial_mesh())
+        swept = _grid(config, goal)
+        planned = plan(swept, dataset, placed, backbone=backbone)
+        if placed.together:
+            families = [c.family for c in planned.chunks for _ in c.trials]
+            most = max(map(families.count, families)) // config.num_seeds
+            best = min(width.best_width(planned, dataset), -(-most // placed.mesh.size))
+            wide = dataclasses.replace(swept, trials_per_device=max(1, best))
+            planned = plan(wide, dataset, placed, backbone=backbone)
+        started = clock()
+        deadline = started + (math.inf if config.budget is None else config.budget)
+        return cls(
+            *(planned, dataset, output, backbone, command),
+            *(clock, deadline, started, {}),
+        )
+
+    def kept(self) -> set[str]:
+        """Trials of which all is on disk: rows, logits and weights."""
+        known = rows.read(self.output, ["trial_id", "method", "seed"])
+        ids = {trial.trial_id for trial in self.planned.trials}
+        ids &= set(known["trial_id"])
+        for part in ("validation", "calibration", "test"):
+            ids &= {name for name, _ in rows.read_logits(self.output, part, ids)}
+        return {name for name in ids if self.weights(name).exists()}
+
+    def weights(self, trial_id: str) -> Path:
+        return self.output / "models" / f"{trial_id}.npz"
+
+    def train(
+        self, trials: Sequence[Trial], done: set[str], share: float, report: Report
+    ) -> set[str]:
+        """Trains what is missing of trials, within a share of the budget.
+
+        Returns:
+          What is done.
+        """
+        ids = {trial.trial_id for trial in trials}
+        everything = {trial.trial_id for trial in self.planned.trials}
+        others = everything - (ids - done)
+        chunks = plan(
+            self.planned.config,
+            self.dataset,
+            self.planned.placement,
+            done=others,
+            backbone=self.backbone,
+        ).chunks
+        facts = provenance(self.command)
+        until = self.started + share * (self.deadline - self.started)
+        done = set(done)
+        for chunk in chunks:
+            expected = self.seconds.get(
+                chunk.family, max(self.seconds.values(), default=0.0)
+            )
+            start = self.clock()
+            if done & everything and start + expected > until:
+                break
+            only = self.planned._replace(chunks=[chunk])
+            engine.run(only, self.dataset, self.output, provenance=facts, report=report)
+            self.seconds[chunk.family] = self.clock() - start
+            done |= {trial.trial_id for trial in chunk.trials}
+        return done
+
+    def costs(self, goal: Goal, done: set[str]) -> dict[str, Picked | None]:
+        """What the goal costs each trial on validation images; None: it diverged."""
+        known = rows.read(self.output, ["trial_id", "method", "seed", "diverged"])
+        lost = set(known["trial_id"][known["diverged"].eq(True)])
+        labels = self.dataset.parts["validation"].labels
+        return {name: None for name in done & lost} | {
+            name: pick(goal, logits, labels)
+            for name, logits in rows.read_logits(self.output, "validation", done - lost)
+        }
+
+    def logits(self, part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+        return dict(rows.read_logits(self.output, part, names))
+
+
+def _halve(
+    lab: _Lab, config: TuneConfig, goal: Goal, on_progress: Report
+) -> tuple[list[Setting], list[str]]:
+    """Trains rung after rung; the finalists, and what there was no time for."""
+    trials, done = lab.planned.trials, lab.kept()
+    keys = list(dict.fromkeys(map(_key, trials)))
+    schedule = rungs(len(keys), config.num_seeds, config.num_finalists)
+    new = _new_trials(schedule)
+    entered, settings, told = keys, [], []
+    for i, rung in enumerate(schedule):
+        wanted = [t for t in trials if _key(t) in entered and t.seed < rung.num_seeds]
+        before = len(done & {t.trial_id for t in trials})
+
+        def report(made: Progress, before=before) -> None:
+            num_done = before + made.num_done
+            on_progress(Progress(num_done, max(sum(new), before), made.family))
+
+        share = sum(new[: i + 1]) / sum(new)
+        done = lab.train(wanted, done, share, report)
+        ours = [t for t in trials if _key(t) in entered]
+        settings = ranked(ours, lab.costs(goal, done & {t.trial_id for t in ours}))
+        short = sum(t.trial_id not in done for t in wanted)
+        if short:
+            told.append(
+                f"Within the budget {short} of {len(wanted)} trials of round {i + 1} "
+                "were left out."
+            )
+        following = schedule[i + 1] if i + 1 < len(schedule) else rung
+        settings = shortened(settings, following.num_settings)
+        entered = [(s.method, s.point) for s in settings]
+    if not settings:
+        raise UsageError("every trial diverged; a smaller learning_rate may help")
+    return settings, told
+
+
+def _key(trial: Trial) -> tuple[str, tuple[tuple[str, float], ...]]:
+    return trial.method, tuple(trial.point.items())
+
+
+def _new_trials(schedule: Sequence[Rung]) -> list[int]:
+    """How many trials each rung adds."""
+    before = [Rung(0, 0), *schedule]
+    return [
+        rung.num_settings * (rung.num_seeds - last.num_seeds)
+        for last, rung in zip(before, schedule, strict=False)
+    ]
+
+
+def num_certifiable(goal: Goal, dataset: Dataset, most: int) -> int:
+    """Returns how many models the calibration images can certify at once.
+
+    It depends on how many images there are, and on nothing that is in them.
+
+    Args:
+      goal: what is asked.
+      dataset: the images.
+      most: models there are.
+
+    Returns:
+      From 1 to `most`; 1 also where not even one can be certified.
+    """
+    part = dataset.parts["calibration"]
+
+    def enough(candidates: int) -> bool:
+        for classes, recall in goal.parts:
+            mine = np.isin(part.labels, classes)
+            n = int(mine.sum())
+            if part.groups is not None:
+                n = len(np.unique(part.groups[mine]))
+            if n < guarantee.images_needed(
+                recall, confidence=goal.confidence, candidates=candidates
+            ):
+                return False
+        return True
+
+    return next((m for m in range(most, 0, -1) if enough(m)), 1)
+
+
+def _finish(
+    lab: _Lab,
+    config: TuneConfig,
+    goal: Goal,
+    settings: Sequence[Setting],
+    told: Sequence[str],
+) -> TuneResult:
+    """Certifies and prices the finalists, and writes what is taken home."""
+    finalists = _certify(lab, config, goal, settings)
+    chosen = min(finalists, key=_order)
+    directory = lab.output / "model"
+    _keep(lab, goal, finalists, chosen, directory)
+    names = lab.dataset.class_names
+    sentences = (*telling.paragraph(goal, names, finalists, chosen), *told)
+    table = telling.table(finalists, chosen)
+    files = {"rows": lab.output / "rows"}
+    with written_whole(lab.output / "finalists.csv") as unfinished:
+        table.to_csv(unfinished, index=False)
+    files["finalists"] = lab.output / "finalists.csv"
+    with written_whole(lab.output / "promise.txt") as unfinished:
+        unfinished.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    files["promise"] = lab.output / "promise.txt"
+    if page := _page(lab, goal):
+        with written_whole(directory / "report.html") as unfinished:
+            unfinished.write_text(page, encoding="utf-8")
+        files["report"] = directory / "report.html"
+    return TuneResult(
+        *(goal, names, tuple(finalists), chosen, sentences, table, directory, files)
+    )
+
+
+def _order(finalist: Finalist) -> tuple[float, ...]:
+    """Promised before not, cheap, accurate, simple: on validation images."""
+    alarms, accuracy = finalist.validation
+    simple = simplicity(finalist.method, finalist.point)
+    missed = math.isinf(finalist.picked.false_alarms)
+    if finalist.certified:
+        return (0.0, 0.0, alarms, -accuracy, simple)
+    return (1.0, float(missed), alarms, -accuracy, simple)
+
+
+def _certify(
+    lab: _Lab, config: TuneConfig, goal: Goal, settings: Sequence[Setting]
+) -> list[Finalist]:
+    """The only place that reads calibration images, after all was picked."""
+    best = [setting.best() for setting in settings]
+    ids = [trial.trial_id for trial, _ in best]
+    number = num_certifiable(goal, lab.dataset, len(ids))
+    parts = lab.dataset.parts
+    calibration = lab.logits("calibration", ids[:number])
+    labels, groups = parts["calibration"].labels, parts["calibration"].groups
+    certificates = {
+        trial.trial_id: goal.certify(
+            calibration[trial.trial_id], labels, picked.relative, groups, number
+        )
+        for trial, picked in best[:number]
+    }
+    offsets: dict[str, Offset] = {}
+    for trial, picked in best:
+        certificate = certificates.get(trial.trial_id)
+        offset = None if certificate is None else certificate.offset
+        name = trial.trial_id
+        offsets[name] = picked.offset if offset is None else not_below_zero(offset)
+    validation, test = lab.logits("validation", ids), lab.logits("test", ids)
+    answers = {
+        name: guarantee.predict(test[name], goal.important, offsets[name])
+        for name in ids
+    }
+    reference = next((t.trial_id for t, _ in best if t.method == BASELINE), None)
+    found = []
+    for setting, (trial, picked) in zip(settings, best, strict=True):
+        name, prior = trial.trial_id, config.prior
+        offset = offsets[name]
+        against = None
+        if reference is not None and name != reference:
+            against = guarantee.compare(
+                *(answers[name], answers[reference], parts["test"].labels),
+                goal.important,
+                prior=prior,
+            )
+        found.append(
+            Finalist(
+                method=trial.method,
+                point=trial.point,
+                trial_id=name,
+                seeds=tuple(t.seed for t in setting.trials),
+                picked=picked,
+                certificate=certificates.get(name),
+                offset=offset,
+                validation=costs(
+                    validation[name],
+                    parts["validation"].labels,
+                    goal.important,
+                    offset,
+                ),
+                price=guarantee.price(
+                    *(test[name], parts["test"].labels, goal.important, offset),
+                    prior=prior,
+                ),
+                against=against,
+            )
+        )
+    return found
+
+
+def _keep(
+    lab: _Lab,
+    goal: Goal,
+    finalists: Sequence[Finalist],
+    chosen: Finalist,
+    directory: Path,
+) -> None:
+    """Writes the model, and what its promise rests on."""
+    dataset = lab.dataset
+    about = {
+        "certificate": None
+        if chosen.certificate is None
+        else chosen.certificate.to_dict(),
+        "price": chosen.price.to_dict(),
+        "against_cross_entropy": chosen.against and chosen.against.to_dict(),
+        "asked": dataclasses.asdict(goal),
+        "method": chosen.method,
+        "point": chosen.point,
+        "settings": lab.planned.settings,
+        "tried": [
+            {
+                "method": each.method,
+                "point": each.point,
+                "seeds": each.seeds,
+                "trial_id": each.trial_id,
+                "certified": each.certified,
+                "validation_false_alarms": each.validation[0],
+                "validation_accuracy": each.validation[1],
+            }
+            for each in finalists
+        ],
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "assumption": guarantee.ASSUMPTION,
+        "made_by": provenance(lab.command),
+    }
+    trained = classifier.load(lab.weights(chosen.trial_id), lab.backbone)
+    evidence = Evidence.of(
+        goal,
+        lab.logits("calibration", [chosen.trial_id])[chosen.trial_id],
+        dataset.parts["calibration"].labels,
+        dataset.parts["calibration"].groups,
+        chosen.picked.relative,
+    )
+    about["evidence"] = save_evidence(directory, evidence)
+    save_model(directory, Model(trained, goal.important, chosen.offset, about))
+
+
+def _page(lab: _Lab, goal: Goal) -> str | None:
+    """The report on all that was tried; None where there is nothing to compare."""
+    where = [
+        f"{name}={setting_text(value)}" for name, value in lab.planned.settings.items()
+    ]
+    try:
+        found = study.load(
+            lab.output,
+            dataset=lab.dataset.name,
+            important=[goal.important],
+            where=where,
+        )
+        return report.page(found, recall=max(goal.recalls), command=lab.command)
+    except UsageError:
+        return None

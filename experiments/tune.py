@@ -1,0 +1,8 @@
+"""From images to a promised recall: `camri tune`, from a checkout."""
+
+import sys
+
+from camri_jax.cli.main import start
+
+if __name__ == "__main__":
+    sys.exit(start("tune"))
