@@ -176,7 +176,7 @@ def ours(sizes: Sizes, network: str) -> Iterator[tuple[str, int, Callable]]:
             mesh = lift.trial_mesh(devices[:some])
             many = form.trials > 1
             placed = lift.Placement(mesh, form.convolution, many, form.loop)
-            name = f"{network}, {form.text}, {some} devices"
+            name = f"{network}, {form.text}, {some} device{'s' * (some > 1)}"
             try:
                 number = some * form.trials
                 epoch = made_up.Trials(config, placed, data, number).epoch
