@@ -162,3 +162,12 @@ def test_no_number_of_seeds_finds_what_is_not_there():
     assert statistics.seeds_needed(pilot, -0.01) == math.inf
     for unspread in ([], [0.1], [0.1, np.nan], [0.1, 0.1, 0.1]):
         assert math.isnan(statistics.seeds_needed(np.array(unspread), 0.01))
+
+
+def test_the_tiniest_effect_is_answered_at_once():
+    """One more than so many seeds is no other number: counting would never end."""
+    pilot = np.array([0.0, 1.0, 0.5])
+    counts = [statistics.seeds_needed(pilot, effect) for effect in (1e-4, 1e-5, 1e-12)]
+    assert np.all(np.diff(counts) > 0)
+    normal = 1.6448536 + 0.8416212
+    np.testing.assert_allclose(counts[-1], (normal * 0.5 / 1e-12) ** 2, rtol=1e-5)

@@ -206,6 +206,9 @@ def p_text(p_value: float) -> str:
     return repr(p_value)
 
 
+_MANY = 10_000  # seeds, above which Student's t is the normal distribution
+
+
 def seeds_needed(
     differences: np.ndarray, effect: float, *, power: float = 0.8, alpha: float = 0.05
 ) -> float:
@@ -241,6 +244,9 @@ def seeds_needed(
     # The normal approximation is a little below the answer of the t-test.
     normal = stats.norm.ppf(1 - alpha) + stats.norm.ppf(power)
     number = max(2.0, np.floor((normal / size) ** 2))
+    if number > _MANY:
+        # There the tail is slow to compute, and the next whole number is no other.
+        return float(np.ceil((normal / size) ** 2 + stats.norm.ppf(1 - alpha) ** 2 / 2))
     while _power(size, number, alpha) < power:
         number += 1
     return float(number)
