@@ -68,7 +68,7 @@ def start(cache: Path, methods: Sequence[str]) -> dict[str, float]:
         flags += ["--methods", *methods] if methods else []
         # The child subtracts this from its own clock: Python's start counts too.
         code = "import time, sys, os; os.execv(sys.executable, [sys.executable, '-c', "
-        code += "sys.argv[1], sys.argv[2], str(time.time()), *sys.argv[3:]])"
+        code += "sys.argv[1], str(time.time()), *sys.argv[2:]])"
         done = subprocess.run(
             [sys.executable, "-S", "-c", code, CHILD, *flags],
             env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
