@@ -43,9 +43,9 @@ class SweepConfig:
         METHOD.NAME=VALUES for one, METHOD.NAME@CLASS=VALUES for one and a choice of
         important classes, the most specific counts; as camri.margin=2pi/64,4pi/64.
       num_seeds: Trials of each setting, with seeds 0, 1, ...
-      trials_per_device: Trials that a device trains in one program; auto: one where it
-        takes them one after another, else the number that takes the least time a
-        trial, which is measured first.
+      trials_per_device: Trials that a device trains at once; auto: the number that
+        takes the least time a trial, which is measured first. A CPU takes one after
+        another in any case.
       keep_logits: Keep each trial's logits, from which thresholds are moved; without
         the option they are kept up to 4 GB in all, and past that it must be said.
       save_models: Keep the weights of every trial.
@@ -454,8 +454,11 @@ def _chunks(
     done: Collection[str],
 ) -> list[Chunk]:
     num_devices = placement.mesh.size
-    # "auto" is measured on a plan, of one trial a device.
-    wanted = 1 if config.trials_per_device == "auto" else config.trials_per_device
+    # "auto" is measured on a plan, of one trial a device. What takes trials one after
+    # another would loop over them in its program, where a CPU convolves slowly.
+    wanted = config.trials_per_device
+    if wanted == "auto" or not placement.together:
+        wanted = 1
     chunks = []
     families = {METHODS[t.method].family: METHODS[t.method] for t in trials}
     for family, method in families.items():
@@ -475,19 +478,9 @@ def _chunks(
             num_chunks = _ceil_div(len(planned), width)
             width = num_devices * _ceil_div(len(planned), num_chunks * num_devices)
         missing = [trial for trial in planned if trial.trial_id not in done]
-        grouped = _grouped(shared, missing, width)
-        if not placement.together:
-            grouped = [
-                chunk._replace(width=_filled(chunk, num_devices)) for chunk in grouped
-            ]
-        chunks += grouped
+        chunks += _grouped(shared, missing, width)
     # By seed, so that what exists at any moment can be compared.
     return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
-
-
-def _filled(chunk: Chunk, num_devices: int) -> int:
-    """The least width: copies cost time where trials run one after another."""
-    return num_devices * _ceil_div(len(chunk.trials), num_devices)
 
 
 def _grouped(config: TrainConfig, trials: Sequence[Trial], width: int) -> list[Chunk]:
