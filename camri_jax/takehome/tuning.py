@@ -369,7 +369,11 @@ class _Lab:
         return self.output / "models" / f"{trial_id}.npz"
 
     def train(
-        self, trials: Sequence[Trial], done: set[str], share: float, report: Report
+        self,
+        trials: Sequence[Trial],
+        done: set[str],
+        share: float,
+        report: Callable[[float, str], None],
     ) -> set[str]:
         """Trains what is missing of trials, within a share of the budget.
 
@@ -397,7 +401,11 @@ class _Lab:
             if done & everything and start + expected > until:
                 break
             only = self.planned._replace(chunks=[chunk])
-            engine.run(only, self.dataset, self.output, provenance=facts, report=report)
+
+            def told(made: Progress, before: int = len(done)) -> None:
+                report(before + made.num_done, made.family)
+
+            engine.run(only, self.dataset, self.output, provenance=facts, report=told)
             self.seconds[chunk.family] = self.clock() - start
             done |= {trial.trial_id for trial in chunk.trials}
         return done
@@ -425,18 +433,17 @@ def _halve(
     schedule = rungs(len(keys), config.num_seeds, config.num_finalists)
     new = _new_trials(schedule)
     entered, settings, told = keys, [], []
+
+    def report(num_done: float, family: str) -> None:
+        on_progress(Progress(min(num_done, sum(new)), sum(new), family))
+
     for i, rung in enumerate(schedule):
         wanted = [t for t in trials if _key(t) in entered and t.seed < rung.num_seeds]
-        before = len(done & {t.trial_id for t in trials})
-
-        def report(made: Progress, before=before) -> None:
-            num_done = before + made.num_done
-            on_progress(Progress(num_done, max(sum(new), before), made.family))
-
         share = sum(new[: i + 1]) / sum(new)
         done = lab.train(wanted, done, share, report)
-        ours = [t for t in trials if _key(t) in entered]
-        settings = ranked(ours, lab.costs(goal, done & {t.trial_id for t in ours}))
+        # Seeds of later rungs, from before it was stopped, have no say here.
+        known = done & {t.trial_id for t in wanted}
+        settings = ranked(wanted, lab.costs(goal, known))
         short = sum(t.trial_id not in done for t in wanted)
         if short:
             told.append(
