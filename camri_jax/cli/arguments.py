@@ -212,17 +212,18 @@ def parse(
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
+            options: Any = {} if default is None else {"default": default}
             return tyro.cli(
                 kind,
                 args=list(argv),
                 prog=f"camri {command}",
-                default=default,
                 description=description,
                 config=(
                     tyro.conf.OmitArgPrefixes,
                     tyro.conf.PositionalMetavarFromFieldName,
                 ),
                 registry=_registry(),
+                **options,
             )
     except SystemExit as end:
         if not end.code:

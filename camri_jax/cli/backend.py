@@ -33,7 +33,7 @@ def num_cores() -> int:
 
 def _quota() -> int:
     """Whole cores of the control group's quota, of the innermost that has one."""
-    least = math.inf
+    least = 2**31
     for unified, period_name, path in _groups():
         with contextlib.suppress(OSError, ValueError):
             if unified:
@@ -43,7 +43,7 @@ def _quota() -> int:
                 period = (path / period_name).read_text()
             if quota != "max" and int(quota) > 0:
                 least = min(least, math.ceil(int(quota) / int(period)))
-    return least if least != math.inf else 2**31
+    return least
 
 
 def _groups() -> list[tuple[bool, str, Path]]:

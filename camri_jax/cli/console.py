@@ -5,6 +5,7 @@ terminal cannot show, or a pipe no longer takes, is left out.
 """
 
 import errno
+import io
 import os
 import sys
 import warnings
@@ -93,7 +94,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
     streams = sys.stdout, sys.stderr
     for stream in streams:
         # A terminal of few letters shows a question mark for the others.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():

@@ -91,10 +91,8 @@ def main(argv: Sequence[str]) -> None:
     found = rows.read(output)
     found = found[found["trial_id"].isin([trial.trial_id for trial in planned.trials])]
     seed = best_seed(found)
-    drawn = found[found["seed"] == seed].set_index("method")
-    embeddings = [
-        embed(drawn.loc[name], name, dataset, output / "models") for name in METHODS
-    ]
+    drawn = {row["method"]: row for _, row in found[found["seed"] == seed].iterrows()}
+    embeddings = [embed(drawn[name], dataset, output / "models") for name in METHODS]
     figure = figures.circles(embeddings, dataset.class_names, important)
     say(f"drawn is seed {seed}, the most accurate on validation images")
     save(figure, output / f"figure2.{wanted.format}")
@@ -121,21 +119,21 @@ def make_plan(wanted: TrainingArguments, dataset: Dataset, output: Path) -> Plan
 def best_seed(found: pd.DataFrame) -> int:
     """Returns the seed of the highest mean validation accuracy of the methods."""
     kept = found[~found["diverged"]]
-    accuracy = kept["validation_confusion"].map(lambda c: np.trace(c) / np.sum(c))
-    means = accuracy.groupby(kept["seed"]).agg(["mean", "count"])
-    whole = means[means["count"] == len(METHODS)]
+    accuracy = [float(np.trace(c) / c.sum()) for c in kept["validation_confusion"]]
+    means = kept.assign(accuracy=accuracy).groupby("seed")["accuracy"]
+    whole = means.mean()[means.count() == len(METHODS)]
     if whole.empty:
         raise UsageError("trials of every seed diverged: choose a lower learning_rate")
-    return int(whole["mean"].idxmax())
+    return whole.index.tolist()[int(whole.to_numpy().argmax())]
 
 
-def embed(row: pd.Series, method: str, dataset: Dataset, models: Path) -> Embedding:
+def embed(row: pd.Series, dataset: Dataset, models: Path) -> Embedding:
     """Returns the test images as a trial sees them."""
     outputs = classifier.load(models / f"{row['trial_id']}.npz").outputs(
         dataset.test_images
     )
     return Embedding(
-        selection.title(pd.Series({**row, "method": method})),
+        selection.title(row),
         np.asarray(outputs.features),
         np.asarray(outputs.prototypes),
         np.asarray(dataset.test_labels),

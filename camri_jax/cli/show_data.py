@@ -73,8 +73,7 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"examples must be from 1 to 1000, got {wanted.examples}")
     needed = None
     if wanted.recall is not None:
-        options = {"confidence": wanted.confidence}
-        needed = guarantee.images_needed(wanted.recall, **options)
+        needed = guarantee.images_needed(wanted.recall, confidence=wanted.confidence)
     output = words.directory(wanted.output, given.data.dataset, "results/data")
     dataset = words.load(given.data)
     counts = count(dataset)

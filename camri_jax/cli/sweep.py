@@ -151,7 +151,7 @@ def run(
     return 0
 
 
-def _preset(argv: Sequence[str]) -> str:
+def _preset(argv: Sequence[str]) -> Any:
     """The preset that a command line names, on whose values it is read."""
     joined = [word.partition("=")[2] for word in argv if word.startswith("--preset=")]
     after = [b for a, b in itertools.pairwise(argv) if a == "--preset"]
