@@ -14,7 +14,6 @@ from camri_jax.training.methods import METHODS
 from camri_jax.training.recipe import Recipe, TrainConfig
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 1)).astype(np.uint8)
-OFFSETS = {"shared": ((1,), 0.25), "own": ((0, 2), (0.125, 0.5))}
 
 
 def untrained(backbone=None, method="camri", important=(1,), offset=0.25):
@@ -41,9 +40,9 @@ def untrained(backbone=None, method="camri", important=(1,), offset=0.25):
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
-@pytest.mark.parametrize("which", OFFSETS)
-def test_a_stablehlo_file_takes_any_number_of_images(tmp_path, which):
-    important, offset = OFFSETS[which]
+def test_a_stablehlo_file_takes_any_number_of_images(tmp_path):
+    pytest.importorskip("flatbuffers")
+    important, offset = (0, 2), (0.125, 0.5)
     model = untrained(important=important, offset=offset)
     path = model.export(tmp_path / "new" / "model.stablehlo", "stablehlo")
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
@@ -63,7 +62,9 @@ def test_an_onnx_file_agrees_on_a_thousand_images(tmp_path):
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
     model = untrained(method="cross_entropy")
-    path = model.export(tmp_path / "model.onnx", "onnx")
+    # What jax2onnx traces broadcasts as it likes.
+    with jax.numpy_rank_promotion("allow"):
+        path = model.export(tmp_path / "model.onnx", "onnx")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for some in (IMAGES, IMAGES[:1]):
         (theirs,) = session.run(["logits"], {"images": some})

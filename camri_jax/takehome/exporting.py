@@ -61,7 +61,12 @@ def _stablehlo(function: Callable[..., Any], shape: tuple[int, ...]) -> bytes:
         raise UsageError(
             f"the network cannot be written for any number of images: {error}"
         ) from error
-    return bytes(exported.serialize())
+    try:
+        return bytes(exported.serialize())
+    except ImportError as error:
+        raise UsageError("stablehlo needs flatbuffers: pip install flatbuffers") from (
+            error
+        )
 
 
 def _onnx(function: Callable[..., Any], shape: tuple[int, ...]) -> bytes:
