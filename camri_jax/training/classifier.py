@@ -107,8 +107,8 @@ def _state(classifier: Classifier) -> trial.TrialState:
     collections = dict(jax.tree.map(np.asarray, classifier.variables))
     params = collections.pop("params")
     # Neither optimizer nor key has a say in scores.
-    rest: Any = {"opt_state": (), "average": None, "key": None}
-    state = trial.TrialState(params, collections, step=np.int32(0), **rest)
+    rest: Any = {"opt_state": (), "average": None, "key": None, "step": np.int32(0)}
+    state = trial.TrialState(params, collections, **rest)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
 
 
