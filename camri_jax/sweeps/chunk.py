@@ -87,10 +87,6 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     Returns:
       The `Programs`, the same for the same arguments, so compiled once in a process.
     """
-    # On a CPU the time is in matrix products that are compiled already: optimizing
-    # what is between them takes long and gains nothing that can be measured.
-    fast = {"xla_backend_optimization_level": 1}
-    options = fast if placement.platform == "cpu" else None
 
     def lifted(
         function: Callable[..., Any], *in_axes: int | None, donate: bool = False
@@ -100,7 +96,6 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
             placement,
             in_axes,
             donate_argnums=(0,) if donate else (),
-            compiler_options=options,
         )
 
     shuffle = lifted(trial.shuffle, 0)
@@ -127,7 +122,7 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
         step,
         train_epoch,
         score_each,
-        lift.lift(trial.is_finite, placement, (0,), compiler_options=options),
+        lift.lift(trial.is_finite, placement, (0,)),
     )
 
 

@@ -59,7 +59,7 @@ class SweepConfig:
     trials_per_device: int | Literal["auto"] = "auto"
     keep_logits: bool | None = None
     save_models: bool = True
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=Recipe.light)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.methods if name not in METHODS]:
@@ -93,7 +93,7 @@ class SweepConfig:
             },
             "num_seeds": 10,
             "save_models": False,
-            "recipe": Recipe(network="paper", epochs=300),
+            "recipe": Recipe.paper(),
         }
         return cls(**(own | changes))
 

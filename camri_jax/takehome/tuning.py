@@ -73,7 +73,7 @@ class TuneConfig:
     num_finalists: int = 3
     budget: float | None = None
     prior: float | None = None
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=Recipe.light)
 
     def __post_init__(self) -> None:
         for name in ("num_seeds", "num_finalists"):

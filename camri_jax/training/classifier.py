@@ -92,14 +92,7 @@ class Classifier(NamedTuple):
 def _scored(config: TrainConfig) -> jax.stages.Wrapped:
     """The program that training scores images by, so that its numbers come again."""
     placed = lift.placement(lift.trial_mesh(jax.local_devices()[:1]))
-    # As in camri_jax.sweeps.chunk: another level gives other last digits.
-    fast = {"xla_backend_optimization_level": 1}
-    return lift.lift(
-        functools.partial(trial.score, config),
-        placed,
-        (0, 0, None, None),
-        compiler_options=fast if placed.platform == "cpu" else None,
-    )
+    return lift.lift(functools.partial(trial.score, config), placed, (0, 0, None, None))
 
 
 def _state(classifier: Classifier) -> trial.TrialState:
