@@ -71,7 +71,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; 1 where no recall can be promised."""
-    preset = _after(argv, "--preset") or "small"
+    preset = _after(argv, "--preset") or "light"
     recipe = PRESETS.get(preset, Recipe.light)()
     default = Arguments(
         DataArguments(validation_fraction=0.2, calibration_fraction=0.3),
