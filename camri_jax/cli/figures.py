@@ -12,9 +12,7 @@ epoch. Each method is in the setting that was picked on validation images.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-from matplotlib.figure import Figure
+from typing import Any, Literal
 
 from camri_jax._files import UsageError, written_whole
 from camri_jax.cli import arguments as words
@@ -59,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     return 0 if written else 1
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     """Writes a picture whole, and says so.
 
     Args:

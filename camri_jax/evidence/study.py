@@ -113,7 +113,7 @@ def load(
     rows = stored.read(directory)
     if rows.empty:
         raise UsageError(
-            f"{directory} holds no rows of trials; experiments/sweep.py --output "
+            f"{directory} holds no rows of trials; camri sweep --output "
             f"{directory} makes some"
         )
     rows = _of_one_data_set(rows, dataset)

@@ -56,7 +56,9 @@ def price(
     """
     prices = prices.dropna(subset=list(measures))
     if prices.empty:
-        raise UsageError("every trial diverged: there is no price to draw")
+        raise UsageError(
+            "every trial diverged or kept no logits: there is no price to draw"
+        )
     figure = Figure(figsize=(0.3 + 4.1 * len(measures), 4.1), layout="constrained")
     places = figure.subplots(1, len(measures), squeeze=False)[0]
     methods = list(dict.fromkeys(prices["method"]))
