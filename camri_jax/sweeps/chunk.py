@@ -171,7 +171,6 @@ def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed
 
 def _batched(part: Part, size: int, apart: bool) -> Any:
     """Batches of equal size, filled up with the last image: apart, or stacked."""
-    size = min(size, len(part.labels))
     count = -(-len(part.labels) // size)
     index = np.minimum(np.arange(count * size), len(part.labels) - 1)
     index = index.reshape(count, size)

@@ -89,6 +89,7 @@ def run(
         facts = {
             **provenance,
             "width": chunk.width,
+            "device": plan.placement.mesh.devices.flat[0].device_kind,
             "num_devices": plan.placement.mesh.size,
             "convolution": plan.placement.convolution,
             "loop": plan.placement.loop,

@@ -342,8 +342,10 @@ def _fields(backbone: Any, name: str) -> dict[str, str]:
     """What a module computes; not what it is called, nor the form it computes in."""
     skipped = ("parent", "name", "convolution", "dtype")
     own = [f.name for f in dataclasses.fields(backbone) if f.name not in skipped]
-    values = {field: repr(getattr(backbone, field)) for field in own}
-    return {"name": name, "class": type(backbone).__name__} | values
+    values = {field: getattr(backbone, field) for field in own}
+    # The address in a function's text is another in every process.
+    texts = {n: getattr(v, "__qualname__", None) or repr(v) for n, v in values.items()}
+    return {"name": name, "class": type(backbone).__name__} | texts
 
 
 def _trials(

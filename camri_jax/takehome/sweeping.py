@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import pandas as pd
 
 from camri_jax._files import UsageError, written_whole
@@ -250,7 +249,6 @@ def provenance(command: str) -> dict[str, Any]:
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "commit": _commit(),
-        "device": jax.devices()[0].device_kind,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
