@@ -28,7 +28,7 @@ from camri_jax.training.methods import METHODS
 
 __all__ = ["page"]
 
-_VERSIONS = ("camri-jax", "matplotlib", "scipy", "statsmodels")
+_VERSIONS = ("camri-jax", "matplotlib", "scipy")
 
 
 class _Part(NamedTuple):
