@@ -128,8 +128,6 @@ def finish(figure: Figure, words: str, note: str = "") -> Figure:
 @functools.cache
 def _family(character: str) -> str | None:
     """The family that draws a character: empty for the first, None without any."""
-    if ord(character) < 0x250:
-        return ""
     if ord(character) in _characters(font_manager.findfont("DejaVu Sans")):
         return ""
     for font in font_manager.fontManager.ttflist:
