@@ -95,7 +95,10 @@ def names(class_names: Sequence[str]) -> tuple[list[str], str]:
     shown, numbered = [], 0
     for k, name in enumerate(class_names):
         text = plain(name)
-        drawn = all(_family(c) is not None for c in text)
+        families = {_family(c) for c in text}
+        marked = any(unicodedata.category(c).startswith("M") for c in text)
+        # A mark and the letter that bears it are drawn from one font or not at all.
+        drawn = None not in families and (families <= {""} or not marked)
         shown.append(text if drawn else f"class {k}")
         numbered += not drawn
     if not numbered:
