@@ -29,7 +29,7 @@ from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
 from camri_jax.sweeps import engine, width
 from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
-from camri_jax.takehome import Result, make_plan, results_of, train
+from camri_jax.takehome import AllDiverged, Result, make_plan, results_of, train
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import HYPERPARAMETERS
 from camri_jax.training.network import Convolution
@@ -143,11 +143,12 @@ def run(
         return 0
     with progress(plan.num_missing) as on_progress:
         train(plan, dataset, output, command=command, on_progress=on_progress)
-    diverged = study.load(output, dataset=dataset.name).rows["diverged"]
-    if diverged.all():
-        say(f"all {len(diverged)} trials diverged; a smaller --learning-rate may help")
+    try:
+        result = results_of(plan, dataset, output)
+    except AllDiverged as error:
+        say(str(error))
         return 1
-    tell_results(results_of(plan, dataset, output))
+    tell_results(result)
     return 0
 
 

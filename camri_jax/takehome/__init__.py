@@ -3,6 +3,7 @@
 from camri_jax.takehome.model import Model, load_model, save_model
 from camri_jax.takehome.promise import check, recalibrate, verify
 from camri_jax.takehome.sweeping import (
+    AllDiverged,
     Best,
     Result,
     make_plan,
@@ -13,6 +14,7 @@ from camri_jax.takehome.sweeping import (
 from camri_jax.takehome.tuning import TuneConfig, TuneResult, tune
 
 __all__ = [
+    "AllDiverged",
     "Best",
     "Model",
     "Result",

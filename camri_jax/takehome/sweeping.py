@@ -27,6 +27,10 @@ from camri_jax.training.lift import Placement, placement, trial_mesh
 from camri_jax.training.methods import BASELINE
 
 
+class AllDiverged(UsageError):
+    """Nothing came of a sweep."""
+
+
 @dataclass(frozen=True)
 class Best:
     """The model that is recommended for a choice of important classes.
@@ -198,7 +202,7 @@ def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
       The result; all its files are on disk.
 
     Raises:
-      UsageError: every trial diverged.
+      AllDiverged: every trial diverged.
     """
     where = [
         f"{name}={setting_text(value)}" for name, value in planned.settings.items()
@@ -207,7 +211,7 @@ def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
         output, dataset=dataset.name, important=planned.choices, where=where
     )
     if found.rows["diverged"].all():
-        raise UsageError(
+        raise AllDiverged(
             f"all {len(found.rows)} trials diverged; a smaller learning_rate may help"
         )
     frames, bests, files = [], [], {"rows": output / "rows"}
