@@ -40,12 +40,14 @@ class Best:
       recommendation: its trial, or why there is none.
       directory: of the model; `None` if no model is recommended or none was kept.
       sentences: what is known of it, for people.
+      backbone: the Flax module that was trained, where it is not one of ours.
     """
 
     important: Choice
     recommendation: Recommendation
     directory: Path | None
     sentences: tuple[str, ...]
+    backbone: Any = None
 
     def load(self) -> Model:
         """Reads the model.
@@ -55,7 +57,7 @@ class Best:
         """
         if self.directory is None:
             raise UsageError(" ".join(self.sentences) + " No model was kept.")
-        return load_model(self.directory)
+        return load_model(self.directory, self.backbone)
 
     def _repr_html_(self) -> str:
         return "<p>" + " ".join(map(_escaped, self.sentences)) + "</p>"
@@ -121,7 +123,7 @@ def sweep(
     output = Path(output).expanduser()
     planned = make_plan(config, dataset, output, backbone=backbone)
     train(planned, dataset, output, command=command, on_progress=on_progress)
-    return results_of(planned, dataset, output)
+    return results_of(planned, dataset, output, backbone)
 
 
 def make_plan(
@@ -190,13 +192,16 @@ def train(
     engine.run(planned, dataset, output, provenance=facts, report=on_progress)
 
 
-def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
+def results_of(
+    planned: Plan, dataset: Dataset, output: Path, backbone: Any = None
+) -> Result:
     """Writes and returns what the rows of a plan's settings show.
 
     Args:
       planned: from `make_plan`.
       dataset: the images.
       output: directory of the sweep, with rows.
+      backbone: the Flax module that was trained, where it is not one of ours.
 
     Returns:
       The result; all its files are on disk.
@@ -223,9 +228,9 @@ def results_of(planned: Plan, dataset: Dataset, output: Path) -> Result:
         picked = selection.recommend(trials)
         path = None
         if picked.trial is not None:
-            path = _keep(output, found, choice, picked, dataset)
+            path = _keep(output, found, choice, picked, dataset, backbone)
         sentences = tuple(tables.recommendation(picked, name))
-        bests.append(Best(choice, picked, path, sentences))
+        bests.append(Best(choice, picked, path, sentences, backbone))
         pictures = figures.drawings(found, choice, trials)
         suffix = "" if len(found.choices) == 1 else "_" + "_".join(map(str, choice))
         with contextlib.suppress(UsageError):
@@ -321,6 +326,7 @@ def _keep(
     choice: Choice,
     picked: Recommendation,
     dataset: Dataset,
+    backbone: Any,
 ) -> Path | None:
     """Writes the directory of the recommended model, if its weights were kept."""
     trial = picked.trial
@@ -342,7 +348,8 @@ def _keep(
         "fingerprint": dataset.fingerprint,
         "certificate": None,
     }
-    model = Model(classifier.load(weights), choice, float(trial["offset"]), about)
+    trained = classifier.load(weights, backbone)
+    model = Model(trained, choice, float(trial["offset"]), about)
     save_model(directory, model)
     return directory
 
