@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from camri_jax._files import UsageError, written_whole
 from camri_jax.datasets import Dataset
@@ -96,7 +97,7 @@ def sweep(
     *,
     backbone: Any = None,
     command: str = "camri_jax.sweep",
-    on_progress: Callable[[engine.Progress], None] = lambda progress: None,
+    on_progress: Callable[[engine.Progress], None] | None = None,
 ) -> Result:
     """Trains what is missing of a grid, and tells what all of it shows.
 
@@ -109,7 +110,7 @@ def sweep(
       backbone: a Flax module from uint8 images and `train` to features, in place of
         the recipe's network.
       command: kept with the rows.
-      on_progress: called after each epoch.
+      on_progress: called after each epoch; default a bar, in notebooks too.
 
     Returns:
       The result.
@@ -122,7 +123,14 @@ def sweep(
     """
     output = Path(output).expanduser()
     planned = make_plan(config, dataset, output, backbone=backbone)
-    train(planned, dataset, output, command=command, on_progress=on_progress)
+    quiet = on_progress is not None
+    with tqdm(total=planned.num_missing, unit="trial", disable=quiet) as bar:
+
+        def advance(progress: engine.Progress) -> None:
+            bar.update(round(progress.num_done, 2) - bar.n)
+
+        told = on_progress or advance
+        train(planned, dataset, output, command=command, on_progress=told)
     return results_of(planned, dataset, output, backbone)
 
 
