@@ -488,8 +488,8 @@ def test_wrong_arguments_are_named(argument, value, error, message):
         sinkhorn(**RIGHT | {argument: value})
 
 
-@pytest.mark.parametrize("number", [7, np.int64(7), np.uint8(7), jnp.int32(7)])
+@pytest.mark.parametrize("number", [3, np.int64(3), np.uint8(3), jnp.int32(3)])
 def test_iterations_are_a_number_of_any_make(number):
     arguments = RIGHT | {"cost_matrix": np.eye(3, 4), "epsilon": 1e-3}
     options = {"max_iterations": number, "tolerance": np.float32(0)}
-    assert sinkhorn(**arguments, **options).iterations == 7
+    assert sinkhorn(**arguments, **options).iterations == 3
