@@ -126,7 +126,7 @@ def check_room(plan: Plan, dataset: Dataset) -> None:
     if plan.config.keep_logits is None and need > LOGITS_LIMIT:
         raise UsageError(
             f"keep_logits must be chosen: the logits of {plan.num_missing:,} trials "
-            f"take {need / 1e9:,.1f} GB; --keep-logits keeps them, --no-keep-logits "
+            f"take {need / 1e9:,.1f} GB; --keep-logits keeps them, --keep-logits no "
             "keeps only confusions, from which no threshold can be moved"
         )
 

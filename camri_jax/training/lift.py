@@ -12,10 +12,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from camri_jax.training.network import Convolution
+
 TRIAL = "trial"
-
-
-Convolution = Literal["patches", "tiles", "lax"]
 Loop = Literal["scan", "steps"]
 Tree = TypeVar("Tree")
 
@@ -25,8 +24,7 @@ class Placement(NamedTuple):
 
     Attributes:
       mesh: the devices, along the axis of trials.
-      convolution: the form of a convolution, a name of
-        `camri_jax.training.network.Convolution`.
+      convolution: the form of a convolution.
       together: whether a device works on all its trials at the same time, by `vmap`,
         or on one after another.
       loop: whether an epoch is one compiled `scan`, or its steps are called from
