@@ -123,11 +123,11 @@ def loss_of(name):
     return functools.partial(loss, monotone=True) if monotone else loss
 
 
-def family(cosines, labels, *, monotone=False, **hyperparameters):
+def family(cosines, labels, *, monotone=False, where=None, **hyperparameters):
     logits = losses.angular_margin_logits(
         cosines, labels, monotone=monotone, **hyperparameters
     )
-    return losses.cross_entropy(logits, labels)
+    return losses.cross_entropy(logits, labels, where=where)
 
 
 def every_loss(logits, cosines, labels, hyperparameters=LOSSES):
@@ -149,7 +149,7 @@ def every_slope(logits, cosines, labels, hyperparameters=LOSSES):
             return jnp.sum(values), values
 
         chosen = hyperparameters[name]
-        whole = {k: v for k, v in chosen.items() if k == "class_counts"}
+        whole = {k: v for k, v in chosen.items() if k in ("class_counts", "where")}
         scores = cosines if name in COSINE_LOSSES else logits
         real = {k: v for k, v in chosen.items() if k not in whole}
         return jax.grad(total, argnums=(0, 1), has_aux=True)(scores, real)

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from loss_cases import (
     BATCH,
@@ -313,6 +314,67 @@ def test_a_logit_of_minus_infinity_rules_its_class_out():
         np.testing.assert_array_equal(slopes[name][0][:, -1], 0)
 
 
+# What is left out.
+
+KEPT = np.array([True, False, True, True, False, False])
+
+
+def test_what_is_left_out_costs_nothing_whatever_it_is():
+    # The family is made of two functions, of which only the loss can leave out.
+    names = [name for name in GENERAL if not name.startswith("family")]
+    logits, cosines, labels = scores_for()
+    padded = np.where(KEPT, labels, -1)
+    expected, slopes = slopes_of(logits, cosines, padded, LOSSES)
+    logits[~KEPT], cosines[~KEPT] = [[np.nan], [np.inf], [-1e38]], [[np.nan], [5], [-9]]
+    labels[[1, 5]] = -1, 2**30
+    chosen = {name: LOSSES[name] | {"where": KEPT} for name in names}
+    values, by_kept = slopes_of(logits, cosines, labels, chosen)
+    chex.assert_tree_all_finite((values, by_kept))
+    for name in names:
+        np.testing.assert_array_equal(values[name][~KEPT], 0, err_msg=name)
+        np.testing.assert_array_equal(by_kept[name][0][~KEPT], 0, err_msg=name)
+        # Scores and hyperparameters learn from what is kept alone.
+        got, wanted = (
+            (values[name][KEPT], by_kept[name]),
+            (expected[name][KEPT], slopes[name]),
+        )
+        chex.assert_trees_all_close(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_left_out_as_optax_leaves_it_out():
+    logits, cosines, labels = scores_for()
+    padded = np.where(KEPT, labels, -1)
+    np.testing.assert_allclose(
+        losses.cross_entropy(logits, padded, where=KEPT),
+        optax.softmax_cross_entropy_with_integer_labels(logits, padded, where=KEPT),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    # A class that is none among what counts is still told.
+    padded[0] = -1
+    got = losses.camri(cosines, padded, margins=ONES[[0] * 5], scale=9.0, where=KEPT)
+    np.testing.assert_array_equal(np.isnan(got), np.arange(BATCH) == 0)
+
+
+def test_transport_leaves_out_what_has_no_target():
+    logits, _, labels = scores_for()
+    targets = np.where(KEPT[:, None], np.eye(CLASSES)[labels], 0).astype(np.float32)
+    options = {"cost_matrix": LOSSES["wasserstein_with_integer_labels"]["cost_matrix"]}
+    logits[~KEPT] = np.nan
+    targets[1] = np.nan
+
+    def total(logits):
+        values = losses.wasserstein(logits, targets, epsilon=0.5, where=KEPT, **options)
+        return values.sum(), values
+
+    slope, got = jax.grad(total, has_aux=True)(logits)
+    alone = losses.wasserstein(logits[KEPT], targets[KEPT], epsilon=0.5, **options)
+    np.testing.assert_allclose(got[KEPT], alone, rtol=1e-5)
+    np.testing.assert_array_equal(got[~KEPT], 0)
+    np.testing.assert_array_equal(slope[~KEPT], 0)
+    assert np.any(slope[KEPT] != 0)
+
+
 # Transformations.
 
 
@@ -381,13 +443,19 @@ def test_no_second_copy_of_the_logits(name):
 def test_logits_where_cosines_belong_are_refused():
     logits = np.array([[0.5, 0.2, 0.1], [3.0, 0.0, 0.1], [-0.1, -2, -3]], np.float32)
     labels = np.array([0, 1, 2])
-    with pytest.raises(UsageError, match=r"cosines must be in \[-1, 1\].*size 3"):
-        losses.camri(logits, labels, margins=np.zeros(3), scale=16)
-    options = {"margins": np.zeros(3, np.float32), "scale": 16}
-    for name in ("camri", "angular_margin_logits"):
-        got = np.asarray(jitted(name)(logits, labels, **options))
+    takers = [name for name, arguments in RIGHT.items() if "cosines" in arguments]
+    assert len(takers) == 8
+    for name in takers:
+        options = RIGHT[name] | {"cosines": logits, "labels": labels}
+        with pytest.raises(UsageError, match=r"cosines must be in \[-1, 1\].*size 3"):
+            getattr(losses, name)(**options)
+        got = np.asarray(jitted(name)(**options))
         missing = np.isnan(got.reshape(3, -1)).all(axis=1)
-        np.testing.assert_array_equal(missing, [False, True, True])
+        np.testing.assert_array_equal(missing, [False, True, True], err_msg=name)
+    # What is left out may be anything.
+    kept = np.array([True, False, False])
+    got = losses.l2_softmax(logits, labels, scale=16.0, where=kept)
+    np.testing.assert_array_equal(got > 0, kept)
 
 
 @pytest.mark.parametrize("beyond", [1.0000002, 1.004])
@@ -479,6 +547,7 @@ def test_what_is_no_array_of_numbers_is_refused_by_name(name, argument, value):
         ("cross_entropy", "logits", np.zeros((2, 3), int), "must be floating, got int"),
         ("arcface", "margin", True, "must be real numbers, got bool"),
         ("cosface", "margin", 1j, "must be real numbers, got complex"),
+        ("camri", "where", np.ones(2), "must be booleans, got float"),
         ("wasserstein", "targets", np.ones((2, 3), int), "must be floating, got int"),
     ],
 )
@@ -525,6 +594,8 @@ def test_wrong_kinds_of_number_are_named(name, argument, value, message):
         ("sphereface", "margin", 0, "must be above 0, got 0"),
         ("cosface", "margin", np.nan, "must be finite, got nan"),
         ("cosine_similarity", "prototypes", SCORES, "must have shape (3, 3)"),
+        ("cross_entropy", "where", [True], "must have shape (2,), got (1,)"),
+        ("wasserstein", "where", [True], "must have shape (2,), got (1,)"),
         ("linear_logits", "prototypes", ONES, "needs at least 2 axes"),
         ("linear_logits", "bias", SCORES, "must have shape (3,), got (2, 3)"),
         ("wasserstein_with_integer_labels", "epsilon", 0, "must be above 0, got 0"),

@@ -14,9 +14,9 @@ from jax.typing import ArrayLike
 from camri_jax import _arrays, penalties
 from camri_jax._files import UsageError
 from camri_jax.losses._softmax import (
+    Counted,
     checked_scores,
     is_class,
-    nan_unless,
     of_label,
     of_others,
     pick,
@@ -87,19 +87,25 @@ def angular_margin_logits(
     ... ).round(4)
     Array([4., 4.], dtype=float32)
     """
-    cosines, labels, valid, scale = _checked(cosines, labels, scale)
+    cosines, labels, counted, scale = _checked(cosines, labels, scale)
     optional = {"multipliers": multipliers, "cosine_margins": cosine_margins}
     given = {name: value for name, value in optional.items() if value is not None}
     by_class = _by_class(cosines, margins=margins, **given)
     cosine = pick(cosines, labels)
     drop = _drop(cosine, labels, by_class, monotone)
-    valid &= _within(jnp.max(cosines, axis=-1), cosine)
+    counted = _within(counted, jnp.max(cosines, axis=-1), cosine)
     true_class = is_class(labels, cosines.shape[-1])
     widened = cosines - jnp.where(true_class, drop[..., None], 0)
-    return nan_unless(valid[..., None], scale * widened)
+    return jnp.where(counted.valid[..., None], scale * widened, jnp.nan)
 
 
-def l2_softmax(cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike) -> jax.Array:
+def l2_softmax(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    scale: ArrayLike,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     r"""Cross-entropy of scaled cosines: the angular losses without a margin.
 
     .. math:: L = -\log \frac{e^{s \cos\theta_t}}{\sum_k e^{s \cos\theta_k}}
@@ -108,6 +114,7 @@ def l2_softmax(cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike) -> ja
       cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       scale: number above 0, the inverse temperature; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -122,7 +129,7 @@ def l2_softmax(cosines: ArrayLike, labels: ArrayLike, *, scale: ArrayLike) -> ja
     >>> l2_softmax(jnp.array([0.5, 0.5]), 0, scale=16)
     Array(0.6931472, dtype=float32)
     """
-    return _margin_loss(cosines, labels, scale, _Margins())
+    return _margin_loss(cosines, labels, scale, where, _Margins())
 
 
 def arcface(
@@ -132,6 +139,7 @@ def arcface(
     margin: ArrayLike,
     scale: ArrayLike,
     monotone: bool = False,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""ArcFace: the same angular margin for every class.
 
@@ -145,6 +153,7 @@ def arcface(
       margin: number of radians from 0 to pi; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
       monotone: as in `angular_margin_logits`.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -162,7 +171,7 @@ def arcface(
     """
     _arrays.angle("margin", margin)
     margins = _Margins(angle=_number("margin", margin, cosines))
-    return _margin_loss(cosines, labels, scale, margins, monotone)
+    return _margin_loss(cosines, labels, scale, where, margins, monotone)
 
 
 def camri(
@@ -172,6 +181,7 @@ def camri(
     margins: ArrayLike,
     scale: ArrayLike,
     monotone: bool = False,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""CAMRI: an angular margin for the important classes alone.
 
@@ -187,6 +197,7 @@ def camri(
         also takes several classes, each with a margin of its own.
       scale: number above 0, the inverse temperature; may be traced.
       monotone: as in `angular_margin_logits`.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -205,11 +216,16 @@ def camri(
     Array([0.69315, 0.69315], dtype=float32)
     """
     by_class = _by_class(cosines, margins=margins)
-    return _margin_loss(cosines, labels, scale, by_class, monotone)
+    return _margin_loss(cosines, labels, scale, where, by_class, monotone)
 
 
 def cosface(
-    cosines: ArrayLike, labels: ArrayLike, *, margin: ArrayLike, scale: ArrayLike
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    *,
+    margin: ArrayLike,
+    scale: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""CosFace: the same margin on the cosine for every class.
 
@@ -222,6 +238,7 @@ def cosface(
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       margin: number, of either sign; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -238,7 +255,7 @@ def cosface(
     """
     _arrays.finite("margin", margin)
     margins = _Margins(cosine=_number("margin", margin, cosines))
-    return _margin_loss(cosines, labels, scale, margins)
+    return _margin_loss(cosines, labels, scale, where, margins)
 
 
 def class_sensitive_cosface(
@@ -247,6 +264,7 @@ def class_sensitive_cosface(
     *,
     cosine_margins: ArrayLike,
     scale: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""CAMRI's idea on the cosine: a margin for the important classes alone.
 
@@ -264,6 +282,7 @@ def class_sensitive_cosface(
       cosine_margins: `[num_classes]`, of either sign; may be traced. See
         `camri_jax.penalties.offset_vector`.
       scale: number above 0, the inverse temperature; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -283,7 +302,7 @@ def class_sensitive_cosface(
     Array([0.69315, 0.69315], dtype=float32)
     """
     margins = _by_class(cosines, cosine_margins=cosine_margins)
-    return _margin_loss(cosines, labels, scale, margins)
+    return _margin_loss(cosines, labels, scale, where, margins)
 
 
 def ldam(
@@ -293,6 +312,7 @@ def ldam(
     class_counts: ArrayLike,
     margin: ArrayLike,
     scale: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""LDAM on normalised features: the rarer a class, the larger its cosine margin.
 
@@ -307,6 +327,7 @@ def ldam(
       class_counts: `[num_classes]`, training examples of each class, above 0.
       margin: the rarest class's margin, not below 0; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -325,7 +346,9 @@ def ldam(
     Array(0.69315, dtype=float32)
     """
     margins = penalties.ldam_margins(class_counts, margin)
-    return class_sensitive_cosface(cosines, labels, cosine_margins=margins, scale=scale)
+    return class_sensitive_cosface(
+        cosines, labels, cosine_margins=margins, scale=scale, where=where
+    )
 
 
 def sphereface(
@@ -335,6 +358,7 @@ def sphereface(
     margin: ArrayLike,
     scale: ArrayLike,
     monotone: bool = True,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""SphereFace with features at one length: every true angle is multiplied.
 
@@ -350,6 +374,7 @@ def sphereface(
       margin: the factor, a number above 0 and 1 without a margin; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
       monotone: False for `cos(m theta)` also where it rises again.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -367,7 +392,7 @@ def sphereface(
     """
     _arrays.positive("margin", margin)
     margins = _Margins(multiplier=_number("margin", margin, cosines))
-    return _margin_loss(cosines, labels, scale, margins, monotone)
+    return _margin_loss(cosines, labels, scale, where, margins, monotone)
 
 
 def suggested_scale(num_classes: int) -> float:
@@ -396,9 +421,14 @@ def suggested_scale(num_classes: int) -> float:
     return math.sqrt(2) * math.log(num_classes - 1)
 
 
-def _checked(cosines: ArrayLike, labels: ArrayLike, scale: ArrayLike):
-    """Returns cosines, labels, which rows are valid, and the scale."""
-    cosines, labels, valid = checked_scores("cosines", cosines, labels)
+def _checked(
+    cosines: ArrayLike,
+    labels: ArrayLike,
+    scale: ArrayLike,
+    where: ArrayLike | None = None,
+) -> tuple[jax.Array, jax.Array, Counted, jax.Array]:
+    """Returns cosines, labels, which examples count, and the scale."""
+    cosines, labels, counted = checked_scores("cosines", cosines, labels, where)
     if _arrays.is_known(cosines):
         largest = np.max(np.abs(jax.device_get(cosines)), initial=0)
         if largest > _LARGEST_COSINE:
@@ -408,14 +438,14 @@ def _checked(cosines: ArrayLike, labels: ArrayLike, scale: ArrayLike):
             )
     _arrays.positive("scale", scale)
     scale = _arrays.real("scale", scale, cosines.dtype)
-    return cosines, labels, valid, scale
+    return cosines, labels, counted, scale
 
 
-def _within(largest: jax.Array, cosine: jax.Array) -> jax.Array:
-    """Whether a row's largest value and the true class's are cosines `[...]`."""
+def _within(counted: Counted, largest: jax.Array, cosine: jax.Array) -> Counted:
+    """Counts no row whose largest value, or true class's, is no cosine `[...]`."""
     # The least is left out: it would cost a pass over all of them.
     beyond = jnp.maximum(largest, jnp.abs(cosine)) > _LARGEST_COSINE
-    return ~jax.lax.stop_gradient(beyond)
+    return counted._replace(valid=counted.valid & ~jax.lax.stop_gradient(beyond))
 
 
 def _number(name: str, value: ArrayLike, cosines: ArrayLike) -> jax.Array:
@@ -446,17 +476,18 @@ def _margin_loss(
     cosines: ArrayLike,
     labels: ArrayLike,
     scale: ArrayLike,
+    where: ArrayLike | None,
     margins: _Margins,
     monotone: bool = False,
 ) -> jax.Array:
-    cosines, labels, valid, scale = _checked(cosines, labels, scale)
+    cosines, labels, counted, scale = _checked(cosines, labels, scale, where)
     # A margin lowers one logit, so it raises the log-odds against it by as much: one
     # pass over the plain logits serves every angular loss.
     cosine = pick(cosines, labels)
     drop = scale * _drop(cosine, labels, margins, monotone)
     top, excess = of_others(scale * cosines, labels)
     odds = (top - scale * cosine) + (excess + drop)
-    return nan_unless(valid & _within(top / scale, cosine), softplus(odds))
+    return _within(counted, top / scale, cosine).losses(softplus(odds))
 
 
 def _drop(

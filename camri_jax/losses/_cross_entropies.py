@@ -9,14 +9,15 @@ from camri_jax.losses._softmax import (
     checked_scores,
     is_class,
     log_odds_against,
-    nan_unless,
     of_label,
     pick,
     softplus,
 )
 
 
-def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
+def cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
     r"""Cross-entropy of a softmax against integer labels.
 
     .. math:: L = -\log h_t, \qquad h = \mathrm{softmax}(z)
@@ -24,6 +25,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     Args:
       logits: `[..., num_classes]`, floating.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better, with all their digits even at 1e-30.
@@ -38,12 +40,16 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     >>> cross_entropy(jnp.array([[0.0, 0.0], [50.0, 0.0]]), jnp.array([0, 0]))
     Array([6.9314718e-01, 1.9287499e-22], dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
-    return nan_unless(valid, softplus(log_odds_against(logits, labels)))
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
+    return counted.losses(softplus(log_odds_against(logits, labels)))
 
 
 def weighted_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, *, class_weights: ArrayLike
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    class_weights: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Cross-entropy times the weight of the true class (WCE).
 
@@ -55,6 +61,7 @@ def weighted_cross_entropy(
       logits: `[..., num_classes]`, floating.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       class_weights: `[num_classes]`, not below 0; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -69,10 +76,10 @@ def weighted_cross_entropy(
     >>> weighted_cross_entropy(jnp.zeros(2), 1, class_weights=jnp.array([1.0, 4.0]))
     Array(2.7725887, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
     losses = of_label(weights, labels) * softplus(log_odds_against(logits, labels))
-    return nan_unless(valid, losses)
+    return counted.losses(losses)
 
 
 def real_world_weight_cross_entropy(
@@ -81,6 +88,7 @@ def real_world_weight_cross_entropy(
     *,
     false_negative_weights: ArrayLike,
     false_positive_weights: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Cross-entropy that also pays for every other class's share (CRWWCE).
 
@@ -92,6 +100,7 @@ def real_world_weight_cross_entropy(
       false_negative_weights: `[num_classes]`, not below 0; may be traced.
       false_positive_weights: `[num_classes, num_classes]`, predicted class first, true
         class second, not below 0; may be traced. The diagonal is never counted.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better, right for shares of 1e-30 and 1 - 1e-30.
@@ -111,7 +120,7 @@ def real_world_weight_cross_entropy(
     ... )
     Array(2.7725887, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
     classes = logits.shape[-1:]
     misses = _weights("false_negative_weights", false_negative_weights, logits, classes)
     alarms = _weights(
@@ -120,10 +129,16 @@ def real_world_weight_cross_entropy(
     alarms = jnp.where(is_class(labels, *classes), 0, of_label(alarms.T, labels))
     losses = of_label(misses, labels) * softplus(log_odds_against(logits, labels))
     losses += jnp.sum(alarms * _surprise_if_absent(logits), axis=-1)
-    return nan_unless(valid, losses)
+    return counted.losses(losses)
 
 
-def focal(logits: ArrayLike, labels: ArrayLike, *, gamma: ArrayLike) -> jax.Array:
+def focal(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    gamma: ArrayLike,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     r"""Focal loss: cross-entropy, less of it where the example is easy.
 
     .. math:: L = -(1 - h_t)^\gamma \log h_t
@@ -132,6 +147,7 @@ def focal(logits: ArrayLike, labels: ArrayLike, *, gamma: ArrayLike) -> jax.Arra
       logits: `[..., num_classes]`, floating.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       gamma: number not below 0; at 0 this is cross-entropy; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -146,8 +162,8 @@ def focal(logits: ArrayLike, labels: ArrayLike, *, gamma: ArrayLike) -> jax.Arra
     >>> focal(jnp.zeros(2), 0, gamma=2.0).round(5)
     Array(0.17329, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
-    return nan_unless(valid, _focal(logits, labels, gamma))
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
+    return counted.losses(_focal(logits, labels, gamma))
 
 
 def weighted_focal(
@@ -156,6 +172,7 @@ def weighted_focal(
     *,
     class_weights: ArrayLike,
     gamma: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Focal loss times the weight of the true class.
 
@@ -166,6 +183,7 @@ def weighted_focal(
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       class_weights: `[num_classes]`, not below 0; may be traced.
       gamma: number not below 0; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -182,13 +200,17 @@ def weighted_focal(
     >>> weighted_focal(jnp.zeros(2), 0, class_weights=weights, gamma=2.0).round(5)
     Array(0.69315, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
-    return nan_unless(valid, of_label(weights, labels) * _focal(logits, labels, gamma))
+    return counted.losses(of_label(weights, labels) * _focal(logits, labels, gamma))
 
 
 def smoothed_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, *, smoothing: ArrayLike
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    smoothing: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Cross-entropy against labels of which a part is spread over all classes.
 
@@ -200,6 +222,7 @@ def smoothed_cross_entropy(
       logits: `[..., num_classes]`, floating.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       smoothing: number from 0 to 1, alpha; at 0 this is cross-entropy; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -214,7 +237,7 @@ def smoothed_cross_entropy(
     >>> smoothed_cross_entropy(jnp.array([2.0, 0.0]), 0, smoothing=0.5).round(5)
     Array(0.62693, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
     _arrays.share("smoothing", smoothing)
     smoothing = _arrays.real("smoothing", smoothing, logits.dtype)
     present, own = logits > -jnp.inf, pick(logits, labels)[..., None]
@@ -222,7 +245,7 @@ def smoothed_cross_entropy(
     ahead = jnp.where(present & (own > -jnp.inf), own - logits, 0)
     spread = jnp.sum(ahead, axis=-1) / jnp.sum(present, axis=-1, dtype=logits.dtype)
     losses = softplus(log_odds_against(logits, labels)) + smoothing * spread
-    return nan_unless(valid, losses)
+    return counted.losses(losses)
 
 
 def logit_adjusted_cross_entropy(
@@ -232,6 +255,7 @@ def logit_adjusted_cross_entropy(
     class_priors: ArrayLike,
     strength: ArrayLike = 1.0,
     offsets: ArrayLike | None = None,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Cross-entropy of logits that are shifted while training, not while predicting.
 
@@ -249,6 +273,7 @@ def logit_adjusted_cross_entropy(
         the priors alone; may be traced.
       offsets: `[num_classes]`, b, above 0 for the important classes; may be traced.
         None is 0; see `camri_jax.penalties.offset_vector`.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -267,7 +292,7 @@ def logit_adjusted_cross_entropy(
     ... ).round(5)
     Array(0.69315, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
     num_classes = logits.shape[-1:]
     _arrays.positive("class_priors", class_priors)
     _arrays.not_negative("strength", strength)
@@ -278,11 +303,15 @@ def logit_adjusted_cross_entropy(
         _arrays.finite("offsets", offsets)
         shifts -= _arrays.real("offsets", offsets, logits.dtype, num_classes)
     adjusted = logits + jnp.broadcast_to(shifts, logits.shape)
-    return nan_unless(valid, softplus(log_odds_against(adjusted, labels)))
+    return counted.losses(softplus(log_odds_against(adjusted, labels)))
 
 
 def balanced_softmax(
-    logits: ArrayLike, labels: ArrayLike, *, class_counts: ArrayLike
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    class_counts: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Cross-entropy of a softmax that knows how many examples each class has.
 
@@ -293,6 +322,7 @@ def balanced_softmax(
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       class_counts: `[num_classes]`, training examples of each class, above 0; where
         all are equal this is cross-entropy.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -308,7 +338,9 @@ def balanced_softmax(
     Array(1.38629, dtype=float32)
     """
     _arrays.positive("class_counts", class_counts)
-    return logit_adjusted_cross_entropy(logits, labels, class_priors=class_counts)
+    return logit_adjusted_cross_entropy(
+        logits, labels, class_priors=class_counts, where=where
+    )
 
 
 def _focal(logits: jax.Array, labels: jax.Array, gamma: ArrayLike) -> jax.Array:

@@ -9,6 +9,8 @@ keeps `1 - h_t` and a loss of 1e-30 right in float32. The mask fuses into the re
 so it costs no array of `[batch, classes]`.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -16,8 +18,21 @@ from jax.typing import ArrayLike
 from camri_jax import _arrays
 
 
-def checked_scores(name: str, scores: ArrayLike, labels: ArrayLike):
-    """Returns scores to compute with, labels, and which are valid.
+class Counted(NamedTuple):
+    """Which examples have a loss `[...]`, and what the others have in its place."""
+
+    valid: jax.Array
+    otherwise: ArrayLike = jnp.nan
+
+    def losses(self, losses: jax.Array) -> jax.Array:
+        """Returns the losses, NaN of what is no class and 0 of what is left out."""
+        return jnp.where(self.valid, losses, self.otherwise)
+
+
+def checked_scores(
+    name: str, scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, Counted]:
+    """Returns scores to compute with, labels, and which examples count.
 
     For no class the label is num_classes, whose score and weight are 0 (`pick`,
     `of_label`): a class's own could be -inf, and 0 times its gradient NaN.
@@ -27,7 +42,26 @@ def checked_scores(name: str, scores: ArrayLike, labels: ArrayLike):
     num_classes = scores.shape[-1]
     array = _arrays.integer("labels", labels, scores.shape[:-1])
     array = _arrays.class_or_none(array, num_classes)
-    return scores, array, array < num_classes
+    if where is None:
+        return scores, array, Counted(array < num_classes)
+    kept = mask(where, array.shape)
+    array = jnp.where(kept, array, num_classes)
+    otherwise = jnp.where(kept, jnp.nan, jnp.zeros((), scores.dtype))
+    return left_out(kept, scores), array, Counted(array < num_classes, otherwise)
+
+
+def mask(where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Returns which examples count, or raises unless that is said of each."""
+    kept = _arrays.array("where", where)
+    if kept.dtype != bool:
+        raise TypeError(f"where must be booleans, got {kept.dtype}{kept.shape}")
+    _arrays.same_shape("where", kept, shape)
+    return kept
+
+
+def left_out(kept: jax.Array, rows: jax.Array, filling: float = 0) -> jax.Array:
+    """Returns rows without what does not count: its gradient may be NaN."""
+    return jnp.where(kept[..., None], rows, filling)
 
 
 def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
@@ -72,8 +106,3 @@ def of_others(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Arra
 def softplus(x: jax.Array) -> jax.Array:
     """Returns log(1 + exp(x)), with all its digits where it is tiny."""
     return jnp.logaddexp(x, jnp.zeros_like(x))
-
-
-def nan_unless(valid: jax.Array, losses: jax.Array) -> jax.Array:
-    """Returns the losses with NaN where the label names no class."""
-    return jnp.where(valid, losses, jnp.nan)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax.losses._softmax import checked_scores, nan_unless, of_label
+from camri_jax.losses._softmax import checked_scores, left_out, mask, of_label
 from camri_jax.sinkhorn import SinkhornResult, sinkhorn
 
 
@@ -19,6 +19,7 @@ def wasserstein(
     epsilon: ArrayLike,
     max_iterations: int = 1000,
     tolerance: float = 1e-5,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""Entropic transport cost from the predicted shares to a target distribution.
 
@@ -41,6 +42,7 @@ def wasserstein(
       epsilon: number above 0, in units of cost; may be traced.
       max_iterations: as in `camri_jax.sinkhorn.sinkhorn`.
       tolerance: as in `camri_jax.sinkhorn.sinkhorn`.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -63,6 +65,10 @@ def wasserstein(
     logits = _arrays.floating("logits", logits)
     targets = _arrays.floating("targets", targets)
     _arrays.same_shape("targets", targets, logits.shape)
+    kept = None if where is None else mask(where, logits.shape[:-1])
+    if kept is not None:
+        logits = left_out(kept, logits)
+        targets = left_out(kept, targets, 1 / logits.shape[-1])
     _arrays.not_negative("targets", targets)
     dtype = _arrays.compute_dtype(logits, targets)
     result = sinkhorn(
@@ -74,7 +80,7 @@ def wasserstein(
         tolerance=tolerance,
     )
     _warn_unless_converged(result, tolerance)
-    return result.cost
+    return result.cost if kept is None else jnp.where(kept, result.cost, 0)
 
 
 def wasserstein_with_integer_labels(
@@ -83,6 +89,7 @@ def wasserstein_with_integer_labels(
     *,
     cost_matrix: ArrayLike,
     epsilon: ArrayLike,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     r"""The Wasserstein loss of a one-hot target, in closed form.
 
@@ -97,6 +104,7 @@ def wasserstein_with_integer_labels(
         second; may be infinite, where any share that is not 0 costs as much; may be
         traced.
       epsilon: number above 0, in units of cost; may be traced.
+      where: `[...]`, which examples count; the loss of others is 0. None is all.
 
     Returns:
       Losses `[...]`, float32 or better.
@@ -113,7 +121,7 @@ def wasserstein_with_integer_labels(
     ... ).round(5)
     Array(0.33069, dtype=float32)
     """
-    logits, labels, valid = checked_scores("logits", logits, labels)
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
     costs = _arrays.real(
         "cost_matrix", cost_matrix, logits.dtype, logits.shape[-1:] * 2
     )
@@ -124,7 +132,7 @@ def wasserstein_with_integer_labels(
     shares = jnp.exp(log_shares)
     costs = jnp.where(shares > 0, of_label(costs.T, labels), 0)
     terms = costs + epsilon * (log_shares - 1)
-    return nan_unless(valid, jnp.sum(shares * terms, axis=-1))
+    return counted.losses(jnp.sum(shares * terms, axis=-1))
 
 
 def _warn_unless_converged(result: SinkhornResult, tolerance: float) -> None:
