@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # each other.
 ORDER = (
     "_files < _arrays < sinkhorn | penalties | metrics | guarantee < losses < "
-    "datasets | training < sweeps < evidence < takehome < heads < cli"
+    "datasets | training < sweeps | doctor < evidence < takehome < heads < cli"
 )
 FLOORS = [set(floor.split(" | ")) for floor in ORDER.split(" < ")]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}

@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "classify pictures with a kept model",
     "show_data": "look at a data set, before anyone trains on it",
     "replicate": "the paper's comparison at full size",
+    "doctor": "check that this machine computes rightly",
 }
 """What there is, with a line for people; each is a module of this package."""
 
