@@ -1,22 +1,70 @@
-"""Files that appear whole or not at all, and errors that are the user's to mend."""
+"""Files that appear whole or not at all, here or in a store, and the user's errors.
+
+A path is a `pathlib.Path`, or for a URL such as `s3://bucket/folder` an object with
+the same methods; where this module treats them alike, so does all else.
+"""
 
 import contextlib
 import os
+import signal
+import tempfile
+import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
+
+
+def address(path: str | os.PathLike[str]) -> Path:
+    """Returns a path from a text: of this machine, or by URL of a store.
+
+    Args:
+      path: as `results`, `~/results`, `s3://bucket/results` or `gs://bucket/results`.
+
+    Raises:
+      UsageError: nothing is known of such URLs.
+
+    >>> address("results"), address("memory://results").name
+    (PosixPath('results'), 'results')
+    """
+    if "://" not in str(path):
+        return Path(path).expanduser()
+    if not isinstance(path, str):
+        return cast(Path, path)
+    from upath import UPath
+
+    try:
+        # What other processes write must be seen at once.
+        found = UPath(path, use_listings_cache=False)
+        found.fs  # noqa: B018 - which fails where the store's package is missing
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be written to or read from: {error}") from None
+    # A URL of a file of this machine.
+    return Path(found.path) if path.startswith("file:") else cast(Path, found)
+
+
+def is_local(path: Path) -> bool:
+    """Returns whether a path is of this machine's file systems."""
+    return isinstance(path, Path)
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; what is written there becomes `path` at the end.
+    """Yields a path of this machine; what is written there becomes `path` at the end.
 
     Args:
       path: the file; its directory is made if need be. An error leaves it as it was.
 
     Yields:
-      A path in the same directory.
+      A path: for a file in the same directory, for a store in a temporary one.
     """
+    if not is_local(path):
+        with tempfile.TemporaryDirectory() as folder:
+            unfinished = Path(folder, path.name)
+            yield unfinished
+            put(path, unfinished.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Short, so that a name that the file system just bears can be written as well.
     unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
@@ -28,6 +76,79 @@ def written_whole(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
+    """Writes a small file or an object in one call.
+
+    Args:
+      path: of it; its directory is made if need be.
+      content: all of it.
+      exclusively: whether it must not exist; of several processes one succeeds.
+
+    Returns:
+      Whether it was written; False if it exists and must not.
+    """
+    try:
+        if is_local(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb" if exclusively else "wb") as file:
+                try:
+                    file.write(content)
+                    file.flush()
+                except OSError:
+                    path.unlink()
+                    raise
+        else:
+            mode = "create" if exclusively else "overwrite"
+            store: Any = path
+            store.fs.pipe_file(store.path, content, mode=mode)
+    except FileExistsError:
+        if not exclusively:
+            raise
+        return False
+    return True
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Renames a damaged file, and warns of it.
+
+    Args:
+      path: the file.
+      why: what it is not, and what follows.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    if is_local(path):
+        os.replace(path, aside)
+    else:
+        put(aside, path.read_bytes())
+        path.unlink()
+    warnings.warn(f"{path} is set aside: {why}", RuntimeWarning, stacklevel=2)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds back Ctrl-C and SIGTERM until the block is done, so that it is done whole.
+
+    Outside of the main thread, which alone is interrupted, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(number: int, frame: object) -> None:
+        held.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, hold) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)
 
 
 def _sync(path: Path) -> None:

@@ -1,12 +1,15 @@
 """Trains one chunk of trials: arrays in, rows out."""
 
 import functools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from camri_jax import metrics
 from camri_jax.datasets import Dataset, Part
@@ -15,13 +18,14 @@ from camri_jax.training import lift, trial
 from camri_jax.training.lift import Placement
 from camri_jax.training.methods import Problem
 from camri_jax.training.recipe import TrainConfig
-from camri_jax.training.trial import Scores
+from camri_jax.training.trial import Scores, TrialState
 
 HISTORY = 50
 """The most epochs after which trials are scored on the way, so that it costs little."""
 
 _LOOK = 5000
-"""Training images that a network may measure before its first step."""
+"""Training images that a network may measure before its first step; of features, which
+are small, it may measure all."""
 
 
 class Programs(NamedTuple):
@@ -31,8 +35,9 @@ class Programs(NamedTuple):
       init: `(images, seeds)` to states.
       shuffle: states to the orders of an epoch.
       step: `(states, hyperparameters, orders, images, labels)` to states and losses.
-      train_epoch: `(states, hyperparameters, images, labels)` to states and a list of
-        losses `[trial]`, whose mean is the epoch's.
+      train_epoch: `(states, hyperparameters, images, labels, on_batch)` to states and
+        a list of losses `[trial]`, whose mean is the epoch's; where its steps are
+        called one by one, `on_batch` is called with the number of those begun.
       score: `(states, hyperparameters, batches)` to a list of `Scores`
         `[trial, image, ...]`, whose images follow one another.
       is_finite: states to `[trial]` bool.
@@ -76,6 +81,22 @@ class Trained(NamedTuple):
     variables: list[chex.ArrayTree]
 
 
+class Midway(NamedTuple):
+    """A chunk between two epochs, on the host: all that the rest of it depends on.
+
+    Attributes:
+      epoch: how many are done.
+      leaves: of the states of its trials, but for their keys, which seeds give.
+      losses: `[trial]`, of each epoch.
+      history: counts `[trial, true, predicted]`, of each epoch that was scored.
+    """
+
+    epoch: int
+    leaves: list[np.ndarray]
+    losses: list[np.ndarray]
+    history: list[np.ndarray]
+
+
 @functools.lru_cache(maxsize=64)
 def programs(config: TrainConfig, placement: Placement) -> Programs:
     """Lifts a trial's functions over trials and devices.
@@ -102,11 +123,14 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     step = lifted(trial.train_batch, 0, 0, 0, None, None, donate=True)
     score = lifted(trial.score, 0, 0, None, None)
 
-    def train_epoch(states, hyperparameters, images, labels):
+    def train_epoch(
+        states, hyperparameters, images, labels, on_batch=lambda batch: None
+    ):
         order, losses = shuffle(states), []
-        for _ in range(config.num_batches):
+        for batch in range(config.num_batches):
             states, loss = step(states, hyperparameters, order, images, labels)
             losses.append(loss)
+            on_batch(batch + 1)
         return states, losses
 
     def score_each(states, hyperparameters, batches):
@@ -114,6 +138,8 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
 
     if placement.loop == "scan":
         epoch = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
+        if placement.one_order:
+            epoch = _in_one_order(config, placement)
         score_all = lifted(trial.score_all, 0, 0, None, None)
         train_epoch, score_each = _listed(epoch), _flattened(score_all)
     return Programs(
@@ -126,12 +152,37 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     )
 
 
+def _unheard(done: float) -> None:
+    """Progress that nobody asks for."""
+
+
 def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
-    def train_epoch(*arguments):
-        states, loss = epoch(*arguments)
+    def train_epoch(
+        states, hyperparameters, images, labels, on_batch=lambda batch: None
+    ):
+        states, loss = epoch(states, hyperparameters, images, labels)
         return states, [loss]
 
     return train_epoch
+
+
+def _in_one_order(config: TrainConfig, placement: Placement) -> Callable[..., Any]:
+    """An epoch of trials of one seed, whose order and batches are found once."""
+    everywhere = NamedSharding(placement.mesh, PartitionSpec())
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def order_of(states: TrialState) -> jax.Array:
+        return trial.shuffle(config, jax.tree.map(lambda leaf: leaf[0], states))
+
+    function = functools.partial(trial.train_in_order, config)
+    axes = (0, 0, None, None, None)
+    trained = lift.lift(function, placement, axes, donate_argnums=(0,))
+
+    def epoch(states, hyperparameters, images, labels):
+        order = order_of(states)
+        return trained(states, hyperparameters, order, images, labels)
+
+    return epoch
 
 
 def _flattened(score_all: Callable[..., Any]) -> Callable[..., Any]:
@@ -183,7 +234,9 @@ def train_chunk(
     chunk: Chunk,
     data: Placed,
     placement: Placement,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_epoch: Callable[[float], None] = _unheard,
+    midway: Midway | None = None,
+    keep: Callable[[Callable[[], Midway]], None] = lambda fetch: None,
 ) -> Trained:
     """Trains a chunk of trials and scores the images that are not trained on.
 
@@ -191,7 +244,11 @@ def train_chunk(
       chunk: of a plan for this placement.
       data: from `place`.
       placement: the devices.
-      on_epoch: called with the number of epochs that are done.
+      on_epoch: called with the number of epochs that are done, in fractions where an
+        epoch's steps are called one by one.
+      midway: where to go on; default at the beginning.
+      keep: called after each epoch but the last with a function that returns where
+        the chunk is, if it is called at once.
 
     Returns:
       Rows, logits and weights of its trials.
@@ -203,29 +260,54 @@ def train_chunk(
     seeds, hyperparameters = lift.shard(stack(chunk, data.problem), placement.mesh)
     watched = "validation" if "validation" in data.scored else "test"
     evaluated = history_epochs(epochs)
-    look = lift.replicate(np.asarray(data.train[0][:_LOOK]), placement.mesh)
-    states, losses, history = run.init(look, seeds), [], []
+    most = None if data.train[0].ndim == 2 else _LOOK
+    look = lift.replicate(np.asarray(data.train[0][:most]), placement.mesh)
+    states = run.init(look, seeds)
+    begin, told, losses, history = 0, 0.0, [], []
+    if midway is not None and _fits(midway, states, epochs):
+        begin, states = midway.epoch, _restored(states, midway)
+        losses, history = [[each] for each in midway.losses], list(midway.history)
+    elif midway is not None:
+        warnings.warn(
+            "a checkpoint is of other programs: its chunk begins anew",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def scored(part: str) -> Scores:
         return _joined(
             run.score(states, hyperparameters, data.scored[part]), data.labels[part]
         )
 
+    def tell(epoch: float) -> None:
+        # The steps of an epoch have begun before the last has ended.
+        nonlocal told
+        told = max(told, epoch)
+        on_epoch(told)
+
     with jax.transfer_guard("disallow"):
-        for epoch in range(epochs):
-            states, loss = run.train_epoch(states, hyperparameters, *data.train)
+        for epoch in range(begin, epochs):
+
+            def on_batch(batch: int, epoch=epoch) -> None:
+                tell(epoch + batch / chunk.config.num_batches)
+
+            states, loss = run.train_epoch(
+                states, hyperparameters, *data.train, on_batch
+            )
             losses.append(loss)
-            if epoch:
+            if epoch > begin:
                 # The devices work on this epoch while the host waits for the last.
                 jax.block_until_ready(losses[epoch - 1])
-                on_epoch(epoch)
+                tell(epoch)
             if epoch + 1 in evaluated:
                 history.append(_confusions(scored(watched), data.labels[watched]))
+            if epoch + 1 < epochs:
+                keep(functools.partial(_midway, epoch + 1, states, losses, history))
         everything = {part: scored(part) for part in data.scored}
         finite = jax.device_get(run.is_finite(states))
         variables = jax.device_get(trial.evaluated_variables(states))
-        loss = np.stack([np.mean(jax.device_get(each), 0) for each in losses], 1)
-    on_epoch(epochs)
+        loss = np.stack([_mean(each) for each in losses], 1)
+    tell(epochs)
     rows = _rows(chunk, everything, data.labels, finite)
     history = np.stack(history, 1)
     for t, row in enumerate(rows):
@@ -243,6 +325,58 @@ def train_chunk(
         ],
         [jax.tree.map(lambda x, t=t: x[t], variables) for t in range(len(rows))],
     )
+
+
+def _midway(
+    epoch: int,
+    states: TrialState,
+    losses: Sequence[Sequence[Any]],
+    history: Sequence[np.ndarray],
+) -> Midway:
+    # Copied, as the next step takes the memory of these.
+    leaves = [np.array(jax.device_get(leaf)) for leaf in _kept(states)]
+    return Midway(epoch, leaves, [_mean(each) for each in losses], list(history))
+
+
+def _fits(midway: Midway, states: TrialState, epochs: int) -> bool:
+    """Whether a checkpoint can be of these states, after one of these epochs."""
+    scored = [epoch for epoch in history_epochs(epochs) if epoch <= midway.epoch]
+    forms = [
+        [(leaf.shape, leaf.dtype.itemsize) for leaf in leaves]
+        for leaves in (_kept(states), midway.leaves)
+    ]
+    return (
+        0 < midway.epoch < epochs
+        and len(midway.losses) == midway.epoch
+        and len(midway.history) == len(scored)
+        and forms[0] == forms[1]
+    )
+
+
+def _restored(states: TrialState, midway: Midway) -> TrialState:
+    """States with the leaves of a checkpoint; the keys are as they were."""
+    leaves, tree = jax.tree.flatten(states)
+    kept = iter(midway.leaves)
+    restored = [leaf if _is_key(leaf) else _put(next(kept), leaf) for leaf in leaves]
+    return jax.tree.unflatten(tree, restored)
+
+
+def _put(kept: np.ndarray, leaf: jax.Array) -> jax.Array:
+    # Files know no types that NumPy does not.
+    return jax.device_put(kept.view(leaf.dtype), leaf.sharding)
+
+
+def _kept(states: TrialState) -> list[jax.Array]:
+    return [leaf for leaf in jax.tree.leaves(states) if not _is_key(leaf)]
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _mean(losses: Sequence[Any]) -> np.ndarray:
+    """Of an epoch, `[trial]`."""
+    return np.mean(jax.device_get(losses), 0)
 
 
 def history_epochs(epochs: int) -> list[int]:

@@ -1,21 +1,23 @@
 """Trains the chunks of a plan on the devices of this process, and saves each.
 
-A chunk ends in a file of rows: several sweeps may write to one directory, and none
-loses more than its chunk.
+Any number of processes may do so for one directory: each chunk is claimed by who
+trains it, a checkpoint keeps its middle and a file of rows its end, so that whatever
+ends a process costs no more than the minutes since the last checkpoint.
 """
 
+import collections
 import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, address, uninterrupted, written_whole
 from camri_jax.datasets import Dataset
-from camri_jax.sweeps import rows
+from camri_jax.sweeps import checkpoints, claims, rows
 from camri_jax.sweeps.chunk import Placed, Trained, place, train_chunk
 from camri_jax.sweeps.plan import (
     LOGITS_LIMIT,
@@ -25,6 +27,16 @@ from camri_jax.sweeps.plan import (
     logits_bytes,
 )
 from camri_jax.training import classifier
+
+CHECKPOINT_MINUTES = 10.0
+"""Minutes of training that an interruption costs at most, beside an epoch."""
+
+PAUSE = 5.0
+"""Seconds between two looks at chunks that other processes hold."""
+
+Outcome = Literal["done", "held", "out of memory"]
+"""What comes of a chunk: its rows are there, whoever trained it; another process trains
+it; or memory did not do."""
 
 
 class Progress(NamedTuple):
@@ -38,22 +50,25 @@ class Progress(NamedTuple):
 def run(
     plan: Plan,
     dataset: Dataset,
-    output: Path,
+    output: str | Path,
     *,
     provenance: Mapping[str, Any],
     report: Callable[[Progress], None] = lambda progress: None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> None:
     """Trains the plan's chunks and saves each as it ends.
 
     Where a device's memory does not do, it warns, and goes on with half as many trials
-    at once.
+    at once. It returns when all rows are there, also of chunks that others trained.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
       dataset: the images it was made for.
-      output: directory of the sweep.
+      output: directory of the sweep, or a URL of one.
       provenance: JSON-able facts kept with each row: command, commit, versions.
-      report: called after each epoch of a chunk.
+      report: called after each epoch of a chunk, and within it where its steps are
+        called one by one.
+      checkpoint_minutes: between two checkpoints of a chunk.
 
     Raises:
       OSError: what a chunk came to cannot be written.
@@ -61,30 +76,101 @@ def run(
         memory holds not even one trial.
     """
     check_room(plan, dataset)
-    waiting, num_done = list(plan.chunks), 0
+    waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
     if not waiting:
         return
+    output = address(output)
+    if not claims.possible(output):
+        warnings.warn(
+            f"of several processes that write to {output} each must be given a shard: "
+            "there, none can claim what it trains",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     rows.write_data(output, dataset)
-    data = _placed(plan, dataset)
+    data = placed(plan, dataset)
     while waiting:
         chunk = waiting[0]
 
-        def on_epoch(epoch: int, chunk=chunk, num_done=num_done) -> None:
+        def on_epoch(epoch: float, chunk=chunk, num_done=num_done) -> None:
             share = epoch / chunk.config.recipe.epochs
             done = num_done + len(chunk.trials) * share
             report(Progress(done, plan.num_missing, chunk.family))
 
-        start = time.perf_counter()
+        outcome = train_and_save(
+            plan,
+            dataset,
+            data,
+            chunk,
+            output,
+            provenance=provenance,
+            on_epoch=on_epoch,
+            checkpoint_minutes=checkpoint_minutes,
+        )
+        if outcome == "done":
+            num_done += len(waiting.popleft().trials)
+            num_held = 0
+        elif outcome == "held":
+            waiting.rotate(-1)
+            num_held += 1
+            if num_held >= len(waiting):
+                report(Progress(num_done, plan.num_missing, "waiting for others"))
+                time.sleep(PAUSE)
+                num_held = 0
+        else:
+            narrow = _narrow(waiting, plan.placement.mesh.size)
+            waiting = collections.deque(narrow)
+
+
+def train_and_save(
+    plan: Plan,
+    dataset: Dataset,
+    data: Placed,
+    chunk: Chunk,
+    output: Path,
+    *,
+    provenance: Mapping[str, Any],
+    on_epoch: Callable[[float], None] = lambda epoch: None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Outcome:
+    """Trains one chunk, unless it is done or another process trains it.
+
+    Started again after any interruption it goes on at the last checkpoint, in this
+    process or another.
+
+    Args:
+      plan: that the chunk is of; its placement is of this process's devices, its list
+        of chunks is not looked at.
+      dataset: the images it was made for.
+      data: the same on the devices, from `placed`.
+      chunk: of the plan.
+      output: directory of the sweep, from `camri_jax._files.address`.
+      provenance: JSON-able facts kept with each row.
+      on_epoch: called with the number of epochs that are done, in fractions.
+      checkpoint_minutes: between two checkpoints.
+
+    Returns:
+      The outcome; but for "done" nothing was written.
+
+    Raises:
+      OSError: what it came to cannot be written.
+    """
+    with claims.claimed(output, chunk.name) as ours:
+        if rows.exist(output, chunk.name):
+            return "done"
+        if not ours:
+            return "held"
+        start, path = time.perf_counter(), checkpoints.path_of(output, chunk.name)
+        midway = checkpoints.load(path)
         try:
-            trained = train_chunk(chunk, data, plan.placement, on_epoch)
+            with checkpoints.keeping(path, checkpoint_minutes) as keep:
+                trained = train_chunk(
+                    chunk, data, plan.placement, on_epoch, midway, keep
+                )
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):
                 raise
-            trained = None
-        if trained is None:
-            # Not within `except`, where the error keeps the failed arrays alive.
-            waiting = _narrow(waiting, plan.placement.mesh.size)
-            continue
+            return "out of memory"
         seconds = time.perf_counter() - start
         facts = {
             **provenance,
@@ -95,12 +181,24 @@ def run(
             "loop": plan.placement.loop,
             "seconds_per_trial": round(seconds / len(chunk.trials), 3),
         }
-        save(plan, dataset, chunk, trained, output, facts)
-        num_done += len(chunk.trials)
-        waiting.pop(0)
+        if midway is not None:
+            facts["resumed_after_epoch"] = midway.epoch
+        with uninterrupted():
+            save(plan, dataset, chunk, trained, output, facts)
+            path.unlink(missing_ok=True)
+    return "done"
 
 
-def _placed(plan: Plan, dataset: Dataset) -> Placed:
+def placed(plan: Plan, dataset: Dataset) -> Placed:
+    """Puts a data set on the devices of a plan.
+
+    Args:
+      plan: with a chunk at least.
+      dataset: the images it was made for.
+
+    Raises:
+      UsageError: they are more than a device's memory holds.
+    """
     try:
         return place(dataset, plan.chunks[0].config, plan.placement)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -167,7 +265,8 @@ def save(
                 "bits": dataset.bits,
             }
             path = output / "models" / f"{each.trial_id}.npz"
-            classifier.save(path, chunk.config, variables, about)
+            with written_whole(path) as unfinished:
+                classifier.save(unfinished, chunk.config, variables, about)
     if plan.config.keep_logits is not False:
         names = [each.trial_id for each in chunk.trials]
         logits = dict(zip(names, trained.logits, strict=True))

@@ -104,6 +104,11 @@ def write(directory: Path, chunk: str, rows: Iterable[Mapping[str, Any]]) -> Non
     _write(table, Path(directory) / "rows" / f"{chunk}.parquet")
 
 
+def exist(directory: Path, chunk: str) -> bool:
+    """Returns whether a directory holds the rows of a chunk, by its name."""
+    return (directory / "rows" / f"{chunk}.parquet").exists()
+
+
 def write_logits(
     directory: Path, chunk: str, logits: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:

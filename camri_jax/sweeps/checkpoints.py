@@ -1,0 +1,113 @@
+"""A chunk in the middle of its training, as one file that is written beside it.
+
+    DIR/checkpoints/CHUNK.npz       states of all its trials, and what came before
+
+There is one of a chunk at most: each takes the place of the last, and the rows of the
+chunk that of all. A file that is damaged, or of other programs, is set aside and the
+chunk begins anew.
+"""
+
+import concurrent.futures
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from camri_jax._files import set_aside, written_whole
+from camri_jax.sweeps.chunk import Midway
+
+
+def path_of(directory: Path, chunk: str) -> Path:
+    """Returns where the checkpoint of a chunk lies, if there is one."""
+    return directory / "checkpoints" / f"{chunk}.npz"
+
+
+def save(path: Path, midway: Midway) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+      path: from `path_of`.
+      midway: where the chunk is.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    arrays: dict[str, Any] = {
+        "epoch": np.int64(midway.epoch),
+        "losses": np.stack(midway.losses),
+        "history": np.array(midway.history, np.int32),
+    }
+    arrays |= {f"state{i}": leaf for i, leaf in enumerate(midway.leaves)}
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load(path: Path) -> Midway | None:
+    """Reads a checkpoint; what cannot be read is set aside, with a warning.
+
+    Args:
+      path: from `path_of`.
+
+    Returns:
+      Where the chunk was, or `None` if there is no checkpoint of it.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        leaves = [arrays[f"state{i}"] for i in range(len(arrays) - 3)]
+        epoch, losses = int(arrays["epoch"]), list(arrays["losses"])
+        return Midway(epoch, leaves, losses, list(arrays["history"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile):
+        set_aside(path, "it is no checkpoint; its chunk begins anew")
+        return None
+
+
+@contextlib.contextmanager
+def keeping(
+    path: Path, minutes: float
+) -> Iterator[Callable[[Callable[[], Midway]], None]]:
+    """Keeps a chunk's checkpoint while it trains.
+
+    Args:
+      path: from `path_of`.
+      minutes: between two checkpoints.
+
+    Yields:
+      A function to call after each epoch with one that returns where the chunk is. It
+      is written by another thread while training goes on; the block ends when the last
+      is written. One that cannot be written is told, and costs nothing else.
+    """
+    due, writing = time.monotonic() + 60 * minutes, None
+    with concurrent.futures.ThreadPoolExecutor(1) as writer:
+
+        def keep(fetch: Callable[[], Midway]) -> None:
+            nonlocal due, writing
+            if time.monotonic() < due or (writing and not writing.done()):
+                return
+            _told(writing)
+            writing = writer.submit(save, path, fetch())
+            due = time.monotonic() + 60 * minutes
+
+        try:
+            yield keep
+        finally:
+            _told(writing)
+
+
+def _told(writing: "concurrent.futures.Future[None] | None") -> None:
+    try:
+        if writing is not None:
+            writing.result()
+    except OSError as error:
+        warnings.warn(
+            f"a checkpoint could not be written ({error}); training goes on",
+            RuntimeWarning,
+            stacklevel=2,
+        )

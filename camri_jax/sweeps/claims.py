@@ -1,0 +1,158 @@
+"""Who trains what, among all processes that write to one directory.
+
+    DIR/claims/CHUNK.1      host, process and heartbeat of who trains a chunk
+
+Whoever creates the file trains the chunk. A claim whose process is gone, or which has
+not beaten for long, is taken over by creating `CHUNK.2`, and so on: to create a file
+that must not exist is the only thing that a disk or a store needs to be good for. If
+all else fails, two train the same chunk and write the same rows.
+"""
+
+import contextlib
+import inspect
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from fsspec.spec import AbstractFileSystem
+
+from camri_jax._files import is_local, put
+
+BEAT = 20.0
+"""Seconds between two heartbeats of a claim."""
+
+STALE = 120.0
+"""Seconds without a heartbeat after which a claim is taken over."""
+
+_seen: dict[str, tuple[bytes, float]] = {}
+
+
+@contextlib.contextmanager
+def claimed(directory: Path, chunk: str) -> Iterator[bool]:
+    """Claims a chunk for the time of a block.
+
+    Args:
+      directory: of the sweep.
+      chunk: its name.
+
+    Yields:
+      Whether it is ours; if not, another process trains it. On a store that cannot
+      tell, always.
+    """
+    if not possible(directory):
+        yield True
+        return
+    path = _created(directory / "claims", chunk)
+    if path is None:
+        yield False
+        return
+    done = threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, done), daemon=True)
+    beating.start()
+    try:
+        yield True
+    finally:
+        done.set()
+        beating.join()
+        for each in _of(path.parent, chunk):
+            # A later one is of who took over from us, while we were suspended.
+            if _turn(each) <= _turn(path):
+                with contextlib.suppress(OSError):
+                    each.unlink()
+
+
+def possible(directory: Path) -> bool:
+    """Returns whether a file can be created there by one of several processes only.
+
+    Args:
+      directory: a path, or what `camri_jax._files.address` makes of a URL.
+    """
+    if is_local(directory):
+        return True
+    store: Any = directory
+    kind = type(store.fs)
+    write = getattr(kind, "_pipe_file", kind.pipe_file)
+    # The general form looks first and writes then, between which another may.
+    own = write is not AbstractFileSystem.pipe_file
+    return own and "mode" in inspect.signature(write).parameters
+
+
+def _created(folder: Path, chunk: str) -> Path | None:
+    """The claim that this process makes, unless another process holds the chunk."""
+    claims = _of(folder, chunk)
+    if claims and not _is_stale(claims[-1]):
+        return None
+    turn = _turn(claims[-1]) + 1 if claims else 1
+    path = folder / f"{chunk}.{turn}"
+    return path if put(path, _content(), exclusively=True) else None
+
+
+def _of(folder: Path, chunk: str) -> list[Path]:
+    """Claims of a chunk, the one that counts last."""
+    found = folder.glob(f"{chunk}.*")
+    return sorted((each for each in found if each.suffix[1:].isdigit()), key=_turn)
+
+
+def _turn(path: Path) -> int:
+    return int(path.suffix[1:])
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    if _is_gone(content):
+        return True
+    # By this process's clock alone: those of two hosts need not agree.
+    last, since = _seen.get(str(path), (None, 0.0))
+    if content != last:
+        _seen[str(path)] = content, time.monotonic()
+        return False
+    return time.monotonic() - since > STALE
+
+
+def _is_gone(content: bytes) -> bool:
+    """Whether a claim is of a process of this machine that has ended."""
+    try:
+        owner = json.loads(content)
+        if owner["machine"] != _machine():
+            return False
+        started = psutil.Process(owner["pid"]).create_time()
+        return abs(started - owner["started"]) > 1
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _beat(path: Path, done: threading.Event) -> None:
+    while not done.wait(BEAT):
+        # A beat that is missed is made up for by the next.
+        with contextlib.suppress(OSError):
+            put(path, _content())
+
+
+def _content() -> bytes:
+    owner = {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+        "beat": time.time(),
+    }
+    return json.dumps(owner).encode()
+
+
+def _machine() -> str:
+    """Where process numbers mean the same: containers of one name have their own."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {space}"

@@ -1,0 +1,113 @@
+"""A share of a plan, for processes that know nothing of each other."""
+
+import collections
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from camri_jax._files import UsageError
+from camri_jax.sweeps.plan import Chunk, Plan, _grouped
+from camri_jax.training.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several equal shares of the trials.
+
+    Attributes:
+      index: 0, 1, ... below `count`.
+      count: of the shares.
+      source: what said so, for people.
+    """
+
+    index: int
+    count: int
+    source: str = "--shard"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def parse(text: str) -> Shard:
+    """Reads a shard.
+
+    Args:
+      text: as `0/4`, the first of four.
+
+    Raises:
+      UsageError: it is none.
+
+    >>> parse("3/4").index
+    3
+    """
+    index, _, count = text.partition("/")
+    return _checked(index, count, "--shard")
+
+
+def from_environment(environ: Mapping[str, str] = os.environ) -> Shard | None:
+    """Returns the shard that a scheduler gave this process, if one did.
+
+    Args:
+      environ: variables of a SLURM array, a Kubernetes job with indexed completions
+        (`JOB_COMPLETIONS` is to be set to their number), or SkyPilot's nodes.
+
+    Raises:
+      UsageError: they make no sense.
+
+    >>> str(from_environment({"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "8"}))
+    '2/8'
+    """
+    for index, count in (
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+        ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
+        ("SKYPILOT_NODE_RANK", "SKYPILOT_NUM_NODES"),
+    ):
+        if not (environ.get(index) and environ.get(count)):
+            continue
+        value = environ[index]
+        if index.startswith("SLURM"):
+            # Arrays need not begin at 0, nor count by 1.
+            first = environ.get("SLURM_ARRAY_TASK_MIN", "0")
+            step = environ.get("SLURM_ARRAY_TASK_STEP", "1")
+            if all(each.isdigit() for each in (value, first, step)):
+                number, rest = divmod(int(value) - int(first), max(1, int(step)))
+                value = str(number) if not rest else value
+        return _checked(value, environ[count], f"{index} and {count}")
+    return None
+
+
+def share(plan: Plan, shard: Shard) -> Plan:
+    """Returns a plan of the missing trials of one shard.
+
+    Of the trials of each program in their order, shard i of n takes i, i + n, ...;
+    neither what is done nor the devices of this process have a say in it, so shards
+    that are started again, or run on other machines, still share all trials exactly.
+
+    Args:
+      plan: of all trials.
+      shard: which share.
+    """
+    families = [METHODS[trial.method].family for trial in plan.trials]
+    order = list(dict.fromkeys(families))
+    # Each program starts with another shard, so that what is left over is spread.
+    counts = collections.Counter({family: at for at, family in enumerate(order)})
+    own = set()
+    for trial, family in zip(plan.trials, families, strict=True):
+        if counts[family] % shard.count == shard.index:
+            own.add(trial.trial_id)
+        counts[family] += 1
+    chunks: list[Chunk] = []
+    for config in dict.fromkeys(chunk.config for chunk in plan.chunks):
+        alike = [chunk for chunk in plan.chunks if chunk.config == config]
+        trials = [t for chunk in alike for t in chunk.trials if t.trial_id in own]
+        chunks += _grouped(config, trials, alike[0].width)
+    return plan._replace(chunks=sorted(chunks, key=lambda c: c.trials[0].seed))
+
+
+def _checked(index: str, count: str, source: str) -> Shard:
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UsageError(
+            f"{source} must be INDEX/COUNT with an index from 0 to below the count, "
+            f"got {index}/{count}"
+        )
+    return Shard(int(index), int(count), source)
