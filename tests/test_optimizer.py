@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from camri_jax._files import UsageError
@@ -102,6 +104,22 @@ def test_the_rule_is_what_its_formula_says(fields):
         for name in path:
             leaf = leaf[name]
         np.testing.assert_allclose(float(leaf[i]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clipped_step_is_as_long_whatever_the_loss_is_multiplied_by():
+    recipe = Recipe(optimizer="sgd", batch_size=2, epochs=3, clip_norm=0.01)
+    far = Recipe(optimizer="sgd", batch_size=2, epochs=3, clip_norm=1e9)
+    none = Recipe(optimizer="sgd", batch_size=2, epochs=3)
+
+    def ends(recipe, factor):
+        return _train(recipe, lambda p: factor * (p + 1.0), 2)[-1]
+
+    chex.assert_trees_all_close(ends(recipe, 1.0), ends(recipe, 100.0), rtol=1e-5)
+    chex.assert_trees_all_close(ends(far, 1.0), ends(none, 1.0), rtol=1e-6)
+    start, first = PARAMS, _train(recipe, lambda p: p + 1.0, 2)[0]
+    step = optax.tree.norm(jax.tree.map(jnp.subtract, start, first))
+    # Nesterov's first direction is 1 + momentum times the gradient.
+    np.testing.assert_allclose(step, 1e-3 * 0.01 * 1.9, rtol=1e-2)
 
 
 def test_a_triangle_rises_straight_to_its_peak_and_falls_straight_from_it():

@@ -54,6 +54,7 @@ RECIPES = {
     "optimizer": "sgd",
     "momentum": 0.8,
     "learning_rate": 2e-3,
+    "clip_norm": 0.5,
     "schedule": "cosine",
     "weight_decay": 0.1,
     "norm_bias_rate": 2.0,

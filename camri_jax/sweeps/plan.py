@@ -244,11 +244,15 @@ def what_trials_share(
         recipe=recipe,
         backbone=backbone,
     )
+    # Trials from before there were these settings keep their names.
+    later = ("clip_norm",)
+    own = dataclasses.asdict(recipe)
+    own = {name: own[name] for name in own if own[name] or name not in later}
     return {
         "numerics": trial_numerics.NUMERICS,
         "fingerprint": dataset.fingerprint,
         "image_shape": list(dataset.parts["train"].images.shape[1:]),
-        **dataclasses.asdict(recipe),
+        **own,
         "network": _fields(config.network.backbone, recipe.network),
     }
 

@@ -20,10 +20,11 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     .. math::
         p \leftarrow p - \eta_n\,(c\,u_n + \lambda p)
 
-    with the direction u of Adam or of Nesterov's momentum, the rate at step n, the
-    decoupled decay, and c = 1 but for the biases of normalizations. The bias of a
-    whitening takes no step after the third epoch. With `lookahead`, slow weights are
-    pulled after the fast ones now and then, and the fast ones put back onto them.
+    with the direction u of Adam or of Nesterov's momentum, of gradients clipped by
+    their common norm, the rate at step n, the decoupled decay, and c = 1 but for the
+    biases of normalizations. The bias of a whitening takes no step after the third
+    epoch. With `lookahead`, slow weights are pulled after the fast ones now and then,
+    and the fast ones put back onto them.
 
     Args:
       config: what the program's trials share.
@@ -46,6 +47,7 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
         return jnp.where(step < last, 1.0, 0.0)
 
     parts = [
+        *([optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm else []),
         direction,
         _only("norm_bias", optax.scale(recipe.norm_bias_rate)),
         optax.add_decayed_weights(recipe.weight_decay),

@@ -29,6 +29,9 @@ class Recipe:
       optimizer: Adam with epsilon 1e-7, or SGD with Nesterov momentum.
       momentum: Weight of the past in that momentum.
       learning_rate: The highest in the whole training.
+      clip_norm: Largest norm of all gradients of a step together, before momentum: a
+        loss of large gradients, or of large weights, then takes no longer steps than
+        cross-entropy; 0 for no bound.
       schedule: Constant, a cosine from the learning rate down to zero, or a triangle
         with its peak at 23 % of the steps.
       weight_decay: What all weights shrink by in a step, times the learning rate.
@@ -53,6 +56,7 @@ class Recipe:
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = 0.9
     learning_rate: float = 1e-3
+    clip_norm: float = 0.0
     schedule: Literal["constant", "cosine", "triangle"] = "constant"
     weight_decay: float = 0.0
     norm_bias_rate: float = 1.0
@@ -84,6 +88,7 @@ class Recipe:
             ("augment_shift", 0),
             ("lookahead", 0),
             ("weight_decay", 0),
+            ("clip_norm", 0),
         ):
             if not least <= getattr(self, name) < math.inf:
                 raise UsageError(
@@ -116,11 +121,12 @@ class Recipe:
         """
         own: dict[str, Any] = {
             "network": "fast",
-            "epochs": 7,
+            "epochs": 8,
             "batch_size": 500,
             "optimizer": "sgd",
             "momentum": 0.85,
             "learning_rate": 0.57,
+            "clip_norm": 0.5,
             "schedule": "triangle",
             "weight_decay": 0.011,
             "norm_bias_rate": 64.0,
@@ -147,6 +153,7 @@ class Recipe:
             # Whatever a loss is multiplied by, Adam's steps are the same.
             "optimizer": "adam",
             "learning_rate": 0.005,
+            "clip_norm": 0.0,
             "weight_decay": 0.0,
             "norm_bias_rate": 1.0,
             "lookahead": 0,
