@@ -255,7 +255,10 @@ def train_chunk(
 
     Raises:
       jax.errors.JaxRuntimeError: a device has too little memory.
+      ValueError: trials that take their images in one order have several seeds.
     """
+    if placement.one_order and len({each.seed for each in chunk.trials}) != 1:
+        raise ValueError("trials in one order must be of one seed")
     run, epochs = programs(chunk.config, placement), chunk.config.recipe.epochs
     seeds, hyperparameters = lift.shard(stack(chunk, data.problem), placement.mesh)
     watched = "validation" if "validation" in data.scored else "test"

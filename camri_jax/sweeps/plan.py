@@ -44,8 +44,8 @@ class SweepConfig:
         important classes, the most specific counts; as camri.margin=2pi/64,4pi/64.
       num_seeds: Trials of each setting, with seeds 0, 1, ...
       trials_per_device: Trials that a device trains at once; auto: the number that
-        takes the least time a trial, which is measured first. A CPU takes one after
-        another in any case.
+        takes the least time a trial, which is measured first. A CPU takes networks on
+        images one after another in any case.
       keep_logits: Keep each trial's logits, from which thresholds are moved; without
         the option they are kept up to 4 GB in all, and past that it must be said.
       save_models: Keep the weights of every trial.
@@ -109,6 +109,10 @@ IMPORTANT = {
 
 RANKS = ("worst1", "worst2", "median")
 """Important classes by their recall under cross-entropy, as the paper picks them."""
+
+HEADS = 64
+"""Heads on features that a device trains at once unless told otherwise: a trial takes
+as long among 32 as among 512."""
 
 LOGITS_LIMIT = 4 * 10**9
 """Bytes of logits that a sweep keeps without being told to."""
@@ -207,7 +211,8 @@ def plan(
 
     Raises:
       UsageError: for an unknown class, one without images to judge it by, a batch
-        larger than the training set, or a hyperparameter outside its range.
+        larger than the training set, a network for other data than these, or a
+        hyperparameter outside its range.
 
     >>> from camri_jax import datasets
     >>> from camri_jax.training.lift import placement, trial_mesh
@@ -215,6 +220,10 @@ def plan(
     >>> len(plan(config, datasets.load("digits"), placement(trial_mesh())).trials)
     4
     """
+    if backbone is None:
+        _check_network(config.recipe, dataset)
+    if config.recipe.network == "features" and backbone is None:
+        placement = placement._replace(together=True, loop="scan", one_order=True)
     choices = resolve(config.important, dataset, baseline_recall)
     settings = what_trials_share(config.recipe, dataset, backbone)
     grid = _grid_of_choices(config.grid, choices, dataset.class_names, baseline_recall)
@@ -225,6 +234,33 @@ def plan(
         hyperparameters(trial.method, own, trial.point)
     chunks = _chunks(config, dataset, placement, backbone, trials, done)
     return Plan(config, placement, settings, choices, trials, chunks)
+
+
+def _check_network(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuses a network for images on features, and the other way round."""
+    shape = dataset.parts["train"].images.shape[1:]
+    if len(shape) == 1 and recipe.network != "features":
+        raise UsageError(
+            f"network must be features for {dataset.name}, which holds {shape[0]:,} "
+            "features an example and no images: --preset heads, or Recipe.heads(); "
+            f"got {recipe.network}"
+        )
+    if len(shape) != 1 and recipe.network == "features":
+        raise UsageError(
+            f"network must be one for images, as {dataset.name} holds images of "
+            f"{'x'.join(map(str, shape))}, got features, which are floats [n, d]"
+        )
+    if recipe.network == "features":
+        for name, plain in (
+            ("augment_shift", 0),
+            ("augment_flip", "none"),
+            ("feature_dim", None),
+        ):
+            if (value := getattr(recipe, name)) != plain:
+                raise UsageError(
+                    f"{name} must be {plain} for features, which are taken as they "
+                    f"are, got {value}"
+                )
 
 
 def what_trials_share(
@@ -245,7 +281,7 @@ def what_trials_share(
         backbone=backbone,
     )
     # Trials from before there were these settings keep their names.
-    later = ("clip_norm",)
+    later = ("resample", "clip_norm")
     own = dataclasses.asdict(recipe)
     own = {name: own[name] for name in own if own[name] or name not in later}
     return {
@@ -312,8 +348,9 @@ def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
       Chunks of the same trials in the same order.
     """
     width = num_devices * _ceil_div(chunks[0].width, 2 * num_devices)
-    trials = [trial for chunk in chunks for trial in chunk.trials]
-    return _grouped(chunks[0].config, trials, width)
+    # Each for itself, as the trials of a chunk may have to be of one seed.
+    halves = [_grouped(chunk.config, chunk.trials, width) for chunk in chunks]
+    return list(itertools.chain(*halves))
 
 
 def stack(chunk: Chunk, problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -463,8 +500,10 @@ def _chunks(
     # "auto" is measured on a plan, of one trial a device. What takes trials one after
     # another would loop over them in its program, where a CPU convolves slowly.
     wanted = config.trials_per_device
-    if wanted == "auto" or not placement.together:
+    if not placement.together:
         wanted = 1
+    elif wanted == "auto":
+        wanted = HEADS if placement.one_order else 1
     chunks = []
     families = {METHODS[t.method].family: METHODS[t.method] for t in trials}
     for family, method in families.items():
@@ -477,14 +516,20 @@ def _chunks(
             convolution=placement.convolution,
         )
         planned = [t for t in trials if METHODS[t.method].family == family]
+        # Of one seed, or of all, and as many of each.
+        groups = [planned]
+        if placement.one_order:
+            seeds = range(config.num_seeds)
+            groups = [[t for t in planned if t.seed == seed] for seed in seeds]
         width = num_devices * wanted
         if placement.together:
             # The width follows from the plan alone, not from what is left of it: a
             # trial's last digits depend on the width that it is trained in.
-            num_chunks = _ceil_div(len(planned), width)
-            width = num_devices * _ceil_div(len(planned), num_chunks * num_devices)
-        missing = [trial for trial in planned if trial.trial_id not in done]
-        chunks += _grouped(shared, missing, width)
+            num_chunks = _ceil_div(len(groups[0]), width)
+            width = num_devices * _ceil_div(len(groups[0]), num_chunks * num_devices)
+        for group in groups:
+            missing = [trial for trial in group if trial.trial_id not in done]
+            chunks += _grouped(shared, missing, width)
     # By seed, so that what exists at any moment can be compared.
     return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
 

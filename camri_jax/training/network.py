@@ -1,7 +1,8 @@
 """Convolutional networks, the two heads, and how a convolution is computed.
 
-The only module that knows flax. A network maps images to features; the head owns the
-prototypes (and, for logit losses, the biases) that the loss compares them with.
+The only module that knows flax. A network maps images to features, or hands features on
+that another network has made; the head owns the prototypes (and, for logit losses, the
+biases) that the loss compares them with.
 """
 
 import functools
@@ -443,6 +444,47 @@ class WhitenedCNN(nn.Module):
         return x.astype(jnp.float32)
 
 
+class Standardization(nn.Module):
+    r"""The network of a head: features as they come, each standardized.
+
+    .. math::
+        z_j = (x_j - \mu_j) / \sigma_j
+
+    with the mean and the standard deviation of each feature over those that `init` is
+    given, kept in the collection `constants`; nothing is trained. What is the same in
+    all of them says nothing of a class, and is left out: there z is 0.
+
+    Example:
+      >>> features = jnp.array([[1.0, 7.0], [3.0, 7.0]])
+      >>> variables = Standardization().init(jax.random.key(0), features, train=False)
+      >>> Standardization().apply(variables, features, train=False).tolist()
+      [[-1.0, 0.0], [1.0, 0.0]]
+    """
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """Maps `[batch, feature]`, float32, to the same shape."""
+        if features.ndim != 2 or not jnp.issubdtype(features.dtype, jnp.floating):
+            raise UsageError(
+                "features must be floats [batch, feature], got "
+                f"{features.dtype} {list(features.shape)}"
+            )
+
+        def per_unit() -> jax.Array:
+            varies = features.max(0) > features.min(0)
+            return jnp.where(varies, 1 / jnp.where(varies, features.std(0), 1.0), 0.0)
+
+        mean = self.variable("constants", "mean", features.mean, 0)
+        scale = self.variable("constants", "scale", per_unit)
+        return (features - mean.value[None]) * scale.value[None]
+
+
+def _features(*, dtype: Any, convolution: Convolution) -> nn.Module:
+    """The network of a head, which has no activations and no convolutions."""
+    del dtype, convolution
+    return Standardization()
+
+
 def _check_images(images: jax.Array, smallest: int) -> None:
     if images.ndim != 4 or min(images.shape[1:3]) < smallest:
         raise UsageError(
@@ -510,4 +552,5 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "paper": paper,
     "small": small,
     "fast": fast,
+    "features": _features,
 }

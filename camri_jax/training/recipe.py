@@ -26,6 +26,8 @@ class Recipe:
       feature_dim: Dimension of the features; None keeps the network's own.
       epochs: Passes over the training images.
       batch_size: Images a step.
+      resample: Training images that each seed draws for itself, of all there are, so
+        that what is found holds for other images too; 0: all of them.
       optimizer: Adam with epsilon 1e-7, or SGD with Nesterov momentum.
       momentum: Weight of the past in that momentum.
       learning_rate: The highest in the whole training.
@@ -53,6 +55,7 @@ class Recipe:
     feature_dim: int | None = None
     epochs: int = 10
     batch_size: int = 64
+    resample: int = 0
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = 0.9
     learning_rate: float = 1e-3
@@ -85,6 +88,7 @@ class Recipe:
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),
+            ("resample", 0),
             ("augment_shift", 0),
             ("lookahead", 0),
             ("weight_decay", 0),
@@ -162,6 +166,22 @@ class Recipe:
         }
         return cls.fast(**(own | changes))
 
+    @classmethod
+    def heads(cls, **changes: Any) -> "Recipe":
+        """Returns a recipe for heads on features, with changes.
+
+        >>> Recipe.heads().network
+        'features'
+        """
+        own: dict[str, Any] = {
+            "network": "features",
+            "epochs": 20,
+            "batch_size": 256,
+            "learning_rate": 0.003,
+            "schedule": "cosine",
+        }
+        return cls(**(own | changes))
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -187,11 +207,15 @@ class TrainConfig:
     convolution: Convolution = "patches"
 
     def __post_init__(self) -> None:
-        if self.num_images < self.recipe.batch_size:
-            raise UsageError(
-                "batch_size must be at most the number of training images, "
-                f"{self.num_images}, got {self.recipe.batch_size}"
-            )
+        for name, most in (
+            ("resample", self.num_images),
+            ("batch_size", self.num_drawn),
+        ):
+            if most < (value := getattr(self.recipe, name)):
+                raise UsageError(
+                    f"{name} must be at most the number of training images, {most}, "
+                    f"got {value}"
+                )
 
     @classmethod
     def of(cls, method: Method, **shared: Any) -> "TrainConfig":
@@ -199,9 +223,14 @@ class TrainConfig:
         return cls(method.loss, method.head, **shared)
 
     @property
+    def num_drawn(self) -> int:
+        """Training images that a trial takes, of `num_images`."""
+        return self.recipe.resample or self.num_images
+
+    @property
     def num_batches(self) -> int:
         """Full batches in an epoch."""
-        return self.num_images // self.recipe.batch_size
+        return self.num_drawn // self.recipe.batch_size
 
     @property
     def network(self) -> Classifier:

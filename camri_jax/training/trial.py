@@ -20,7 +20,7 @@ from camri_jax.training.network import Outputs
 from camri_jax.training.optimizer import optimizer
 from camri_jax.training.recipe import TrainConfig
 
-_SHUFFLE, _DROPOUT, _AUGMENT = 1, 2, 3
+_SHUFFLE, _DROPOUT, _AUGMENT, _RESAMPLE = 1, 2, 3, 4
 
 NUMERICS = 2
 """Raised when the same trial gives other numbers than before; part of its name."""
@@ -150,14 +150,18 @@ def shuffle(config: TrainConfig, state: TrialState) -> jax.Array:
     """Returns the order in which an epoch takes the images, `[batch, image]`.
 
     The last, incomplete batch is left out, as all batches of a compiled loop have one
-    shape; the next epoch shuffles anew.
+    shape; the next epoch shuffles anew. Where each seed draws images of its own, these
+    are the same in every epoch.
 
     Args:
       config: what the program's trials share.
       state: the trial's state at the start of the epoch.
     """
     shape = config.num_batches, config.recipe.batch_size
-    order = jax.random.permutation(_key(state, _SHUFFLE), config.num_images)
+    order = jax.random.permutation(_key(state, _SHUFFLE), config.num_drawn)
+    if config.recipe.resample:
+        key = jax.random.fold_in(state.key, _RESAMPLE)
+        order = jax.random.permutation(key, config.num_images)[order]
     return order[: shape[0] * shape[1]].reshape(shape)
 
 
@@ -183,9 +187,20 @@ def train_batch(
     Returns:
       The next state and the mean loss of the batch before the step.
     """
-    recipe = config.recipe
     index = order[state.step % config.num_batches]
-    batch = images[index]
+    return _train_on(config, state, hyperparameters, index, images, labels)
+
+
+def _train_on(
+    config: TrainConfig,
+    state: TrialState,
+    hyperparameters: Hyperparameters,
+    index: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[TrialState, jax.Array]:
+    """Takes a step on the images of an index."""
+    recipe, batch = config.recipe, images[index]
     if recipe.augment_shift or recipe.augment_flip != "none":
         batch = augment(
             jax.random.fold_in(state.key, _AUGMENT),
@@ -222,11 +237,36 @@ def train_epoch(
       The state after the epoch and the mean loss over its steps.
     """
     order = shuffle(config, state)
+    return train_in_order(config, state, hyperparameters, order, images, labels)
 
-    def step(state, _):
-        return train_batch(config, state, hyperparameters, order, images, labels)
 
-    state, loss = jax.lax.scan(step, state, None, length=config.num_batches)
+def train_in_order(
+    config: TrainConfig,
+    state: TrialState,
+    hyperparameters: Hyperparameters,
+    order: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+) -> tuple[TrialState, jax.Array]:
+    """Takes an epoch's steps in an order that is given, in one `scan`.
+
+    Args:
+      config: what the program's trials share.
+      state: the trial's state, at the start of an epoch.
+      hyperparameters: arrays of the trial's method.
+      order: of this epoch, from `shuffle`.
+      images: all `config.num_images` training images
+        `[image, height, width, channel]`, uint8.
+      labels: `[image]` integers.
+
+    Returns:
+      The state after the epoch and the mean loss over its steps.
+    """
+
+    def step(state, index):
+        return _train_on(config, state, hyperparameters, index, images, labels)
+
+    state, loss = jax.lax.scan(step, state, order)
     return state, loss.mean()
 
 
