@@ -1,79 +1,167 @@
-"""What the README says of results follows from the rows beside it."""
+"""What README and documentation say is so: numbers, commands, code, links."""
 
+import ast
+import importlib
 import re
+import shlex
+import types
 from pathlib import Path
 
 import pytest
+from test_architecture import FLOOR, PACKAGE
 
+from camri_jax import guarantee
+from camri_jax.cli import arguments
 from camri_jax.cli.main import COMMANDS
 from camri_jax.evidence import study, tables
 from camri_jax.evidence.statistics import p_text, shown
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "experiments" / "results"
-MINUS = "\N{MINUS SIGN}"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-IN_README = [
-    ("cross_entropy", False),
-    ("cross_entropy", True),
-    ("weighted_cross_entropy", False),
-    ("wasserstein", True),
-    ("arcface", False),
-    ("camri", False),
-    ("camri", True),
-]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (
+        *ROOT.glob("*.md"),
+        *sorted((ROOT / "docs").rglob("*.md")),
+    )
+    if path.name != "BUILD_NOTES.md"
+}
+FENCE = re.compile(r"^```\{?(\w[\w-]*)\}?.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def held_out(name):
-    """The picked settings of stored rows, by method and whether it is moved."""
-    found = study.load(RESULTS / name)
-    table = tables.chosen(tables.comparison(found, found.choices[0]))
-    return table.set_index(["method", "moved"])
+def blocks(kind):
+    """The fenced blocks of a kind, with their pages."""
+    return [
+        (page, block)
+        for page, text in PAGES.items()
+        for language, block in FENCE.findall(text)
+        if language == kind
+    ]
 
 
-def pair(line, name):
-    return f"{line[name]:.3f} ± {line[f'{name}_std']:.3f}"
+COMMAND_LINES = sorted(
+    {
+        (page, line)
+        for page, block in blocks("sh")
+        for line in re.findall(r"^camri .*", block, re.MULTILINE)
+    }
+    | {
+        (page, line)
+        for page, text in PAGES.items()
+        for line in re.findall(r"`(camri [a-z]\w+ [^`]*)`", text)
+        if not re.search(r"\b(NAME|COMMAND)\b", line)
+    }
+)
 
 
-def interval(line, name):
-    ends = [line[f"{name}_{end}"] for end in ("difference", "low", "high")]
-    mean, low, high = (f"{round(x, 3) + 0:+.3f}".replace("-", MINUS) for x in ends)
-    text = f"{mean} ({low} to {high})".replace("(+", "(").replace("to +", "to ")
-    return text.replace("+0.000", "0.000").replace(f"{MINUS}0.000", "0.000")
+# --- Numbers -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return held_out("digits")
+    """The picked settings of stored rows, by method and whether it is moved."""
+    found = study.load(ROOT / "experiments" / "results" / "digits")
+    table = tables.chosen(tables.comparison(found, found.choices[0]))
+    return table.set_index(["method", "moved"])
 
 
-@pytest.mark.parametrize("key", IN_README)
-def test_a_line_of_digits_says_what_its_rows_say(digits, key):
-    line = digits.loc[key]
-    numbers = [pair(line, "recall"), pair(line, "accuracy")]
-    numbers.append(f"{line['false_alarms']:.1f}")
-    if key != IN_README[0]:
-        numbers += [interval(line, "recall"), interval(line, "accuracy")]
-    assert " | ".join(numbers) in README
+@pytest.mark.parametrize("method", ["cross_entropy", "camri"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_recalls_in_the_readme_are_those_of_rows(digits, method, moved):
+    line = digits.loc[method, moved]
+    assert f"{line['recall']:.3f} ± {line['recall_std']:.3f}" in README
 
 
-def test_what_is_shown_of_digits_is_what_is_claimed(digits):
-    more = digits[digits["more_p_holm"].map(shown)]
-    claimed = re.search(r"(\w+) settings of this table are shown", README)
-    assert claimed
-    assert claimed[1] == {2: "Two", 3: "Three", 4: "Four"}[len(more)]
-    for key, line in more.iterrows():
-        assert key in IN_README
-        assert f"(p = {p_text(line['more_p_holm'])})" in README
+def test_what_the_readme_says_is_shown_is_shown(digits):
+    plain, moved = (digits.loc["cross_entropy", each] for each in (False, True))
+    alarms = re.search(
+        r"at (\S+) false alarms per\s+1,000 images instead of (\S+) \(p = (\S+)", README
+    )
+    assert alarms
+    assert alarms[1] == f"{moved['false_alarms']:.1f}"
+    assert alarms[2] == f"{plain['false_alarms']:.1f}"
+    assert alarms[3] == p_text(moved["more_p_holm"])
+    assert shown(moved["more_p_holm"])
     assert not digits["better_p_holm"].map(shown).any()
 
 
-@pytest.mark.parametrize("name", ["cifar10_small", "gtsrb_small"])
-def test_older_rows_say_what_the_readme_says(name):
-    for _, line in held_out(name).iterrows():
-        assert f"{pair(line, 'recall')} | {pair(line, 'accuracy')} |" in README
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_images_that_certify_are_counted_right(page):
+    said = re.findall(r"(\d+)\s+(?:images\s[^.]*?)?certify\s+(0\.\d+)", PAGES[page])
+    for number, recall in said:
+        assert int(number) == guarantee.images_needed(float(recall))
 
 
-def test_every_command_in_it_exists():
-    named = set(re.findall(r"camri (\w+)", README)) - {"is"}
-    assert {"sweep", "tune", "report"} <= named <= set(COMMANDS)
+# --- Commands and code ---------------------------------------------------------------
+
+
+class _ReadError(Exception):
+    """A command line was read to its end."""
+
+
+@pytest.mark.parametrize(("page", "line"), COMMAND_LINES)
+def test_a_command_can_be_typed(page, line, monkeypatch):
+    command, *argv = shlex.split(line, comments=True)[1:]
+    parse = arguments.parse
+
+    def read(*given, **options):
+        parse(*given, **options)
+        raise _ReadError
+
+    monkeypatch.setattr(arguments, "parse", read)
+    assert command in COMMANDS
+    module = importlib.import_module(f"camri_jax.cli.{command}")
+    with pytest.raises(_ReadError):
+        module.main(argv)
+
+
+def test_there_are_commands_to_type():
+    assert {"sweep", "tune", "report"} <= {line.split()[1] for _, line in COMMAND_LINES}
+
+
+def test_the_code_of_the_readme_runs():
+    codes = [block for page, block in blocks("python") if page == "README.md"]
+    assert codes
+    for code in codes:
+        found = types.ModuleType("readme")
+        exec(code, found.__dict__)
+        assert found.loss.shape == ()
+
+
+@pytest.mark.parametrize("page", [p for p, _ in blocks("code-cell")])
+def test_code_of_a_page_can_be_read(page):
+    for _, block in [each for each in blocks("code-cell") if each[0] == page]:
+        ast.parse(re.sub(r"^:tags:.*$", "", block, flags=re.MULTILINE))
+
+
+# --- What is said of what ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [r for r in FLOOR if not r.startswith("_")])
+def test_every_room_has_its_page(room):
+    if room == "cli":
+        assert "commands.md" in "".join(PAGES)
+    elif any(PACKAGE.glob(f"{room}*")):
+        assert f"automodule:: camri_jax.{room}" in PAGES[f"docs/api/{room}.md"]
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_links_to_files_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", PAGES[page])
+    for target in targets:
+        path = (ROOT / page).parent / target.partition("#")[0]
+        assert path.exists(), target
+
+
+def test_a_page_is_in_the_table_of_contents():
+    listed = set()
+    for page, text in PAGES.items():
+        for block in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
+            folder = Path(page).parent
+            listed |= {
+                str(folder / f"{line}.md")
+                for line in block.split("\n")
+                if line and line[0] != ":"
+            }
+    pages = {page for page in PAGES if page.startswith("docs/")} - {"docs/index.md"}
+    assert listed == pages
