@@ -83,6 +83,7 @@ def row(
     confusions = {
         f"{part}_confusion": confusion(value, truths[part]) if len(value) else None
         for part, value in (values or {}).items()
+        if part != "calibration"
     }
     own = np.random.default_rng([seed, *spec.method.encode()])
     return {

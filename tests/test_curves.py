@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CROSS_ENTROPY, Spec, labels, load, logits
 
+from camri_jax._files import UsageError
 from camri_jax.evidence.curves import COSTS, at_recall, curve, prices
 from camri_jax.evidence.measures import MEASURES, measures, moved_confusion
 
@@ -68,8 +69,9 @@ def test_a_shift_of_all_logits_changes_nothing(case, shift):
         return found[MEASURES].iloc[np.searchsorted(found["offset"], offsets) - 1]
 
     here = read(values, between)
-    np.testing.assert_array_equal(here, read(values + shift, between))
-    np.testing.assert_array_equal(here, read(values + rise, between - shift))
+    # Sums of shares run in another order where scores tie.
+    for moved, offsets in ((values + shift, between), (values + rise, between - shift)):
+        np.testing.assert_allclose(read(moved, offsets), here, atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,6 +108,42 @@ def test_prices_are_of_the_curves_and_paired_by_seed(tmp_path):
         for name in COSTS:
             assert line[name] == own[name]
             assert line[f"{name}_difference"] == own[name] - other[name]
+
+
+def test_the_price_of_a_promise_is_paid_at_its_certificate(tmp_path):
+    truth = {"calibration": labels(30), "test": labels(80)}
+    study = load(tmp_path, [CROSS_ENTROPY, CAMRI], num_seeds=2, truths=truth)
+    # 30 images certify 0.9 with no miss, and never 0.95.
+    table = prices(study, (1,), [0.9, 0.95], confidence=0.95)
+    assert (
+        table.loc[table["asked"] == 0.95, ["offset", *MEASURES]].isna().to_numpy().all()
+    )
+    for line in table[table["asked"] == 0.9].to_dict("records"):
+        paid = []
+        for spec in (
+            CAMRI if line["method"] == "camri" else CROSS_ENTROPY,
+            CROSS_ENTROPY,
+        ):
+            z = {
+                part: logits(spec, line["seed"], (1,), part, y)
+                for part, y in truth.items()
+            }
+            # Raised until every calibration image of the class is found.
+            mine = z["calibration"][truth["calibration"] == 1].astype(float)
+            rise = (np.delete(mine, 1, axis=1).max(1) - mine[:, 1]).max()
+            counts = moved_confusion(z["test"], truth["test"], (1,), rise + 1e-5)
+            paid.append((rise, measures(counts, (1,))))
+        assert line["offset"] == pytest.approx(paid[0][0], abs=1e-5)
+        for name in COSTS:
+            assert line[name] == pytest.approx(paid[0][1][name], abs=1e-9)
+            assert line[f"{name}_difference"] == pytest.approx(
+                paid[0][1][name] - paid[1][1][name], abs=1e-9
+            )
+    with pytest.raises(UsageError, match="recalls must be given"):
+        prices(study, (1,), None, confidence=0.95)
+    none = load(tmp_path / "none", [CROSS_ENTROPY, CAMRI])
+    with pytest.raises(UsageError, match="no calibration images"):
+        prices(none, (1,), [0.9], confidence=0.95)
 
 
 @pytest.mark.parametrize("push", [-1.0, 0.5, 1.0])

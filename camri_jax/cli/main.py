@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "one page that answers first and then holds everything",
     "table1": "which method finds the class, and at what accuracy",
     "table2": "how far features spread about their prototype",
+    "prices": "what recalls cost, and promises of them",
     "power": "how many seeds a claim needs",
     "figures": "draw prices, penalties, confusions and training curves",
     "figure1": "draw the losses over a two-dimensional feature space",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from camri_jax import guarantee
+from camri_jax._files import UsageError
 from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures
 from camri_jax.evidence.study import POINT, Choice, Study
 from camri_jax.training.methods import BASELINE
@@ -105,27 +106,58 @@ def at_recall(curve: pd.DataFrame, recalls: Sequence[float]) -> pd.DataFrame:
     return curve.reindex(first).reset_index(drop=True).assign(asked=asked)
 
 
+def at_offset(curve: pd.DataFrame, offsets: Sequence[float]) -> pd.DataFrame:
+    """Returns what offsets reach: of each the line of the curve that it lies on.
+
+    Args:
+      curve: from `curve`.
+      offsets: what is added to the logits of the important classes; NaN for none.
+
+    Returns:
+      A line of `MEASURES` for each, with its own `offset`; NaN where there is none.
+
+    >>> line = curve(np.float32([[0, 2], [1, 0], [2, 0]]), np.array([1, 1, 0]), [1])
+    >>> at_offset(line, [0.0, 1.5, np.nan])["recall"].tolist()
+    [0.5, 1.0, nan]
+    """
+    offsets = np.asarray(offsets, float)
+    place = np.searchsorted(curve["offset"].to_numpy(), offsets, side="right") - 1
+    place = np.where(np.isnan(offsets), -1, place)
+    return curve.reindex(place).reset_index(drop=True).assign(offset=offsets)
+
+
 def prices(
-    study: Study, important: Choice, recalls: Sequence[float] | None = RECALLS
+    study: Study,
+    important: Choice,
+    recalls: Sequence[float] | None = RECALLS,
+    *,
+    confidence: float | None = None,
 ) -> pd.DataFrame:
     """Returns what recalls cost each trial on test images, and cross-entropy's trial.
 
     Both thresholds are moved, on the test images themselves, to where just the recall
     is reached: so it is told apart how good a model is and how well its threshold was
-    picked. What it costs is compared within a seed.
+    picked. With a confidence, they are moved on the calibration images to where the
+    recall is certified: this is what a promise costs. What it costs is compared within
+    a seed.
 
     Args:
       study: from `camri_jax.evidence.study.load`.
       important: the choice of important classes.
       recalls: what is asked; None asks of each trial the recall that it has as trained.
+      confidence: of the certificate; None asks for none.
 
     Returns:
       A line for each trial that kept its logits and did not diverge, and recall asked:
       `trial_id`, `method`, `important`, the hyperparameters, `seed`, `asked`, `offset`,
       `MEASURES` there, `..._difference` for each of `COSTS`, the trial's minus
       cross-entropy's of the same seed, `num_important` (test images of the important
-      classes) and `num_images`. NaN where a recall is not reached, or the seed has no
-      cross-entropy.
+      classes) and `num_images`. NaN where a recall is not reached or cannot be
+      certified, or the seed has no cross-entropy.
+
+    Raises:
+      UsageError: a certificate is asked for and there are no calibration images of the
+        important classes, or no recalls.
     """
     labels = study.data.labels["test"]
     num_important = int(np.isin(labels, important).sum())
@@ -133,19 +165,31 @@ def prices(
     rows = rows[~rows["diverged"]]
     rows = rows.set_index("trial_id") if num_important else rows.iloc[:0]
     is_baseline = rows["method"] == BASELINE
+    baseline_ids = list(rows.index[is_baseline])
     baselines = {
-        int(rows["seed"][trial_id]): curve(logits, labels, important)
-        for trial_id, logits in study.logits("test", list(rows.index[is_baseline]))
+        int(rows["seed"][trial_id]): (trial_id, curve(logits, labels, important))
+        for trial_id, logits in study.logits("test", baseline_ids)
     }
+    certified = {}
+    if confidence is not None:
+        if recalls is None:
+            raise UsageError("recalls must be given where they are to be certified")
+        certified = _certified(study, important, recalls, confidence, list(rows.index))
+
+    def priced(trial_id: str, curve: pd.DataFrame, asked: Sequence[float]) -> Any:
+        if confidence is None:
+            return at_recall(curve, asked)
+        return at_offset(curve, certified[trial_id]).assign(asked=asked)
+
     frames = [pd.DataFrame(columns=_COLUMNS)]
     for trial_id, logits in study.logits("test", list(rows.index)):
         row: Any = rows.loc[trial_id]
         asked = recalls
         if asked is None:
             asked = [float(measures(row["test_confusion"], important)["recall"])]
-        own = at_recall(curve(logits, labels, important), asked)
+        own = priced(trial_id, curve(logits, labels, important), asked)
         baseline = baselines.get(int(row["seed"]))
-        other = own * np.nan if baseline is None else at_recall(baseline, asked)
+        other = own * np.nan if baseline is None else priced(*baseline, asked)
         about = {name: row[name] for name in ("method", *POINT, "seed")}
         frames.append(
             own.assign(
@@ -158,6 +202,36 @@ def prices(
             )[_COLUMNS]
         )
     return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def _certified(
+    study: Study,
+    important: Choice,
+    recalls: Sequence[float],
+    confidence: float,
+    trial_ids: Sequence[str],
+) -> dict[str, list[float]]:
+    """The offset that promises each recall, or NaN, of each trial."""
+    labels = study.data.labels.get("calibration", np.zeros(0))
+    groups = study.data.groups.get("calibration")
+    if not np.isin(labels, important).any():
+        raise UsageError("there are no calibration images of the class to certify by")
+
+    def offset(logits: np.ndarray, recall: float) -> float:
+        certificate = guarantee.certify_recall(
+            logits,
+            labels,
+            important,
+            recall=recall,
+            confidence=confidence,
+            groups=groups,
+        )
+        return np.nan if certificate.offset is None else certificate.offset
+
+    return {
+        trial_id: [offset(logits, recall) for recall in recalls]
+        for trial_id, logits in study.logits("calibration", trial_ids)
+    }
 
 
 _COLUMNS = [

@@ -363,13 +363,23 @@ def _kinds(kinds: set[str]) -> str:
 # --- What recalls cost ---------------------------------------------------------------
 
 
-def prices_sheet(table: pd.DataFrame, name: str) -> Sheet:
+def prices_sheet(
+    table: pd.DataFrame, name: str, *, confidence: float | None = None
+) -> Sheet:
     """Lays out what recalls cost.
 
     Args:
       table: from `camri_jax.evidence.verdicts.price_differences`.
       name: of the important class.
+      confidence: of the certificates by which thresholds were moved, if they were.
     """
+    moved = (
+        "Every threshold is moved, on the test images themselves, to where just the "
+        "recall asked is reached."
+        if confidence is None
+        else "Every threshold is moved to where the calibration images certify the "
+        f"recall asked, at {confidence:.0%} confidence; blank where they cannot."
+    )
     rows = [
         [
             Cell(f"{METHODS[line['method']].label} {point_text(line)}".rstrip()),
@@ -384,8 +394,7 @@ def prices_sheet(table: pd.DataFrame, name: str) -> Sheet:
     ]
     return Sheet(
         f"The price of a recall. Important class: {name}",
-        "Every threshold is moved, on the test images themselves, to where just the "
-        "recall asked is reached. False alarms per 1,000 images and accuracy, mean ± "
+        f"{moved} False alarms per 1,000 images and accuracy, mean ± "
         "std over seeds, and differences to cross-entropy at the same recall with "
         f"{LEVEL:.0%} interval; p: of fewer false alarms, corrected by Holm for this "
         "table; ✓ shown.",

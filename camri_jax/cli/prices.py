@@ -1,0 +1,68 @@
+"""What recalls cost: false alarms and accuracy, every threshold moved alike.
+
+    camri prices RESULTS
+    camri prices RESULTS --confidence 0.95
+
+Each method in the setting that was picked on validation images; without any, on test
+images. With a confidence, thresholds are moved to where the calibration images certify
+the recall: the price of a promise. Writes prices.csv, or promises.csv, with all
+numbers, and the same as .md.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pandas as pd
+
+from camri_jax._files import UsageError
+from camri_jax.cli import arguments as words
+from camri_jax.cli import tables
+from camri_jax.cli.arguments import ResultsArguments
+from camri_jax.evidence import curves, selection, verdicts
+from camri_jax.evidence.figures.drawings import selected_prices
+from camri_jax.evidence.tables import prices_sheet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(ResultsArguments):
+    """What a sweep wrote, and which recalls.
+
+    Attributes:
+      recalls: Recalls that are asked.
+      confidence: Of certificates by the calibration images; else thresholds are moved
+        on the test images to where a recall is just reached.
+    """
+
+    recalls: tuple[float, ...] = curves.RECALLS
+    confidence: float | None = None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    given = words.parse(Arguments, argv, __doc__, "prices")
+    for recall in given.recalls:
+        if not 0 < recall < 1:
+            raise UsageError(f"recalls must be between 0 and 1, got {recall:g}")
+    if given.confidence is not None and not 0 < given.confidence < 1:
+        raise UsageError(
+            f"confidence must be between 0 and 1, got {given.confidence:g}"
+        )
+    found, output = words.read(given)
+    frames, sheets = [], []
+    for choice in found.choices:
+        name = found.name(choice)
+        settings = selection.settings(selection.trials(found, choice))
+        selected = selection.select(settings, on=selection.held_out(settings))
+        prices = curves.prices(
+            found, choice, given.recalls, confidence=given.confidence
+        )
+        prices = selected_prices(prices, selected)
+        if prices.empty:
+            raise UsageError(
+                f"{given.results} holds no logits, of which prices are made"
+            )
+        table = verdicts.price_differences(prices)
+        frames.append(table.assign(important=name))
+        sheets.append(prices_sheet(table, name, confidence=given.confidence))
+    kind = "prices" if given.confidence is None else "promises"
+    tables.write(output, kind, pd.concat(frames, ignore_index=True), sheets)
