@@ -182,11 +182,8 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
         return Model(trial, tuple(trial.about["important"]), 0.0, {})
     about = read_about(path)
     trial = _read_weights(path / "weights.safetensors", backbone)
-    names = trial.about["class_names"]
-    important = tuple(names.index(name) for name in about["important"])
-    offset = about["offset"]
-    moved = tuple(map(float, offset)) if isinstance(offset, list) else float(offset)
-    return Model(trial, important, moved, about)
+    important, offset = _rule(about)
+    return Model(trial, important, offset, about)
 
 
 def read_about(directory: Path) -> dict[str, Any]:
@@ -202,6 +199,8 @@ def read_about(directory: Path) -> dict[str, Any]:
         text = (directory / "model.json").read_text(encoding="utf-8")
         about = json.loads(text)
         version = about["format"]
+        if version == FORMAT:
+            _rule(about)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{directory} is no model directory ({error!r})") from error
     if version != FORMAT:
@@ -210,6 +209,15 @@ def read_about(directory: Path) -> dict[str, Any]:
             f"{FORMAT}"
         )
     return about
+
+
+def _rule(about: dict[str, Any]) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
+    """The important classes, and what is added to their logits."""
+    important = tuple(about["classes"].index(name) for name in about["important"])
+    offset = np.asarray(about["offset"], np.float64)
+    if offset.shape not in ((), (len(important),)) or not np.isfinite(offset).all():
+        raise ValueError(f"the offset {about['offset']} is not one for each class")
+    return important, tuple(offset.tolist()) if offset.ndim else float(offset)
 
 
 def _read_weights(path: Path, backbone: Any) -> Classifier:

@@ -122,7 +122,13 @@ def read_evidence(directory: Path) -> Evidence:
             tuple(header["relative"]),
             arrays,
         )
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UsageError(
             f"{path} holds no calibration scores ({error!r}): there is nothing that a "
             "promise could be checked by"
@@ -216,9 +222,13 @@ def certificate_of(about: Mapping[str, Any]) -> Certificate | Certificates | Non
     values = about.get("certificate")
     if values is None:
         return None
-    if "certificates" in values:
-        return Certificates.from_dict(values)
-    return Certificate.from_dict(values)
+    try:
+        kind = Certificates if "certificates" in values else Certificate
+        return kind.from_dict(values)
+    except (KeyError, TypeError) as error:
+        raise UsageError(
+            f"model.json holds no whole certificate ({error!r})"
+        ) from error
 
 
 def _keeps(offset: Any, certified: Any) -> bool:

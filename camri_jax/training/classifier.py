@@ -211,17 +211,23 @@ def unflat(
             f"{name} is of format {version}, this version of camri_jax reads {FORMAT}; "
             "read it with the version that wrote it, or train it anew"
         )
-    if known["backbone"] is not None and backbone is None:
+    if known.get("backbone") is not None and backbone is None:
         raise UsageError(f"{name} needs its own backbone: {known['backbone']}")
-    about = known["about"]
-    config = TrainConfig.of(
-        METHODS[about["method"]],
-        num_classes=len(about["class_names"]),
-        num_images=known["num_images"],
-        recipe=Recipe(**known["recipe"]),
-        backbone=backbone,
-        convolution=known["convolution"],
-    )
+    try:
+        about = known["about"]
+        config = TrainConfig.of(
+            METHODS[about["method"]],
+            num_classes=len(about["class_names"]),
+            num_images=known["num_images"],
+            recipe=Recipe(**known["recipe"]),
+            backbone=backbone,
+            convolution=known["convolution"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name} is damaged, or of another version of camri_jax ({error!r}); read "
+            "it with the version that wrote it, or train it anew"
+        ) from error
     variables: dict[str, Any] = {}
     for key, array in arrays.items():
         *parents, leaf = key.split("/")
