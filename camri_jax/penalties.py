@@ -208,6 +208,36 @@ def class_balanced_weights(class_counts: ArrayLike, beta: float) -> jax.Array:
     return jnp.asarray(weights / weights.mean(), jnp.float32)
 
 
+def warm_up(step: ArrayLike, length: ArrayLike) -> jax.Array:
+    r"""Share of a margin, or of any penalty, that counts so far.
+
+    .. math:: \min(1, t / T)
+
+    A large margin from the first step on can keep a network from learning at all:
+    `margins=warm_up(step, 500) * margins` brings it in over 500 steps.
+
+    Args:
+      step: t, how far training is, from 0; may be traced.
+      length: T in the same unit, not below 0; at 0 all counts at once; may be traced.
+
+    Returns:
+      A share from 0 to 1, float32 or better.
+
+    Raises:
+      TypeError: an argument is not of real numbers.
+      UsageError: a known value is below 0 or infinite.
+
+    >>> warm_up(125, 500) * margin_vector(3, 1, 0.4)
+    Array([0. , 0.1, 0. ], dtype=float32)
+    """
+    _arrays.not_negative("length", length)
+    dtype = _arrays.compute_dtype(_arrays.array("length", length))
+    step = _arrays.real("step", step, dtype)
+    length = _arrays.real("length", length, dtype)
+    grows = length > 0
+    return jnp.where(grows, jnp.clip(step / jnp.where(grows, length, 1), 0, 1), 1)
+
+
 def _spread(
     name: str, num_classes: int, important: Important, value: ArrayLike, rest: float
 ) -> jax.Array:

@@ -45,6 +45,10 @@ LOGIT_LOSSES = {
         "offsets": MARGINS,
     },
     "balanced_softmax": {"class_counts": COUNTS},
+    "recall_constrained_cross_entropy": {
+        "multipliers": MARGINS,
+        "class_priors": COUNTS / np.float32(151),
+    },
 }
 COSINE_LOSSES = {
     "l2_softmax": {"scale": 16.0},
@@ -93,6 +97,7 @@ NEUTRAL = {
     "smoothed_cross_entropy": {"smoothing": 0.0},
     "logit_adjusted_cross_entropy": {"strength": 0.0, "offsets": ZEROS},
     "balanced_softmax": {"class_counts": np.full(CLASSES, 9, np.int32)},
+    "recall_constrained_cross_entropy": {"multipliers": ZEROS},
     "arcface": {"margin": 0.0},
     "camri": {"margins": ZEROS},
     "camri/monotone": {"margins": ZEROS},

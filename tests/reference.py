@@ -253,6 +253,29 @@ def balanced_softmax(logits, labels, *, class_counts):
     return np.array(losses)
 
 
+def recall_constrained_cross_entropy(logits, labels, *, multipliers, class_priors):
+    losses = []
+    for row, label in zip(logits, labels, strict=True):
+        weight = 1 + float(multipliers[label]) / float(class_priors[label])
+        losses.append(-weight * ln(shares(row)[label]))
+    return np.array(losses)
+
+
+def next_multipliers(multipliers, logits, labels, *, class_priors, least_recalls, rate):
+    num_classes = len(multipliers)
+    counted = [n for n in range(len(labels)) if 0 <= labels[n] < num_classes]
+    found = []
+    for k in range(num_classes):
+        own = [n for n in counted if labels[n] == k]
+        hits = [max(range(num_classes), key=lambda j: logits[n][j]) == k for n in own]
+        step = 0.0
+        if own:
+            lacking = float(least_recalls[k]) - sum(hits) / len(own)
+            step = rate * len(own) / (len(counted) * float(class_priors[k])) * lacking
+        found.append(max(0.0, float(multipliers[k]) + step))
+    return np.array(found)
+
+
 def confusion_matrix(labels, predictions, num_classes):
     counts = np.zeros((num_classes, num_classes), np.int64)
     for label, prediction in zip(labels, predictions, strict=True):

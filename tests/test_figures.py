@@ -22,7 +22,7 @@ from PIL import Image
 from camri_jax._files import UsageError
 from camri_jax.evidence import figures, report, selection
 from camri_jax.evidence.figures import looks
-from camri_jax.training.methods import HYPERPARAMETERS, METHODS
+from camri_jax.training.methods import DEFAULT_METHODS, HYPERPARAMETERS, METHODS
 
 POINTS = {
     "cross_entropy": {},
@@ -65,8 +65,10 @@ def contrast(one, other):
 
 
 def test_every_method_has_a_look_of_its_own_hollow_where_the_threshold_is_moved():
-    seen = [(m.colour, m.marker) for m in METHODS.values()]
-    assert len({c for c, _ in seen}) == len({m for _, m in seen}) == len(METHODS)
+    seen = [(METHODS[name].colour, METHODS[name].marker) for name in DEFAULT_METHODS]
+    assert len({c for c, _ in seen}) == len({m for _, m in seen}) == len(seen)
+    # There are not colours enough for rivals too.
+    assert len({(m.colour, m.marker) for m in METHODS.values()}) == len(METHODS)
     for name in METHODS:
         plain, hollow = figures.style(name), figures.style(name, moved=True)
         assert hollow.pop("markerfacecolor") != plain.pop("markerfacecolor")

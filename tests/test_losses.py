@@ -259,6 +259,86 @@ def test_logit_adjustment_learns_a_moved_threshold():
     np.testing.assert_allclose(logits[1] - logits[0], 1.5, atol=1e-4)
 
 
+# Recall as a constraint.
+
+
+@examples
+@given(
+    logits=logits_of_batch(4),
+    labels=hnp.arrays(np.int32, BATCH, elements=st.integers(-1, CLASSES)),
+    numbers=hnp.arrays(np.float32, (3, CLASSES), elements=st.floats(0, 1, width=32)),
+)
+def test_multipliers_step_as_the_formula(logits, labels, numbers):
+    before, priors, wanted = numbers[0], numbers[1] + np.float32(0.1), numbers[2]
+    options = {"class_priors": priors, "least_recalls": wanted, "rate": np.float32(0.7)}
+    got = jitted("next_multipliers")(before, logits, labels, **options)
+    expected = reference.next_multipliers(before, logits, labels, **options)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert np.all(got >= 0)
+    absent = ~np.isin(np.arange(CLASSES), labels)
+    np.testing.assert_array_equal(got[absent], before[absent])
+    # Where nothing is asked for, nothing ever pushes.
+    options["least_recalls"] = np.zeros_like(wanted)
+    got = jitted("next_multipliers")(np.zeros_like(before), logits, labels, **options)
+    np.testing.assert_array_equal(got, 0)
+
+
+def test_multipliers_step_on_average_as_on_all_examples():
+    logits, _, labels = scores_for()
+    own = np.bincount(labels, minlength=CLASSES) / BATCH
+    options = {
+        "class_priors": np.maximum(own, 0.01).astype(np.float32),
+        "least_recalls": np.full(CLASSES, 0.9, np.float32),
+        "rate": 0.1,
+    }
+    start = np.full(CLASSES, 5, np.float32)
+    step = functools.partial(jitted("next_multipliers"), start, **options)
+    batches = [step(logits[half], labels[half]) for half in (slice(3), slice(3, 6))]
+    np.testing.assert_allclose(np.mean(batches, 0), step(logits, labels), rtol=1e-5)
+    padded = losses.next_multipliers(
+        start, logits, labels, where=np.arange(BATCH) < 3, **options
+    )
+    np.testing.assert_allclose(padded, batches[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.2, 0.8])
+def test_a_recall_is_held_to_where_it_is_missing_and_costs_nothing_elsewhere(wanted):
+    """Two overlapping classes, one rare: the optimum's conditions hold at the end."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [900, 100])
+    x = (rng.normal(size=1000) + 1.5 * labels).astype(np.float32)
+    options = {"class_priors": np.array([0.9, 0.1], np.float32)}
+    target = {"least_recalls": np.array([0, wanted], np.float32), "rate": 0.02}
+
+    def logits_of(line):
+        return jnp.stack([jnp.zeros_like(x), line[0] + line[1] * x], axis=1)
+
+    def total(line, multipliers):
+        return losses.recall_constrained_cross_entropy(
+            logits_of(line), labels, multipliers=multipliers, **options
+        ).mean()
+
+    def step(state, _):
+        line, multipliers = state
+        after = losses.next_multipliers(
+            multipliers, logits_of(line), labels, **options, **target
+        )
+        slope = jax.grad(total)(line, multipliers)
+        return (line - 0.5 * slope, after), after
+
+    start = jnp.zeros(2), jnp.zeros(2)
+    (line, multipliers), _ = jax.jit(lambda: jax.lax.scan(step, start, length=3000))()
+    recall = np.mean(np.argmax(logits_of(line), axis=1)[900:])
+    assert multipliers[0] == 0
+    # Cross-entropy alone finds a third of the rare class.
+    if wanted < 0.3:
+        assert multipliers[1] == 0
+        assert 0.25 < recall < 0.45
+    else:
+        assert multipliers[1] > 0.1
+        np.testing.assert_allclose(recall, wanted, atol=0.02)
+
+
 def test_suggested_scale_is_the_formula():
     assert losses.suggested_scale(np.int64(10)) == np.sqrt(2) * np.log(9)
 

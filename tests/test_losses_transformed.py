@@ -506,6 +506,15 @@ RIGHT = {
     "ldam": BY_COSINES | {"class_counts": ONES, "margin": 0.5},
     "linear_logits": {"features": SCORES, "prototypes": SQUARE, "bias": ONES},
     "logit_adjusted_cross_entropy": BY_LOGITS | {"class_priors": ONES},
+    "next_multipliers": BY_LOGITS
+    | {
+        "multipliers": ONES,
+        "class_priors": ONES,
+        "least_recalls": ONES,
+        "rate": 0.1,
+    },
+    "recall_constrained_cross_entropy": BY_LOGITS
+    | {"multipliers": ONES, "class_priors": ONES},
     "real_world_weight_cross_entropy": BY_LOGITS
     | {"false_negative_weights": ONES, "false_positive_weights": SQUARE},
     "smoothed_cross_entropy": BY_LOGITS | {"smoothing": 0.1},
@@ -569,6 +578,14 @@ def test_wrong_kinds_of_number_are_named(name, argument, value, message):
         ("smoothed_cross_entropy", "smoothing", 1.5, "must be from 0 to 1, got 1.5"),
         ("balanced_softmax", "class_counts", [3, 0, 2], "must be above 0, got 0"),
         ("ldam", "class_counts", [3, 0, 2], "must be above 0, got 0"),
+        ("next_multipliers", "least_recalls", 90 * ONES, "must be from 0 to 1, got 90"),
+        ("next_multipliers", "rate", -1.0, "must be not below 0, got -1.0"),
+        (
+            "recall_constrained_cross_entropy",
+            "multipliers",
+            -ONES,
+            "must be not below 0, got -1.0",
+        ),
         ("logit_adjusted_cross_entropy", "class_priors", 0 * ONES, "must be above 0"),
         ("logit_adjusted_cross_entropy", "offsets", ONES[:2], "must have shape (3,)"),
         (

@@ -14,6 +14,7 @@ from camri_jax.penalties import (
     ldam_margins,
     margin_vector,
     offset_vector,
+    warm_up,
 )
 
 PENALTIES = [margin_vector, class_weights, cost_matrix, offset_vector]
@@ -96,6 +97,7 @@ def test_wrong_classes_are_named(penalty, important, error, message):
         (lambda: class_balanced_weights([3, 1], 1.0), "beta must be from 0 to below 1"),
         (lambda: class_balanced_weights([3, 0], 0.9), "class_counts must be above 0"),
         (lambda: class_weights(2.5, 0, 1.0), "num_classes must be a number from 1"),
+        (lambda: warm_up(3, -1), "length must be not below 0, got -1"),
     ],
 )
 def test_wrong_penalties_are_named(call, message):
@@ -120,3 +122,12 @@ def test_class_balanced_weights_are_the_formula(beta):
 def test_ldam_margins_are_the_formula():
     margins = ldam_margins([1, 16, 81], np.float64(0.6))
     np.testing.assert_allclose(margins, [0.6, 0.3, 0.2], rtol=1e-6)
+
+
+def test_a_warm_up_is_a_straight_line_that_ends():
+    shares = warm_up(jnp.array(0), 4), warm_up(1, 4.0), warm_up(jnp.array(9), 4)
+    np.testing.assert_array_equal(shares, [0, 0.25, 1])
+    # Without a length nothing has to grow.
+    slope = jax.grad(warm_up)(3.0, 0.0)
+    np.testing.assert_array_equal((warm_up(0, 0), warm_up(np.inf, 0), slope), (1, 1, 0))
+    np.testing.assert_array_equal(warm_up(np.inf, 4), 1)

@@ -17,11 +17,11 @@ from camri_jax.datasets.dataset import make_dataset
 from camri_jax.sweeps import plan as planning
 from camri_jax.sweeps.plan import SweepConfig
 from camri_jax.training import network, recipe, trial
-from camri_jax.training.methods import METHODS, number
+from camri_jax.training.methods import DEFAULT_METHODS, METHODS, number
 from camri_jax.training.recipe import Recipe
 
 SENSITIVE = {name for name in METHODS if METHODS[name].class_sensitive}
-EVERY = tuple(METHODS)
+EVERY = DEFAULT_METHODS
 
 
 def planned(dataset=DATASET, where=None, done=(), recall=None, **changes):
@@ -134,7 +134,7 @@ def test_methods_points_seeds_and_choices_have_names_of_their_own():
     assert len(numbers) == len(ids(whole)) == len(whole.trials)
     # ArcFace and CAMRI at one point are two methods.
     points = {m: t.point for t in whole.trials for m in [t.method]}
-    assert set(points) == set(METHODS)
+    assert set(points) == set(DEFAULT_METHODS)
 
 
 def test_what_does_not_change_the_numbers_does_not_change_the_names():

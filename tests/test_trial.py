@@ -26,6 +26,8 @@ POINTS = {
     "wasserstein": {"cost": 2.0, "epsilon": 0.1},
     "l2_softmax": {"scale": 16.0},
     "camri": {"scale": 16.0, "margin": 0.2},
+    "camri_warm_up": {"scale": 16.0, "margin": 0.2, "warm_up": 2.0},
+    "recall_constraint": {"least_recall": 1.0, "dual_rate": 0.5},
 }
 
 
@@ -221,6 +223,75 @@ def test_one_trace_serves_every_method_value_and_class_of_a_family(family):
     assert count >= 3
 
 
+# What changes while a trial trains.
+
+
+def epoch_of(method, **changes):
+    setup = config(method)
+    arrays = values(method, **changes)
+    return compiled("train_epoch", setup)(initial(setup), arrays, IMAGES, LABELS)
+
+
+def test_a_constraint_that_asks_for_nothing_trains_as_cross_entropy_does():
+    found, loss = epoch_of("recall_constraint", least_recall=0.0)
+    expected, plain = epoch_of("cross_entropy")
+    np.testing.assert_array_equal(found.multipliers, np.zeros(3))
+    assert expected.multipliers is None
+    chex.assert_trees_all_close(found.params, expected.params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, plain, rtol=1e-5)
+
+
+def test_multipliers_are_those_of_the_batches_that_were_trained_on():
+    setup = config("recall_constraint")
+    state, arrays = initial(setup), values("recall_constraint")
+    order = np.asarray(compiled("shuffle", setup)(state))
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 2), 0)
+    outputs, _ = setup.network.apply(
+        {"params": state.params, **state.collections},
+        IMAGES[order[0]],
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": key},
+    )
+    logits = np.asarray(outputs.features) @ np.asarray(outputs.prototypes) + np.asarray(
+        outputs.bias
+    )
+    own = LABELS[order[0]] == 1
+    recall = np.mean(logits[own].argmax(1) == 1)
+    # The step is as long as the class is frequent in the batch, of the whole a third.
+    expected = 0.5 * (1.0 - recall) * own.mean() / (1 / 3)
+    assert expected > 0
+    after, _ = compiled("train_batch", setup)(state, arrays, order, IMAGES, LABELS)
+    np.testing.assert_allclose(after.multipliers, [0, expected, 0], rtol=1e-5)
+    # The next batch weighs the class by it.
+    later, _ = compiled("train_batch", setup)(after, arrays, order, IMAGES, LABELS)
+    unlearned = after._replace(multipliers=jnp.zeros(3))
+    other, _ = compiled("train_batch", setup)(unlearned, arrays, order, IMAGES, LABELS)
+    moved = optax.tree.norm(jax.tree.map(jnp.subtract, later.params, other.params))
+    assert float(moved) > 1e-4
+    # With a weight so large, all of its images are found.
+    for _ in range(12):
+        state, _ = compiled("train_epoch", setup)(state, arrays, IMAGES, LABELS)
+    found = compiled("score", setup)(state, arrays, IMAGES, LABELS).logits
+    assert np.mean(np.argmax(found, 1)[LABELS == 1] == 1) > 0.9
+
+
+def test_a_margin_that_grows_counts_from_0_to_all_of_itself():
+    never, _ = epoch_of("camri_warm_up", warm_up=1e9)
+    at_once, _ = epoch_of("camri_warm_up", warm_up=0.0)
+    slowly, _ = epoch_of("camri_warm_up", warm_up=1.0)
+    for state, margin in ((never, 0.0), (at_once, 0.2)):
+        expected, _ = epoch_of("camri", margin=margin)
+        chex.assert_trees_all_close(state.params, expected.params, rtol=1e-4, atol=1e-6)
+    # An epoch of three steps: at 0, 1 and 2 thirds of the margin.
+    setup, state = config("camri"), initial(config("camri"))
+    order = compiled("shuffle", setup)(state)
+    for third in range(3):
+        arrays = values("camri", margin=0.2 * third / 3)
+        state, _ = compiled("train_batch", setup)(state, arrays, order, IMAGES, LABELS)
+    chex.assert_trees_all_close(slowly.params, state.params, rtol=1e-4, atol=1e-6)
+
+
 # What scores are.
 
 
@@ -335,9 +406,9 @@ GOLDEN = {
 # Other rounding, of another level of optimization, moves the third loss by 3e-4.
 TOLERANCE = 2e-3
 SETUPS = {
-    # Each family once, and each class of networks, with every rule that a recipe can
-    # ask for: a loss knows nothing of the network, nor a network of the loss, and what
-    # tells apart networks of one class is in a trial's name.
+    # Each of the paper's families once, and each class of networks, with every rule
+    # that a recipe can ask for: a loss knows nothing of the network, nor a network of
+    # the loss, and what tells apart networks of one class is in a trial's name.
     "small": (
         "real_world_weight_cross_entropy",
         Recipe(batch_size=8, epochs=2, schedule="cosine", ema_decay=0.5),

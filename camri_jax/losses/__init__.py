@@ -11,6 +11,7 @@
 | `smoothed_cross_entropy` | a part alpha of the label on all classes | at alpha = 0 |
 | `logit_adjusted_cross_entropy` | z + tau log pi - offset | at tau = 0, offset = 0 |
 | `balanced_softmax` | z + log n | at equal n |
+| `recall_constrained_cross_entropy` | -(1 + lambda_t / pi_t) log h_t | at lambda = 0 |
 | `l2_softmax` | s cos(theta) | of cosines times s |
 | `camri`, `arcface` | s cos(theta + m), by class or for all | `l2_softmax` at m = 0 |
 | `class_sensitive_cosface`, `cosface` | s (cos(theta) - m), the same | at m = 0 |
@@ -19,7 +20,8 @@
 
 h is the softmax of the logits z. Angular losses take cosines (`cosine_similarity`), the
 others logits (`linear_logits`); `angular_margin_logits` is the family behind the
-angular ones, and every margin in it may differ by class.
+angular ones, and every margin in it may differ by class. `next_multipliers` learns the
+lambda of `recall_constrained_cross_entropy` from batch to batch.
 
 Scores are `[..., num_classes]`, labels `[...]`, losses `[...]`: the caller reduces.
 Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through them.
@@ -50,6 +52,10 @@ from camri_jax.losses._angular import (
     sphereface,
     suggested_scale,
 )
+from camri_jax.losses._constraint import (
+    next_multipliers,
+    recall_constrained_cross_entropy,
+)
 from camri_jax.losses._cosines import cosine_similarity, linear_logits
 from camri_jax.losses._cross_entropies import (
     balanced_softmax,
@@ -77,7 +83,9 @@ __all__ = [
     "ldam",
     "linear_logits",
     "logit_adjusted_cross_entropy",
+    "next_multipliers",
     "real_world_weight_cross_entropy",
+    "recall_constrained_cross_entropy",
     "smoothed_cross_entropy",
     "sphereface",
     "suggested_scale",

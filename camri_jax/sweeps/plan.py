@@ -20,6 +20,7 @@ from camri_jax.training import trial as trial_numerics
 from camri_jax.training.lift import Placement
 from camri_jax.training.methods import (
     BASELINE,
+    DEFAULT_METHODS,
     HYPERPARAMETERS,
     METHODS,
     Problem,
@@ -53,7 +54,7 @@ class SweepConfig:
     """
 
     important: tuple[str, ...] = ()
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = DEFAULT_METHODS
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     num_seeds: int = 5
     trials_per_device: int | Literal["auto"] = "auto"
@@ -82,14 +83,13 @@ class SweepConfig:
         300
         """
         # L2-softmax is ArcFace at margin 0, which its grid holds.
-        methods = tuple(name for name in METHODS if METHODS[name].paper_grid)
-        methods = tuple(name for name in methods if name != "l2_softmax")
         own: dict[str, Any] = {
-            "methods": (BASELINE, *methods),
+            "methods": tuple(name for name in DEFAULT_METHODS if name != "l2_softmax"),
+            # Of all methods: rivals that are named are swept as widely.
             "grid": {
                 f"{name}.{key}": values
-                for name in methods
-                for key, values in METHODS[name].paper_grid.items()
+                for name, method in METHODS.items()
+                for key, values in method.paper_grid.items()
             },
             "num_seeds": 10,
             "save_models": False,

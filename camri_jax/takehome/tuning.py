@@ -38,7 +38,7 @@ from camri_jax.takehome.promise import Evidence, save_evidence
 from camri_jax.takehome.sweeping import provenance, setting_text
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
-from camri_jax.training.methods import BASELINE, METHODS
+from camri_jax.training.methods import BASELINE, DEFAULT_METHODS
 from camri_jax.training.recipe import Recipe
 
 Report = Callable[[Progress], None]
@@ -67,7 +67,7 @@ class TuneConfig:
     important: tuple[str, ...] = ()
     recall: tuple[float, ...] = (0.9,)
     confidence: float = 0.95
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = DEFAULT_METHODS
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     num_seeds: int = 3
     num_finalists: int = 3

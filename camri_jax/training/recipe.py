@@ -177,7 +177,7 @@ class Recipe:
             "network": "features",
             "epochs": 20,
             "batch_size": 256,
-            "learning_rate": 0.003,
+            "learning_rate": 0.01,
             "schedule": "cosine",
         }
         return cls(**(own | changes))
@@ -196,6 +196,7 @@ class TrainConfig:
       backbone: a Flax module from images to features; `None` for the recipe's network.
       convolution: the form of the recipe's network's convolutions: which is fast
         depends on the device, the numbers hardly do.
+      dual: how the multipliers of a loss under constraints move, as in `Method`.
     """
 
     loss: Callable[..., jax.Array]
@@ -205,6 +206,7 @@ class TrainConfig:
     recipe: Recipe = field(default_factory=Recipe)
     backbone: Any = None
     convolution: Convolution = "patches"
+    dual: Callable[..., jax.Array] | None = None
 
     def __post_init__(self) -> None:
         for name, most in (
@@ -220,7 +222,7 @@ class TrainConfig:
     @classmethod
     def of(cls, method: Method, **shared: Any) -> "TrainConfig":
         """Returns what the trials of a method share."""
-        return cls(method.loss, method.head, **shared)
+        return cls(method.loss, method.head, dual=method.dual, **shared)
 
     @property
     def num_drawn(self) -> int:

@@ -38,6 +38,7 @@ class TrialState(NamedTuple):
         without one.
       key: the trial's key, constant; each use folds in its purpose and the step.
       step: number of steps taken, int32.
+      multipliers: `[num_classes]`, of a loss under constraints; `None` without any.
     """
 
     params: optax.Params
@@ -46,6 +47,7 @@ class TrialState(NamedTuple):
     average: Any
     key: chex.PRNGKey
     step: jax.Array
+    multipliers: jax.Array | None = None
 
 
 class Scores(NamedTuple):
@@ -93,6 +95,7 @@ def init(config: TrainConfig, images: jax.Array, seed: chex.Numeric) -> TrialSta
         average=_averaged(params, variables) if config.recipe.ema_decay else None,
         key=key,
         step=jnp.int32(0),
+        multipliers=jnp.zeros(config.num_classes) if config.dual else None,
     )
 
 
@@ -126,10 +129,11 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
-        values = config.loss(scores(cast(Outputs, outputs)), labels, **hyperparameters)
-        return values.mean(), dict(updates)
+        found = scores(cast(Outputs, outputs))
+        values = _losses(config, state, hyperparameters, found, labels)
+        return values.mean(), (dict(updates), found)
 
-    (loss, updated), gradients = jax.value_and_grad(objective, has_aux=True)(
+    (loss, (updated, found)), gradients = jax.value_and_grad(objective, has_aux=True)(
         state.params
     )
     updates, opt_state = optimizer(config).update(
@@ -142,8 +146,19 @@ def train_step(
         average = optax.incremental_update(
             _averaged(params, collections), average, 1.0 - config.recipe.ema_decay
         )
-    step = state.step + 1
-    return TrialState(params, collections, opt_state, average, state.key, step), loss
+    multipliers = state.multipliers
+    if config.dual:
+        multipliers = config.dual(multipliers, found, labels, **hyperparameters)
+    after = TrialState(
+        params=params,
+        collections=collections,
+        opt_state=opt_state,
+        average=average,
+        key=state.key,
+        step=state.step + 1,
+        multipliers=multipliers,
+    )
+    return after, loss
 
 
 def shuffle(config: TrainConfig, state: TrialState) -> jax.Array:
@@ -293,7 +308,7 @@ def score(
     values = scores(outputs)
     return Scores(
         logits=logits(values, hyperparameters),
-        loss=config.loss(values, labels, **hyperparameters),
+        loss=_losses(config, state, hyperparameters, values, labels),
         angle=metrics.true_angles(outputs.features, outputs.prototypes, labels),
     )
 
@@ -376,6 +391,22 @@ def logits(scores: jax.Array, hyperparameters: Hyperparameters) -> jax.Array:
       Logits `[batch, num_classes]`.
     """
     return scores * hyperparameters.get("scale", 1.0)
+
+
+def _losses(
+    config: TrainConfig,
+    state: TrialState,
+    hyperparameters: Hyperparameters,
+    scores: jax.Array,
+    labels: jax.Array,
+) -> jax.Array:
+    """Losses `[batch]` as training has come to them."""
+    changing = {}
+    if "warm_up" in hyperparameters:
+        changing["epoch"] = state.step.astype(jnp.float32) / config.num_batches
+    if state.multipliers is not None:
+        changing["multipliers"] = state.multipliers
+    return config.loss(scores, labels, **hyperparameters, **changing)
 
 
 def _apply(
