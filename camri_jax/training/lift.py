@@ -54,7 +54,7 @@ class Placement(NamedTuple):
 
 
 _WANTED: dict[str, tuple[Convolution, bool, Loop]] = {
-    "cpu": ("lax", False, "steps"),
+    "cpu": ("mixed", False, "steps"),
     "tpu": ("lax", True, "scan"),
     # Not measured: `vmap` over kernels makes a grouped convolution of `lax`.
     "gpu": ("patches", True, "scan"),
@@ -72,7 +72,7 @@ def placement(mesh: Mesh) -> Placement:
 
     Example:
       >>> placement(trial_mesh(jax.devices("cpu"))).convolution
-      'lax'
+      'mixed'
     """
     platform = mesh.devices.flat[0].platform
     return Placement(mesh, *_WANTED.get(platform, _WANTED["gpu"]))

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from camri_jax._files import UsageError
 
-Convolution = Literal["patches", "tiles", "lax"]
+Convolution = Literal["patches", "tiles", "lax", "mixed"]
 HeadKind = Literal["linear", "cosine"]
 
 _TILE = 2**20
@@ -131,10 +131,22 @@ def patches_conv(
     return jax.lax.map(tile, lhs, batch_size=max(1, _TILE // size))
 
 
+def _mixed_conv(
+    lhs: jax.Array, rhs: jax.Array, *arguments: Any, **options: Any
+) -> jax.Array:
+    """Takes patches where an image is no larger than the kernel, else `lax`."""
+    # There XLA swaps image and kernel, for which XLA:CPU has slow loops only; a pooling
+    # that leaves out a row makes the gradient of an image as large as the kernel so.
+    is_small = math.prod(lhs.shape[1:3]) <= math.prod(rhs.shape[:2])
+    convolve = patches_conv if is_small else jax.lax.conv_general_dilated
+    return convolve(lhs, rhs, *arguments, **options)
+
+
 _CONVOLUTIONS: dict[Convolution, Callable[..., jax.Array]] = {
     "patches": patches_conv,
     "tiles": functools.partial(patches_conv, in_tiles=True),
     "lax": jax.lax.conv_general_dilated,
+    "mixed": _mixed_conv,
 }
 
 
@@ -237,8 +249,9 @@ class CNN(nn.Module):
         weights, the statistics of batch normalization, the global average and what
         comes out are float32.
       convolution: `"patches"` (`patches_conv`, made for `scan` and `vmap`),
-        `"tiles"` (the same, a few images at a time) or `"lax"`
-        (`jax.lax.conv_general_dilated`).
+        `"tiles"` (the same, a few images at a time), `"lax"`
+        (`jax.lax.conv_general_dilated`) or `"mixed"` (`"lax"`, but for images no
+        larger than the kernel).
 
     Reference:
       Section IV-A2; widths and initializers from the authors' code.
