@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,6 +113,13 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
             raise
         extra = "; pip install 'camri-jax[experiments]'" if error.name else ""
         return _failed(f"{error}{extra}")
+    except (AssertionError, RuntimeError) as error:
+        if not _finds_no_device(error):
+            raise
+        return _failed(
+            f"JAX finds no device for JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}"
+            + (f": {error}" if str(error) else "")
+        )
     except KeyboardInterrupt:
         _print(errors, Text("stopped; the same command goes on where it was"))
         return 130
@@ -122,6 +130,13 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
             replaced.close()
         sys.stdout, sys.stderr = streams
         _flush()
+
+
+def _finds_no_device(error: Exception) -> bool:
+    """Whether JAX could not start on what the environment names."""
+    frames = traceback.extract_tb(error.__traceback__)
+    started = any(Path(frame.filename).stem == "xla_bridge" for frame in frames)
+    return started and "JAX_PLATFORMS" in os.environ
 
 
 def _failed(sentence: str) -> int:

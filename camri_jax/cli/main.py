@@ -98,6 +98,11 @@ def start(command: str, argv: Sequence[str] | None = None) -> int:
                 f"camri {command} needs {error.name}: "
                 "pip install 'camri-jax[experiments]'"
             )
+        except ValueError as error:
+            # JAX reads the environment when it is imported.
+            if "environment" not in str(error) and "JAX" not in str(error):
+                raise
+            return _failed(str(error))
         loaded()
         status = console.run(module.main, words)
     if status == STOPPED and argv is None:

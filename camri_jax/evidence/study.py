@@ -116,6 +116,11 @@ def load(
             f"{directory} holds no rows of trials; camri sweep --output "
             f"{directory} makes some"
         )
+    if unknown := sorted(set(rows["method"]) - set(METHODS)):
+        raise UsageError(
+            f"{directory} holds rows of the method {unknown[0]!r}, which this version "
+            f"of camri_jax does not know; it knows {', '.join(METHODS)}"
+        )
     rows = _of_one_data_set(rows, dataset)
     rows = _where(rows, where)
     rows, aside = _of_one_fingerprint(rows)
@@ -127,6 +132,13 @@ def load(
     _one_row_a_seed(rows)
     rows = rows.reset_index(drop=True)
     data = stored.read_data(directory, rows["fingerprint"].iloc[0])
+    largest = max((k for chosen in rows["important"] for k in chosen), default=0)
+    if largest >= len(data.class_names):
+        raise UsageError(
+            f"{directory} holds rows of an important class {largest}, of "
+            f"{len(data.class_names)} classes; its rows and labels do not belong "
+            "together"
+        )
     return Study(rows, data, directory, _choices(rows, data, important), aside)
 
 
@@ -190,7 +202,17 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
 
 
 def _parsed(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    return {text: json.loads(text) for text in rows["settings"].dropna().unique()}
+    return {text: _read_json(text) for text in rows["settings"].dropna().unique()}
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"rows hold {text!r:.80} where settings and provenance stand ({error}); "
+            "move their file away, and run the sweep again to train its trials anew"
+        ) from error
 
 
 def _where(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
@@ -221,7 +243,7 @@ def _of_one_fingerprint(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
             "the rows are of an older version, which kept neither logits nor labels; "
             "run the sweep again to train its trials anew"
         )
-    times = [str(json.loads(text or "{}").get("time")) for text in told["provenance"]]
+    times = [str(_read_json(text or "{}").get("time")) for text in told["provenance"]]
     newest = told["fingerprint"].iloc[int(np.argmax(np.array(times)))]
     aside = []
     others = rows[rows["fingerprint"] != newest]

@@ -72,6 +72,8 @@ class SweepConfig:
             number = getattr(self, name)
             if number != "auto" and number < 1:
                 raise UsageError(f"{name} must be at least 1, got {number}")
+        if self.num_seeds > 10**6:
+            raise UsageError(f"num_seeds must be at most 10**6, got {self.num_seeds}")
         for key, values in self.grid.items():
             _check_grid(key, values)
 

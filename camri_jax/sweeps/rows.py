@@ -251,7 +251,13 @@ def read_logits(
                 f"{path} is not a file of logits ({error}); move it and the file of "
                 "rows of the same name away, and run the sweep again"
             ) from error
-        num_classes = int(table.schema.metadata[b"num_classes"])
+        num_classes = int((table.schema.metadata or {}).get(b"num_classes", 0))
+        lengths = [len(values) for values in table["logits"]]
+        if not num_classes or any(length % num_classes for length in lengths):
+            raise UsageError(
+                f"{path} holds logits of no whole number of images; move it and the "
+                "file of rows of the same name away, and run the sweep again"
+            )
         for trial, values in zip(table["trial_id"], table["logits"], strict=True):
             name = trial.as_py()
             if name not in seen and (wanted is None or name in wanted):
@@ -276,7 +282,7 @@ def read_data(directory: Path, fingerprint: str) -> Data:
     path = Path(directory) / "data" / f"{fingerprint}.parquet"
     try:
         table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"camri_jax"])
+        about = _facts(table)
         lines = table.to_pylist()
     except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
         raise UsageError(
@@ -293,6 +299,13 @@ def read_data(directory: Path, fingerprint: str) -> Data:
             for line in lines
         },
     )
+
+
+def _facts(table: pa.Table) -> dict[str, Any]:
+    try:
+        return dict(json.loads((table.schema.metadata or {})[b"camri_jax"]))
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def _files(directory: Path) -> list[Path]:
@@ -312,4 +325,9 @@ def _flat(value: Any) -> Any:
 
 def _square(values: np.ndarray) -> np.ndarray:
     size = round(len(values) ** 0.5)
+    if size**2 != len(values):
+        raise UsageError(
+            f"rows hold a confusion of {len(values)} counts, which is not square; move "
+            "their file away, and run the sweep again to train its trials anew"
+        )
     return np.asarray(values).reshape(size, size)

@@ -353,6 +353,8 @@ def check(
       UsageError: the model promises nothing and no recall is given, or there are no
         images of an important class.
     """
+    if seed < 0:
+        raise UsageError(f"seed must be at least 0, got {seed}")
     model = load_model(path, backbone)
     stated = certificate_of(model.about)
     parts = (

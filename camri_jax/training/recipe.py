@@ -98,6 +98,8 @@ class Recipe:
                 raise UsageError(
                     f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
+        if self.epochs > 10**6:
+            raise UsageError(f"epochs must be at most 10**6, got {self.epochs}")
         if self.feature_dim is not None and self.feature_dim < 2:
             raise UsageError(f"feature_dim must be at least 2, got {self.feature_dim}")
         for name in ("learning_rate", "logit_scale", "norm_bias_rate"):
