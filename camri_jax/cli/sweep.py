@@ -40,6 +40,7 @@ PRESETS: dict[str, Any] = {
     # The paper has no validation images, and picks on those it tests on.
     "paper": (SweepConfig.paper(), DataArguments(validation_fraction=0.0)),
     "fast": (SweepConfig(recipe=Recipe.fast()), DataArguments()),
+    "heads": (SweepConfig(recipe=Recipe.heads()), DataArguments()),
 }
 """Whole sweeps to start from; `"paper"` is that of the paper's section IV-A."""
 
@@ -49,14 +50,15 @@ class RunArguments:
     """What the command has beside the data and the sweep.
 
     Attributes:
-      preset: Whole sweep to start from: default; paper, that of section IV-A; or fast,
-        a network that reaches 90 % on CIFAR-10 in a few epochs.
+      preset: Whole sweep to start from: default; paper, that of section IV-A; fast, a
+        network that reaches 90 % on CIFAR-10 in a few epochs; or heads, on features
+        that npz:FILE holds.
       output: Directory for all that is written; else results/DATASET.
       convolution: Form of the convolutions; else what the device wants.
       dry_run: Print the plan (trials, programs, chunks, memory, time) and stop.
     """
 
-    preset: Literal["default", "paper", "fast"] = "default"
+    preset: Literal["default", "paper", "fast", "heads"] = "default"
     output: Path | None = None
     convolution: Convolution | None = None
     dry_run: bool = False

@@ -39,6 +39,7 @@ PRESETS = {
     "small": Recipe,
     "paper": Recipe.paper,
     "fast": Recipe.fast,
+    "heads": Recipe.heads,
 }
 """How trials are trained, to start from."""
 
@@ -51,12 +52,12 @@ class RunArguments:
 
     Attributes:
       preset: How trials are trained, to start from: light, for some thousand small
-        images; fast, for tens of thousands; small, a plain network with Adam; or
-        paper, its network for 300 epochs.
+        images; fast, for tens of thousands; small, a plain network with Adam;
+        paper, its network for 300 epochs; or heads, on features that npz:FILE holds.
       output: Directory for all that is written; else tuned/DATASET.
     """
 
-    preset: Literal["light", "fast", "small", "paper"] = "light"
+    preset: Literal["light", "fast", "small", "paper", "heads"] = "light"
     output: Path | None = None
 
 

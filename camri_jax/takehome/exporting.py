@@ -52,9 +52,14 @@ def _function(
     return logits
 
 
+def _dtype(shape: tuple[int, ...]) -> Any:
+    """Of images, or of the features that a head takes."""
+    return jnp.float32 if len(shape) == 1 else jnp.uint8
+
+
 def _stablehlo(function: Callable[..., Any], shape: tuple[int, ...]) -> bytes:
     (batch,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, *shape), _dtype(shape))
     try:
         exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(images)
     except Exception as error:
@@ -76,7 +81,7 @@ def _onnx(function: Callable[..., Any], shape: tuple[int, ...]) -> bytes:
         raise UsageError(
             f"onnx needs {error.name}: pip install 'camri-jax[onnx]'"
         ) from error
-    images = jax.ShapeDtypeStruct(("batch", *shape), jnp.uint8)  # type: ignore
+    images = jax.ShapeDtypeStruct(("batch", *shape), _dtype(shape))  # type: ignore
     try:
         model = jax2onnx.to_onnx(
             function,

@@ -458,20 +458,21 @@ class WhitenedCNN(nn.Module):
 
 
 class Standardization(nn.Module):
-    r"""The network of a head: features as they come, each standardized.
+    r"""The network of a head: features as they come, about their mean, in one unit.
 
     .. math::
-        z_j = (x_j - \mu_j) / \sigma_j
+        z = (x - \mu) / \sigma, \qquad \sigma^2 = \frac{1}{D} \sum_j \mathrm{var}(x_j)
 
-    with the mean and the standard deviation of each feature over those that `init` is
-    given, kept in the collection `constants`; nothing is trained. What is the same in
-    all of them says nothing of a class, and is left out: there z is 0.
+    with the mean of each feature and the mean of their variances over those that `init`
+    is given, kept in the collection `constants`; nothing is trained. Features keep
+    their relations: those of a network that vary little have little to say. What is in
+    unlike units wants standardizing one by one before.
 
     Example:
       >>> features = jnp.array([[1.0, 7.0], [3.0, 7.0]])
       >>> variables = Standardization().init(jax.random.key(0), features, train=False)
-      >>> Standardization().apply(variables, features, train=False).tolist()
-      [[-1.0, 0.0], [1.0, 0.0]]
+      >>> Standardization().apply(variables, features, train=False).round(2).tolist()
+      [[-1.41, 0.0], [1.41, 0.0]]
     """
 
     @nn.compact
@@ -483,13 +484,13 @@ class Standardization(nn.Module):
                 f"{features.dtype} {list(features.shape)}"
             )
 
-        def per_unit() -> jax.Array:
-            varies = features.max(0) > features.min(0)
-            return jnp.where(varies, 1 / jnp.where(varies, features.std(0), 1.0), 0.0)
+        def unit() -> jax.Array:
+            variance = features.var(0).mean()
+            return jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
 
         mean = self.variable("constants", "mean", features.mean, 0)
-        scale = self.variable("constants", "scale", per_unit)
-        return (features - mean.value[None]) * scale.value[None]
+        std = self.variable("constants", "std", unit)
+        return (features - mean.value[None]) / std.value
 
 
 def _features(*, dtype: Any, convolution: Convolution) -> nn.Module:
