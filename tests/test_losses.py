@@ -240,6 +240,59 @@ def test_ways_to_shift_one_class_are_the_same_loss():
     np.testing.assert_allclose(by_margin, by_offset, rtol=1e-5)
 
 
+def test_a_margin_and_a_bonus_of_two_classes_adjust_the_logit():
+    _, cosines, _ = scores_for()
+    labels, scale, margins = np.arange(BATCH) % 2, 16.0, np.float32([-0.25, 0.25])
+    by_margin = jitted("class_sensitive_cosface")(
+        cosines[:, :2], labels, cosine_margins=margins, scale=scale
+    )
+    by_offset = jitted("logit_adjusted_cross_entropy")(
+        scale * cosines[:, :2],
+        labels,
+        class_priors=np.ones(2),
+        offsets=np.float32([0, 0.25 * scale]),
+    )
+    np.testing.assert_allclose(by_margin, by_offset, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "odds"),
+    [
+        ({"weight": 4.0}, 1 / 4.0),
+        ({"offset": 1.5}, np.exp(-1.5)),
+        ({"margin": 0.1}, (1 + np.exp(-1.6)) / 2),
+        ({"margin": 9.0}, 1 / 2),
+    ],
+    ids=str,
+)
+def test_where_two_classes_tie_at_the_optimum(loss, odds):
+    """Odds of the important class at which equal scores cost least."""
+
+    def total(scores, share):
+        rows, labels = jnp.stack([scores, scores]), np.array([0, 1])
+        (kind, value), ones = next(iter(loss.items())), np.ones(2, np.float32)
+        own = np.float32([0, value])
+        if kind == "weight":
+            weights = np.float32([1, value])
+            values = losses.weighted_cross_entropy(rows, labels, class_weights=weights)
+        elif kind == "offset":
+            values = losses.logit_adjusted_cross_entropy(
+                rows, labels, class_priors=ones, offsets=own
+            )
+        else:
+            values = losses.class_sensitive_cosface(
+                rows, labels, cosine_margins=own, scale=16.0
+            )
+        return (1 - share) * values[0] + share * values[1]
+
+    slope = jax.jit(jax.grad(total))
+    share = odds / (1 + odds)
+    flat, below, above = (slope(jnp.zeros(2), share * f)[1] for f in (1, 0.9, 1.1))
+    np.testing.assert_allclose(flat, 0, atol=1e-5)
+    # Of more that are important the score must rise, of fewer fall.
+    assert above < -1e-3 < 1e-3 < below
+
+
 def test_logit_adjustment_learns_a_moved_threshold():
     # One feature for all examples: the optimum is known, and so are its logits.
     labels, counts = np.array([0] * 90 + [1] * 10), np.array([90, 10])

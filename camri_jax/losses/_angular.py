@@ -272,9 +272,11 @@ def class_sensitive_cosface(
        L = -\log \frac{e^{s (\cos\theta_t - m_t)}}
                       {e^{s (\cos\theta_t - m_t)} + \sum_{k \ne t} e^{s \cos\theta_k}}
 
-    At the optimum this is a threshold moved by `s m`: adding a number to the important
-    class's logit after training, training with a margin on its cosine, and logit
-    adjustment (`logit_adjusted_cross_entropy`) differ in what they learn on the way.
+    Of two classes, a margin m on one and a bonus of as much, -m, on the other is
+    `logit_adjusted_cross_entropy` by `s m`, so at its optimum a threshold moved by
+    `s m`. Without the bonus the threshold moves to the odds `(1 + exp(-s m)) / 2`, by
+    log 2 at most however large the margin: examples of the other classes still push the
+    important one's cosine down by all of it.
 
     Args:
       cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
