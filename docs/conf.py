@@ -62,7 +62,7 @@ _TABLE = re.compile(r"(?<=\n\n)\|.+\|\n\|(?: ?:?-+:? ?\|)+\n(?:\|.+\|\n)+")
 
 
 def _docstring(app, what, name, obj, options, lines):
-    """Docstrings hold Markdown's tables, as an editor shows them; Sphinx reads lists."""
+    """Docstrings hold tables of Markdown, which an editor shows; Sphinx reads lists."""
     text = _TABLE.sub(_listed, "\n".join([*lines, ""]))
     # The plural of code: what follows a closing backtick must be parted from it.
     lines[:] = re.sub(r"(?<=\w)`s\b", r"`\\s", text).split("\n")
