@@ -6,9 +6,11 @@ the same methods; where this module treats them alike, so does all else.
 
 import contextlib
 import os
+import re
 import signal
 import tempfile
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -35,8 +37,11 @@ def address(path: str | os.PathLike[str]) -> Path:
     from upath import UPath
 
     try:
-        # What other processes write must be seen at once.
-        found = UPath(path, use_listings_cache=False)
+        with warnings.catch_warnings():
+            # Of stores that its own tests do not cover.
+            warnings.simplefilter("ignore", UserWarning)
+            # What other processes write must be seen at once.
+            found = UPath(path, use_listings_cache=False)
         found.fs  # noqa: B018 - which fails where the store's package is missing
     except ValueError as error:
         raise UsageError(f"{path} cannot be written to or read from: {error}") from None
@@ -78,6 +83,19 @@ def written_whole(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def sweep_up(directory: Path) -> None:
+    """Removes what killed processes were writing below a directory of this machine.
+
+    Args:
+      directory: it need not exist; files of the last hour may still be written.
+    """
+    for path in directory.rglob(".*") if is_local(directory) else ():
+        with contextlib.suppress(OSError):
+            ours = re.fullmatch(r"\.[0-9a-f]{32}", path.stem)
+            if ours and time.time() - path.stat().st_mtime > 3600:
+                path.unlink()
+
+
 def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
     """Writes a small file or an object in one call.
 
@@ -110,19 +128,21 @@ def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
     return True
 
 
-def set_aside(path: Path, why: str) -> None:
+def set_aside(path: Path, why: str, *others: Path) -> None:
     """Renames a damaged file, and warns of it.
 
     Args:
       path: the file.
       why: what it is not, and what follows.
+      *others: what is of no use without it, and renamed as well.
     """
-    aside = path.with_name(f"{path.name}.damaged")
-    if is_local(path):
-        os.replace(path, aside)
-    else:
-        put(aside, path.read_bytes())
-        path.unlink()
+    for each in (*others, path):
+        aside = each.with_name(f"{each.name}.damaged")
+        if is_local(each):
+            os.replace(each, aside)
+        else:
+            put(aside, each.read_bytes())
+            each.unlink()
     warnings.warn(f"{path} is set aside: {why}", RuntimeWarning, stacklevel=2)
 
 

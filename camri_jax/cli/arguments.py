@@ -18,7 +18,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from camri_jax import datasets
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, address, is_local
 from camri_jax.cli.console import note
 from camri_jax.datasets import Dataset, DatasetWarning
 from camri_jax.evidence import study
@@ -177,11 +177,13 @@ def writable(path: Path) -> Path:
     """Returns a directory that is there or can be made.
 
     Args:
-      path: to it.
+      path: to it, or a URL of a store, which is tried when it is written to.
 
     Raises:
       UsageError: it is a file, or may not be written to.
     """
+    if not is_local(path):
+        return path
     nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not nearest.is_dir():
         raise UsageError(f"{nearest} is not a directory: nothing can be written there")
@@ -281,7 +283,7 @@ def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise UsageError(f"must be a path, got {text!r}")
     try:
-        return Path(text).expanduser()
+        return address(text)
     except RuntimeError as error:
         raise UsageError(f"{text}: {error}") from error
 

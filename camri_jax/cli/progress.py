@@ -1,5 +1,6 @@
 """How far training has come, on a terminal or without one."""
 
+import threading
 import time
 
 from rich.progress import (
@@ -13,6 +14,9 @@ from rich.progress import (
 
 from camri_jax.cli.console import console, say
 from camri_jax.sweeps import engine
+
+MINUTE = 60.0
+"""Seconds between two lines."""
 
 
 def duration(seconds: float) -> str:
@@ -31,7 +35,8 @@ class progress:
     """Shows trials done and time left: a bar, or without a terminal a line a minute."""
 
     def __init__(self, total: int):
-        self._total, self._start, self._told = total, time.time(), 0.0
+        self._total, self._start, self._made = total, time.time(), None
+        self._ended = threading.Event()
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -47,23 +52,33 @@ class progress:
     def __enter__(self):
         self._bar.start()
         self._task = self._bar.add_task("compiling", total=self._total, done=0)
+        if not console.is_terminal and self._total:
+            # Of its own, as an epoch may take an hour.
+            threading.Thread(target=self._tell, daemon=True).start()
         return self._show
 
     def __exit__(self, *error):
+        self._ended.set()
         self._bar.stop()
 
     def _show(self, made: engine.Progress) -> None:
+        self._made = made
         self._bar.update(
             self._task,
             completed=made.num_done,
             done=int(made.num_done),
             description=made.family,
         )
-        spent = time.time() - self._start
-        if not console.is_terminal and spent - self._told > 60:
-            self._told = spent
-            left = spent * (self._total - made.num_done) / max(made.num_done, 1e-9)
+
+    def _tell(self) -> None:
+        while not self._ended.wait(MINUTE):
+            made, spent = self._made, time.time() - self._start
+            if made is None or not made.num_done:
+                doing = "compiling" if made is None else made.family
+                say(f"0 of {self._total} trials, {duration(spent)}, {doing}")
+                continue
+            left = spent * (self._total - made.num_done) / made.num_done
             say(
-                f"{int(made.num_done)} of {self._total} trials, {duration(spent)}, "
-                f"about {duration(left)} left"
+                f"{made.num_done:.2f} of {self._total} trials, {duration(spent)}, "
+                f"about {duration(left)} left, {made.family}"
             )

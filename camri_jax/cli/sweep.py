@@ -7,18 +7,23 @@
 
 Without arguments: 45 trials on the digits inside scikit-learn. What is written lies in
 --output: rows, logits, models, table.csv, recall_accuracy.png, report.html, and the
-model to take. A sweep that was stopped goes on when it is started again.
+model to take. A sweep that was stopped goes on when it is started again. Several that
+write to one directory, or to one s3://BUCKET/FOLDER, share the work.
 """
 
 import dataclasses
 import itertools
+import os
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
 
+from camri_jax._files import UsageError
 from camri_jax.cli import arguments as words
 from camri_jax.cli import backend, tables
 from camri_jax.cli.arguments import DataArguments
@@ -27,9 +32,10 @@ from camri_jax.cli.progress import duration, progress
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
-from camri_jax.sweeps import engine, width
+from camri_jax.sweeps import engine, rows, shards, width
 from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
-from camri_jax.takehome import AllDiverged, Result, make_plan, results_of, train
+from camri_jax.takehome import AllDiverged, Result, make_plan, results_of
+from camri_jax.takehome.sweeping import provenance
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import HYPERPARAMETERS
 from camri_jax.training.network import Convolution
@@ -53,13 +59,25 @@ class RunArguments:
       preset: Whole sweep to start from: default; paper, that of section IV-A; fast, a
         network that reaches 90 % on CIFAR-10 in a few epochs; or heads, on features
         that npz:FILE holds.
-      output: Directory for all that is written; else results/DATASET.
+      output: Directory for all that is written, or the URL of one in a store, as
+        s3://BUCKET/FOLDER; else results/DATASET.
+      shard: INDEX/COUNT: train this share of the trials, 0/4 the first of four; else
+        what SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT say, JOB_COMPLETION_INDEX
+        and JOB_COMPLETIONS, or SKYPILOT_NODE_RANK and SKYPILOT_NUM_NODES.
+      distributed: Be one of the processes of a TPU pod, or of a cluster that JAX knows
+        (SLURM, Open MPI, Kubernetes); each trains a share on its own devices.
+      deterministic: Let a GPU add in one order: the same command gives the same rows.
+      checkpoint_minutes: Minutes between two checkpoints of what is being trained.
       convolution: Form of the convolutions; else what the device wants.
       dry_run: Print the plan (trials, programs, chunks, memory, time) and stop.
     """
 
     preset: Literal["default", "paper", "fast", "heads"] = "default"
     output: Path | None = None
+    shard: str | None = None
+    distributed: bool = False
+    deterministic: bool = False
+    checkpoint_minutes: float = engine.CHECKPOINT_MINUTES
     convolution: Convolution | None = None
     dry_run: bool = False
 
@@ -119,6 +137,10 @@ def sweep_from(
         if not (same and key.rpartition(".")[2].partition("@")[0] in grid)
     }
     config = dataclasses.replace(given.sweep, grid=grid | kept)
+    if given.run.deterministic:
+        # As much as XLA promises: also which kernels it chooses.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     backend.set_up_jax()
     line = shlex.join(["camri", *command.split(), *argv])
     return run(given.data, config, given.run, line)
@@ -128,23 +150,57 @@ def run(
     data: DataArguments, config: SweepConfig, options: RunArguments, command: str
 ) -> int:
     """Plans, trains and tells; returns the exit status."""
+    if not options.checkpoint_minutes > 0:
+        raise UsageError(
+            f"checkpoint_minutes must be above 0, got {options.checkpoint_minutes:g}"
+        )
+    share = shard_of(options)
     output = words.directory(options.output, data.dataset)
     dataset = words.load(data)
     if options.preset == "fast" and not dataset.mirror:
         note("mirrored pictures may change their class here: none is mirrored")
         recipe = dataclasses.replace(config.recipe, augment_flip="none")
         config = dataclasses.replace(config, recipe=recipe)
-    placed = placement(trial_mesh())
-    if options.convolution is not None:
-        placed = placed._replace(convolution=options.convolution)
-    plan = make_plan(config, dataset, output, placed=placed)
+    several = placement(trial_mesh()).together
+    if options.deterministic and several and config.trials_per_device == "auto":
+        raise UsageError(
+            "deterministic needs trials_per_device to be a number: auto measures it"
+        )
+    if not options.dry_run:
+        rows.mend(output)
+    plan = make_plan(
+        config, dataset, output, convolution=options.convolution
+    )
     tell(plan, dataset)
+    if share is not None:
+        plan = shards.share(plan, share)
+        trials = f"{plan.num_missing:,} of the missing trials"
+        say(f"shard     {share}, by {share.source}: {trials}")
     engine.check_room(plan, dataset)
     if options.dry_run:
         tell_needs(plan, dataset)
         return 0
     with progress(plan.num_missing) as on_progress:
-        train(plan, dataset, output, command=command, on_progress=on_progress)
+        engine.run(
+            plan,
+            dataset,
+            output,
+            provenance=provenance(command),
+            report=on_progress,
+            checkpoint_minutes=options.checkpoint_minutes,
+        )
+    if share is not None and (missing := missing_of(plan, output)):
+        say(
+            f"this shard is done; {missing:,} trials of others are not, and the last "
+            "shows the results"
+        )
+        if not options.distributed:
+            return 0
+        # Processes of one cluster end together.
+        while missing_of(plan, output):
+            time.sleep(engine.PAUSE)
+    if options.distributed and share is not None and share.index:
+        return 0
     try:
         result = results_of(plan, dataset, output)
     except AllDiverged as error:
@@ -152,6 +208,43 @@ def run(
         return 1
     tell_results(result)
     return 0
+
+
+def shard_of(options: RunArguments) -> shards.Shard | None:
+    """Returns the share of this process, if it is one of several.
+
+    Args:
+      options: of the command line, which come before the environment.
+
+    Raises:
+      UsageError: a share makes no sense, or there is no cluster to be part of.
+    """
+    if not options.distributed:
+        if options.shard is not None:
+            return shards.parse(options.shard)
+        return shards.from_environment()
+    if options.shard is not None:
+        raise UsageError("shard and distributed are two ways to say the same: give one")
+    # Trials are independent: nothing is ever sent from one process to another.
+    jax.config.update("jax_cpu_collectives_implementation", None)
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"distributed found no cluster to be part of: {error}"
+        ) from None
+    return shards.Shard(jax.process_index(), jax.process_count(), "JAX")
+
+
+def missing_of(plan: Plan, output: Path) -> int:
+    """Returns how many trials of a plan, of all its shards, have no rows.
+
+    Args:
+      plan: of the sweep.
+      output: its directory.
+    """
+    done = set(rows.read(output, ["trial_id"])["trial_id"])
+    return sum(trial.trial_id not in done for trial in plan.trials)
 
 
 def _preset(argv: Sequence[str]) -> Any:

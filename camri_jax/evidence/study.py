@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, address
 from camri_jax.datasets import class_index
 from camri_jax.sweeps import rows as stored
 from camri_jax.training.methods import HYPERPARAMETERS, METHODS, describe
@@ -88,7 +88,7 @@ def load(
     """Reads the rows of one data set that were trained with the same settings.
 
     Args:
-      directory: that a sweep wrote.
+      directory: that a sweep wrote, or its URL.
       dataset: name of the data set, if there are several.
       important: choices of important classes: each a name, an index, names or indices
         joined by +, or a tuple of them; default those that rows were trained for.
@@ -107,7 +107,7 @@ def load(
       ...
     camri_jax._files.UsageError: nowhere is not a directory
     """
-    directory = Path(directory)
+    directory = address(directory)
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory")
     rows = stored.read(directory)

@@ -80,6 +80,7 @@ def run(
     if not waiting:
         return
     output = address(output)
+    _clear(output)
     if not claims.possible(output):
         warnings.warn(
             f"of several processes that write to {output} each must be given a shard: "
@@ -187,6 +188,13 @@ def train_and_save(
             save(plan, dataset, chunk, trained, output, facts)
             path.unlink(missing_ok=True)
     return "done"
+
+
+def _clear(output: Path) -> None:
+    """Removes claims and checkpoints of chunks that were killed when they were done."""
+    for path in [*(output / "claims").glob("*.*"), *(output / "checkpoints").glob("*")]:
+        if rows.exist(output, path.stem):
+            path.unlink(missing_ok=True)
 
 
 def placed(plan: Plan, dataset: Dataset) -> Placed:

@@ -4,11 +4,13 @@
     DIR/logits/CHUNK.parquet        its logits, a row a trial and part of the data
     DIR/data/FINGERPRINT.parquet    labels and groups of the parts, class names
 
-A file appears whole or not at all, and rows after their logits: a trial with a row is
-done. Reading rows never touches logits.
+DIR is a directory, or the URL of one in a store. A file appears whole or not at all,
+and rows after their logits: a trial with a row is done. Reading rows never touches
+logits.
 """
 
 import json
+import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import (
+    UsageError,
+    address,
+    is_local,
+    set_aside,
+    sweep_up,
+    written_whole,
+)
 from camri_jax.datasets import Dataset
 from camri_jax.training.methods import HYPERPARAMETERS
 
@@ -101,7 +110,7 @@ def write(directory: Path, chunk: str, rows: Iterable[Mapping[str, Any]]) -> Non
             + ", ".join(SCHEMA.names)
         )
     table = pa.Table.from_pylist(plain, schema=SCHEMA)
-    _write(table, Path(directory) / "rows" / f"{chunk}.parquet")
+    _write(table, address(directory) / "rows" / f"{chunk}.parquet")
 
 
 def exist(directory: Path, chunk: str) -> bool:
@@ -131,7 +140,7 @@ def write_logits(
     schema = _LOGITS.with_metadata({"num_classes": str(num_classes)})
     table = pa.Table.from_pylist(lines, schema=schema)
     # Exponents of neighbouring logits are alike: apart from the rest they pack well.
-    path = Path(directory) / "logits" / f"{chunk}.parquet"
+    path = address(directory) / "logits" / f"{chunk}.parquet"
     _write(
         table,
         path,
@@ -154,7 +163,7 @@ def write_data(directory: Path, dataset: Dataset) -> None:
     Raises:
       OSError: the directory cannot be written.
     """
-    path = Path(directory) / "data" / f"{dataset.fingerprint}.parquet"
+    path = address(directory) / "data" / f"{dataset.fingerprint}.parquet"
     if path.exists():
         return
     lines = [
@@ -183,7 +192,7 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """
     names = SCHEMA.names if columns is None else columns
     schema = pa.schema([SCHEMA.field(name) for name in names])
-    directory = Path(directory)
+    directory = address(directory)
     inner = directory / "rows"
     tables = [schema.empty_table()]
     for path in _files(inner if inner.is_dir() else directory):
@@ -191,15 +200,8 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
         if path.relative_to(directory).parent.name in ("logits", "data"):
             continue
         try:
-            known = pq.read_schema(path).names
-            table = pq.read_table(path, columns=[n for n in names if n in known])
-            if not {"trial_id", "method", "seed"} <= set(known):
-                raise pa.ArrowInvalid("it has no trial_id, method and seed")
-            for name in set(names) - set(known):
-                nulls = pa.nulls(len(table), schema.field(name).type)
-                table = table.append_column(schema.field(name), nulls)
-            tables.append(table.select(names).cast(schema))
-        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            tables.append(_table(path, schema))
+        except _DAMAGED as error:
             raise UsageError(
                 f"{path} is not a file of rows ({error}); move it away, and run the "
                 "sweep again to train its trials anew"
@@ -237,16 +239,17 @@ def read_logits(
     wanted = None if trial_ids is None else set(trial_ids)
     # Two sweeps that ran at once may both have trained a trial.
     seen = set()
-    for path in _files(Path(directory) / "logits"):
+    for path in _files(address(directory) / "logits"):
         try:
-            names = pq.read_table(path, columns=["trial_id", "part"]).to_pandas()
+            source = _source(path)
+            names = _read(source, columns=["trial_id", "part"]).to_pandas()
             here = names["part"] == part
             if wanted is not None:
                 here &= names["trial_id"].isin(wanted)
             if not here.any():
                 continue
-            table = pq.read_table(path, filters=[("part", "=", part)])
-        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+            table = _read(source, filters=[("part", "=", part)])
+        except _DAMAGED as error:
             raise UsageError(
                 f"{path} is not a file of logits ({error}); move it and the file of "
                 "rows of the same name away, and run the sweep again"
@@ -279,12 +282,12 @@ def read_data(directory: Path, fingerprint: str) -> Data:
     Raises:
       UsageError: there is no such file, or it is damaged.
     """
-    path = Path(directory) / "data" / f"{fingerprint}.parquet"
+    path = address(directory) / "data" / f"{fingerprint}.parquet"
     try:
-        table = pq.read_table(path)
+        table = _read(_source(path))
         about = _facts(table)
         lines = table.to_pylist()
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
+    except (*_DAMAGED, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} holds no labels ({error}); starting the sweep again writes it"
         ) from error
@@ -299,6 +302,77 @@ def read_data(directory: Path, fingerprint: str) -> Data:
             for line in lines
         },
     )
+
+
+def mend(directory: Path) -> None:
+    """Sets aside what is damaged, with a warning, so that it is made anew.
+
+    Rows and labels are read whole, of logits and models the end, where a file that was
+    cut or is another's differs. With logits or a model go the rows that promise them.
+
+    Args:
+      directory: of a sweep; it need not exist.
+
+    Raises:
+      OSError: a damaged file cannot be renamed.
+    """
+    directory = address(directory)
+    sweep_up(directory)
+    chunks: dict[str, Path] = {}
+    for path in _files(directory / "rows"):
+        try:
+            ids = _table(path, pa.schema([SCHEMA.field("trial_id")]))
+            _read(_source(path))
+            chunks |= dict.fromkeys(ids["trial_id"].to_pylist(), path)
+        except _DAMAGED:
+            set_aside(path, "it is no file of rows; its trials are trained anew")
+    for path in _files(directory / "data"):
+        try:
+            read_data(directory, path.stem)
+        except UsageError:
+            set_aside(path, "it holds no labels; it is written anew")
+    for path in _files(directory / "logits"):
+        try:
+            if pq.read_schema(_source(path)).names != _LOGITS.names:
+                raise pa.ArrowInvalid("it has other columns")
+        except _DAMAGED:
+            _with_rows(path, directory / "rows" / path.name, "logits")
+    # In a store each would be a request.
+    models = directory / "models"
+    for path in sorted(models.glob("*.npz")) if is_local(models) else ():
+        if not zipfile.is_zipfile(path):
+            _with_rows(path, chunks.get(path.stem), "trained weights")
+
+
+def _with_rows(path: Path, rows: Path | None, what: str) -> None:
+    found = [rows] if rows is not None and rows.exists() else []
+    set_aside(path, f"it is no file of {what}; its trials are trained anew", *found)
+
+
+_DAMAGED = (pa.ArrowInvalid, pa.ArrowKeyError, OSError)
+"""What reading a file that is not Parquet raises."""
+
+
+def _table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Rows with the columns of a schema, null where an older file lacks them."""
+    source = _source(path)
+    known = pq.read_schema(source).names
+    if not {"trial_id", "method", "seed"} <= set(known):
+        raise pa.ArrowInvalid("it has no trial_id, method and seed")
+    table = _read(source, columns=[name for name in schema.names if name in known])
+    for name in set(schema.names) - set(known):
+        nulls = pa.nulls(len(table), schema.field(name).type)
+        table = table.append_column(schema.field(name), nulls)
+    return table.select(schema.names).cast(schema)
+
+
+def _source(path: Path) -> Any:
+    """What Arrow reads: a file, or all of an object of a store."""
+    return path if is_local(path) else pa.BufferReader(path.read_bytes())
+
+
+def _read(source: Any, **options: Any) -> pa.Table:
+    return pq.read_table(source, page_checksum_verification=True, **options)
 
 
 def _facts(table: pa.Table) -> dict[str, Any]:
@@ -316,7 +390,9 @@ def _files(directory: Path) -> list[Path]:
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
     with written_whole(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd", **options)
+        pq.write_table(
+            table, unfinished, compression="zstd", write_page_checksum=True, **options
+        )
 
 
 def _flat(value: Any) -> Any:

@@ -1,0 +1,516 @@
+"""Nothing is lost and nothing is done twice: claims, shards, checkpoints, damage."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fsspec
+import jax
+import numpy as np
+import pytest
+from fsspec.spec import AbstractFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import DATASET, RECIPE, placement, plan
+
+from camri_jax import _files
+from camri_jax._files import UsageError, address
+from camri_jax.evidence import study
+from camri_jax.sweeps import checkpoints, claims, engine, shards
+from camri_jax.sweeps import rows as stored
+
+pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
+
+GRID = {"num_seeds": 3, "save_models": False}
+RESULTS = sorted(set(stored.SCHEMA.names) - {"provenance"})
+
+
+def start(output, *, index=None, count=1, minutes=10.0, report=None, **changes):
+    """Plans what has no rows, and trains it, or a shard of it."""
+    done = set(stored.read(output)["trial_id"])
+    planned = plan(done=done, **(GRID | changes))
+    if index is not None:
+        planned = shards.share(planned, shards.Shard(index, count))
+    engine.run(
+        planned,
+        DATASET,
+        output,
+        provenance={"by": "test"},
+        report=report or (lambda progress: None),
+        checkpoint_minutes=minutes,
+    )
+    return planned
+
+
+def assert_same(a, b):
+    assert list(a["trial_id"]) == list(b["trial_id"])
+    for name in RESULTS:
+        for x, y in zip(a[name], b[name], strict=True):
+            np.testing.assert_array_equal(x, y, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, promotion_as_optax_needs_it):
+    output = tmp_path_factory.mktemp("sweep")
+    start(output)
+    return stored.read(output)
+
+
+# --- Claims --------------------------------------------------------------------------
+
+FREE = """
+import sys, time
+from pathlib import Path
+from camri_jax.sweeps import claims
+with claims.claimed(Path(sys.argv[1]), "chunk") as ours:
+    print(ours, flush=True)
+    time.sleep(60)
+"""
+
+
+def other(directory):
+    """Another process that claims the chunk, and whether it got it."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", FREE, directory], stdout=subprocess.PIPE, text=True
+    )
+    return child, child.stdout.readline().strip() == "True"
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_of_many_one_gets_a_claim_and_after_it_another(place, tmp_path):
+    directory = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
+    gate, got = threading.Barrier(8), []
+
+    def claim():
+        gate.wait()
+        with claims.claimed(directory, "chunk") as ours:
+            got.append(ours)
+            gate.wait()
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [False] * 7 + [True]
+    assert not list((directory / "claims").glob("*"))
+    with claims.claimed(directory, "chunk") as ours:
+        assert ours
+
+
+def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path):
+    child, theirs = other(tmp_path)
+    with child:
+        assert theirs
+        with claims.claimed(tmp_path, "chunk") as ours:
+            assert not ours
+        child.kill()
+    with claims.claimed(tmp_path, "chunk") as ours:
+        assert ours
+        assert [p.name for p in claims._of(tmp_path / "claims", "chunk")] == [
+            "chunk.1",
+            "chunk.2",
+        ]
+    assert not list((tmp_path / "claims").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_a_claim_that_does_not_beat_is_taken_over_in_time(
+    content, tmp_path, monkeypatch
+):
+    """Of a lost host, or damaged; the clocks of hosts have no say."""
+    owner = {"machine": "elsewhere", "pid": 1, "started": 1.0, "beat": 2e12}
+    path = tmp_path / "claims" / "chunk.1"
+    path.parent.mkdir()
+    path.write_bytes(json.dumps(owner).encode() if content is None else content)
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    taken = []
+    for clock[0] in (0.0, claims.STALE - 1, claims.STALE + 1):
+        with claims.claimed(tmp_path, "chunk") as ours:
+            taken.append(ours)
+    assert taken == [False, False, True]
+
+
+def test_a_claim_that_beats_is_never_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    monkeypatch.setattr(claims, "STALE", 0.2)
+    monkeypatch.setattr(claims, "_is_gone", lambda content: False)
+    with claims.claimed(tmp_path, "chunk") as first:
+        assert first
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            with claims.claimed(tmp_path, "chunk") as second:
+                assert not second
+            time.sleep(0.02)
+
+
+def test_who_was_suspended_does_not_end_the_claim_of_who_took_over(tmp_path):
+    with claims.claimed(tmp_path, "chunk") as ours:
+        assert ours
+        later = tmp_path / "claims" / "chunk.2"
+        later.write_bytes(b"of another")
+    assert [p.name for p in (tmp_path / "claims").iterdir()] == ["chunk.2"]
+
+
+def test_two_sweeps_in_one_directory_train_each_chunk_once(
+    undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engine, "PAUSE", 0.05)
+    trained, train = [], engine.train_chunk
+
+    def counted(chunk, *rest):
+        trained.append(chunk.name)
+        return train(chunk, *rest)
+
+    monkeypatch.setattr(engine, "train_chunk", counted)
+    threads = [threading.Thread(target=start, args=(tmp_path,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(trained) == len(set(trained)) == 3
+    assert_same(stored.read(tmp_path), undisturbed)
+
+
+def test_who_has_nothing_left_waits_for_others(undisturbed, tmp_path, monkeypatch):
+    """And trains what they leave."""
+    monkeypatch.setattr(engine, "PAUSE", 0.01)
+    last = plan(**GRID).chunks[-1].name
+    held = claims.claimed(tmp_path, last)
+    assert held.__enter__()
+    seen = []
+
+    def report(progress):
+        seen.append(progress.family)
+        if seen.count("waiting for others") == 3:
+            held.__exit__(None, None, None)
+
+    start(tmp_path, report=report)
+    assert seen.count("waiting for others") >= 3
+    assert_same(stored.read(tmp_path), undisturbed)
+
+
+# --- Shards --------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 7), st.sets(st.integers(0, 23)), st.data())
+def test_shards_part_what_is_missing_whatever_is_done(count, done, data):
+    grid = {"methods": ("cross_entropy", "l2_softmax", "camri"), "num_seeds": 6}
+    grid |= {"important": ("bee", "ant")}
+    trials = [trial.trial_id for trial in plan(**grid).trials]
+    done = {trials[i] for i in done if i < len(trials)}
+    own, sizes = [], []
+    for index in range(count):
+        # Each at another time, when more is done.
+        found = shards.share(plan(done=done, **grid), shards.Shard(index, count))
+        mine = [t.trial_id for chunk in found.chunks for t in chunk.trials]
+        again = shards.share(plan(**grid), shards.Shard(index, count))
+        all_of_it = {t.trial_id for chunk in again.chunks for t in chunk.trials}
+        assert set(mine) == all_of_it - done
+        own += all_of_it
+        sizes.append(len(all_of_it))
+        done |= data.draw(st.sets(st.sampled_from(sorted(all_of_it or {""}))))
+    assert sorted(own) == sorted(trials)
+    assert max(sizes) - min(sizes) <= 2  # programs
+
+
+def test_shards_and_one_process_write_the_same_rows(undisturbed, tmp_path):
+    for index in (1, 0):
+        start(tmp_path, index=index, count=2)
+    assert_same(stored.read(tmp_path), undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, None),
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, "3/4"),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "12",
+                "SLURM_ARRAY_TASK_COUNT": "4",
+                "SLURM_ARRAY_TASK_MIN": "10",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            "1/4",
+        ),
+        ({"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETIONS": "2"}, "0/2"),
+        ({"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": "2"}, "1/2"),
+    ],
+)
+def test_a_scheduler_says_the_shard(environ, expected):
+    found = shards.from_environment(environ)
+    assert (found and str(found)) == expected
+
+
+@pytest.mark.parametrize("text", ["4/4", "1", "a/2", "-1/2", "1/0", "1/2/3", "", "/"])
+def test_a_shard_that_is_none_is_named(text):
+    with pytest.raises(UsageError, match="must be INDEX/COUNT"):
+        shards.parse(text)
+
+
+def test_an_array_with_holes_is_no_shard():
+    odd = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3"}
+    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_ID"):
+        shards.from_environment(odd | {"SLURM_ARRAY_TASK_MIN": "1"})
+
+
+# --- Checkpoints ---------------------------------------------------------------------
+
+LONG = {"recipe": dataclasses.replace(RECIPE, epochs=5)}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "loop", ["steps", pytest.param("scan", marks=pytest.mark.slow)]
+)
+def test_a_chunk_goes_on_at_its_checkpoint_bit_for_bit(loop, tmp_path, monkeypatch):
+    where = placement(loop=loop, together=loop == "scan")
+    grid = LONG | {"methods": ("camri",), "num_seeds": 2, "where": where}
+    start(tmp_path / "whole", **grid)
+    steps = []
+
+    def stop(progress):
+        steps.append(progress)
+        if progress.num_done >= 2 * 0.65:  # of two trials at once
+            raise Stop
+
+    with pytest.raises(Stop):
+        start(tmp_path / "parts", report=stop, minutes=1e-9, **grid)
+    (path,) = (tmp_path / "parts" / "checkpoints").iterdir()
+    midway = checkpoints.load(path)
+    assert 1 <= midway.epoch <= 4
+    seen = []
+    start(tmp_path / "parts", report=seen.append, **grid)
+    assert seen[0].num_done > 2 * midway.epoch / 5
+    assert not list((tmp_path / "parts" / "checkpoints").iterdir())
+    assert_same(stored.read(tmp_path / "parts"), stored.read(tmp_path / "whole"))
+    for part in ("validation", "test"):
+        one, two = (
+            dict(stored.read_logits(tmp_path / name, part))
+            for name in ("parts", "whole")
+        )
+        jax.tree.map(np.testing.assert_array_equal, one, two)
+    facts = json.loads(stored.read(tmp_path / "parts")["provenance"][0])
+    assert facts["resumed_after_epoch"] == midway.epoch
+
+
+def stopped(output):
+    """A directory with a chunk in its middle, its checkpoint."""
+
+    def stop(progress):
+        if progress.num_done > 2 * 0.65:
+            raise Stop
+
+    with pytest.raises(Stop):
+        start(output, report=stop, minutes=1e-9, **LONG)
+    (path,) = (output / "checkpoints").iterdir()
+    return path
+
+
+def damaged(content, how):
+    size = len(content)
+    if how == "cut":
+        return content[: size // 2]
+    if how == "flipped":
+        return (
+            content[: size // 2]
+            + bytes([content[size // 2] ^ 1])
+            + content[size // 2 + 1 :]
+        )
+    return {"empty": b"", "foreign": b"PK and then"}[how]
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "foreign"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_chunk_begins_anew(how, tmp_path):
+    path = stopped(tmp_path)
+    path.write_bytes(damaged(path.read_bytes(), how))
+    with pytest.warns(RuntimeWarning, match="is set aside: it is no checkpoint"):
+        start(tmp_path, **LONG)
+    assert [p.name for p in path.parent.iterdir()] == [f"{path.name}.damaged"]
+    assert len(stored.read(tmp_path)) == 6
+
+
+def test_a_checkpoint_of_other_programs_is_left_out(tmp_path):
+    path = stopped(tmp_path)
+    midway = checkpoints.load(path)
+    checkpoints.save(path, midway._replace(leaves=midway.leaves[1:]))
+    with pytest.warns(RuntimeWarning, match="a checkpoint is of other programs"):
+        start(tmp_path, **LONG)
+    assert len(stored.read(tmp_path)) == 6
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(
+    undisturbed, tmp_path, monkeypatch
+):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.warns(RuntimeWarning, match="a checkpoint could not be written"):
+        start(tmp_path, minutes=1e-9)
+    assert_same(stored.read(tmp_path), undisturbed)
+
+
+def test_no_checkpoint_is_written_before_its_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "save", None)
+    start(tmp_path)
+
+
+# --- Stopping ------------------------------------------------------------------------
+
+
+def test_an_interruption_waits_for_what_is_being_written():
+    done = []
+
+    def write():
+        with _files.uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append("written")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert done == ["written"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stop_while_rows_are_written_keeps_the_chunk(tmp_path, monkeypatch):
+    write = stored.write
+
+    def stopping(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        write(*arguments)
+
+    monkeypatch.setattr(stored, "write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path)
+    assert len(stored.read(tmp_path)) == 2
+    assert not list((tmp_path / "claims").iterdir())
+
+
+# --- Damage --------------------------------------------------------------------------
+
+
+# Of logits and models only the end is looked at; a flip shows when they are read.
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [(w, h) for w in ("rows", "data") for h in ("cut", "flipped", "empty", "foreign")]
+    + [(w, h) for w in ("logits", "models") for h in ("cut", "empty", "foreign")],
+)
+def test_what_is_damaged_is_set_aside_told_and_made_anew(
+    what, how, undisturbed, tmp_path
+):
+    start(tmp_path, save_models=True)
+    path = sorted((tmp_path / what).iterdir())[0]
+    path.write_bytes(damaged(path.read_bytes(), how))
+    with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
+        stored.mend(tmp_path)
+    assert path.with_name(f"{path.name}.damaged").exists()
+    planned = start(tmp_path, save_models=True)
+    # A chunk of two trials, but for the labels, which any start writes.
+    assert planned.num_missing == (0 if what == "data" else 2)
+    if what == "data":
+        stored.write_data(tmp_path, DATASET)
+    assert path.exists()
+    assert_same(stored.read(tmp_path), undisturbed)
+    assert len(dict(stored.read_logits(tmp_path, "test"))) == 6
+    stored.mend(tmp_path)
+
+
+def test_flipped_logits_are_an_error_that_names_them(tmp_path):
+    start(tmp_path)
+    path = sorted((tmp_path / "logits").iterdir())[0]
+    path.write_bytes(damaged(path.read_bytes(), "flipped"))
+    with pytest.raises(UsageError, match=path.name):
+        list(stored.read_logits(tmp_path, "test"))
+
+
+def test_what_killed_processes_were_writing_goes_in_an_hour(tmp_path):
+    name = "." + "a" * 32 + ".parquet"
+    for age, kept in ((60, True), (4000, False)):
+        path = tmp_path / "rows" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age, time.time() - age))
+        stored.mend(tmp_path)
+        assert path.exists() == kept
+
+
+def test_what_was_killed_when_it_was_done_is_cleared(tmp_path):
+    done = plan(**GRID).chunks[0]
+    start(tmp_path)
+    for path in (
+        tmp_path / "claims" / f"{done.name}.1",
+        checkpoints.path_of(tmp_path, done.name),
+    ):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"left")
+        start(tmp_path, num_seeds=4)
+        (tmp_path / "rows" / f"{plan(**GRID).chunks[-1].name}.parquet").unlink()
+        start(tmp_path)
+        assert not path.exists()
+
+
+# --- Stores --------------------------------------------------------------------------
+
+
+def test_a_store_is_written_to_and_read_like_a_directory(
+    undisturbed, tmp_path, monkeypatch
+):
+    output = f"memory://{tmp_path.name}/results"
+    calls = []
+    put = _files.put
+
+    def counted(path, content, **options):
+        calls.append(path.name)
+        return put(path, content, **options)
+
+    monkeypatch.setattr(_files, "put", counted)
+    start(output, save_models=True)
+    names = [p.name for p in address(output).rglob("*.*")]
+    # Whole, in one call, under its own name.
+    assert sorted(calls) == sorted(names)
+    assert_same(stored.read(output), undisturbed)
+    assert start(output).num_missing == 0
+    found = study.load(output, important="bee")
+    assert len(dict(found.logits("test", list(found.rows["trial_id"])))) == 6
+
+
+def test_a_store_without_exclusive_writing_wants_shards(
+    undisturbed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(claims, "possible", lambda directory: False)
+    for index in range(2):
+        with pytest.warns(RuntimeWarning, match="must be given a shard"):
+            start(tmp_path, index=index, count=2)
+    assert not (tmp_path / "claims").exists()
+    assert_same(stored.read(tmp_path), undisturbed)
+
+
+class Plain(AbstractFileSystem):
+    """A store that says of itself nothing about writing what must not exist."""
+
+    protocol = "plain"
+
+
+def test_who_cannot_write_exclusively_cannot_claim():
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    assert claims.possible(address("memory://a"))
+    assert claims.possible(address("a"))
+    assert not claims.possible(address("plain://a"))
+
+
+def test_an_unknown_store_is_named():
+    with pytest.raises(UsageError, match="nowhere://a cannot be written"):
+        address("nowhere://a")
