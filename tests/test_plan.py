@@ -270,6 +270,16 @@ def test_the_paper_preset_is_the_papers_grid():
     assert SweepConfig.paper().recipe == Recipe(network="paper", epochs=300)
 
 
+def test_rivals_are_swept_where_they_are_named_and_then_as_widely():
+    assert not any(METHODS[t.method].rival for t in planned(num_seeds=1).trials)
+    large = make_dataset("tiny", DATASET.parts | {"train": part(64, 0)}, CLASSES)
+    wide = SweepConfig.paper(methods=("focal", "ldam"), num_seeds=1, important=("ant",))
+    grids = [METHODS[name].paper_grid.values() for name in wide.methods]
+    assert len(planned(large, **vars(wide)).trials) == sum(
+        math.prod(map(len, grid)) for grid in grids
+    )
+
+
 @given(st.permutations(range(3)))
 def test_the_most_specific_values_count(order):
     keys = [

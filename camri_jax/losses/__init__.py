@@ -24,7 +24,8 @@ angular ones, and every margin in it may differ by class. `next_multipliers` lea
 lambda of `recall_constrained_cross_entropy` from batch to batch.
 
 Scores are `[..., num_classes]`, labels `[...]`, losses `[...]`: the caller reduces.
-Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through them.
+Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through them, and
+they may change from step to step, as margins that `camri_jax.penalties.warm_up` grows.
 Computed in float32 or better, with finite gradients; second derivatives, as of
 `jax.hessian`, are right too, of `wasserstein` as far as
 `camri_jax.sinkhorn.sinkhorn` says. A label outside the classes has loss NaN and
