@@ -168,9 +168,7 @@ def run(
         )
     if not options.dry_run:
         rows.mend(output)
-    plan = make_plan(
-        config, dataset, output, convolution=options.convolution
-    )
+    plan = make_plan(config, dataset, output, convolution=options.convolution)
     tell(plan, dataset)
     if share is not None:
         plan = shards.share(plan, share)

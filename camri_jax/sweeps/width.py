@@ -1,25 +1,43 @@
-"""How many trials a device trains at once, and the memory they need."""
+"""How devices take trials, by measurement: the form of convolutions, and how many."""
 
+import dataclasses
+import functools
+import hashlib
+import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import psutil
 
+from camri_jax._files import written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps.chunk import programs
 from camri_jax.sweeps.engine import out_of_memory
 from camri_jax.sweeps.plan import Chunk, Plan, Trial, problem_of, stack
-from camri_jax.training import lift
+from camri_jax.training import lift, trial
 from camri_jax.training.lift import Placement
+from camri_jax.training.network import Convolution
 from camri_jax.training.recipe import TrainConfig
+
+FORMS: tuple[Convolution, ...] = ("lax", "patches")
+"""What is tried on a device that was not there when `lift.placement` was written."""
+
+_STEPS = 4
+"""Steps that are timed as one program, where an epoch is one."""
+
+_WORTH = 60.0
+"""Seconds of a whole sweep from which a search can gain more than it takes."""
 
 
 def memory_bytes(plan: Plan, dataset: Dataset) -> int:
     """Returns the memory that a device needs for a step of the plan's widest chunk.
 
-    The training images are part of it. The compiler is asked, so it holds for this
-    backend; the program itself and what the allocator loses come on top.
+    The training images are part of it. The compiler is asked, so it holds for these
+    devices; the program itself and what the allocator loses come on top.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
@@ -31,57 +49,62 @@ def memory_bytes(plan: Plan, dataset: Dataset) -> int:
     if not plan.chunks:
         return 0
     chunk = max(plan.chunks, key=lambda chunk: chunk.width)
-    return _bytes(_compiled(chunk, dataset, plan.placement))
+    program = _compiled(chunk, dataset, plan.placement)
+    return _needed(program, dataset, plan.placement)
 
 
-def best_width(plan: Plan, dataset: Dataset) -> int:
-    """Returns how many trials a device trains at once in the least time a trial.
+def best(
+    plan: Plan, dataset: Dataset, forms: Sequence[Convolution] = FORMS
+) -> tuple[Convolution, int]:
+    """Returns in what form, and how many at once, trials take the least time each.
 
-    Compiles a step of 1, 2, 4, ... trials of the program that has the most, and times
-    it, until a trial gains less than 3 % or the device is full. A device that takes its
-    trials one after another takes one.
+    For each form it compiles a few steps of 1, 2, 4, ... trials of the program that has
+    the most, and times them, until a trial gains less than 3 % or the device is full.
+    One trial at once is one after another. What it finds is kept beside the compiled
+    programs. A CPU is not measured: its row of `lift.placement` was, and compiling a
+    form to try it takes longer than a small sweep could gain. Nor is a sweep searched
+    for that takes less than a minute anyway.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`, of any width.
       dataset: the images it was made for.
+      forms: of convolutions, that may be chosen; the plan's own is tried first.
 
     Returns:
-      Trials a device, 1 at least.
+      The form, and the trials a device, 1 at least.
     """
+    own = plan.placement.convolution
     if not plan.placement.together or not plan.chunks:
-        return 1
-    trials: dict[TrainConfig, list[Trial]] = {}
-    for chunk in plan.chunks:
-        trials.setdefault(chunk.config, []).extend(chunk.trials)
-    config, most = max(trials.items(), key=lambda item: len(item[1]))
-    size = plan.placement.mesh.size
-    others = [part for name, part in dataset.parts.items() if name != "train"]
-    free = _free_bytes(plan.placement) - sum(part.images.nbytes for part in others)
-    best, least, width = 1, float("inf"), 1
-    while width == 1 or width * size < 2 * len(most):
-        chunk = Chunk(config, tuple(most[: width * size]), width * size)
-        try:
-            program = _compiled(chunk, dataset, plan.placement)
-            if _bytes(program) > free:
-                break
-            seconds = _seconds(program, chunk, dataset, plan.placement) / width
-        except jax.errors.JaxRuntimeError as error:
-            if not out_of_memory(error):
-                raise
+        return own, 1
+    config, most = _most(plan)
+    if config.backbone is not None or config.recipe.network == "features":
+        forms = ()  # No convolution of ours.
+    forms = (own, *(form for form in forms if form != own))
+    path = _kept(plan, forms, len(most))
+    if path is not None and path.exists():
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    enough = _WORTH / _steps_of(plan)
+    found: list[tuple[float, Convolution, int]] = []
+    for form in forms:
+        each = dataclasses.replace(config, convolution=form)
+        seconds, width = _best_width(each, most, dataset, plan.placement, enough)
+        found.append((seconds, form, width))
+        if seconds < enough:
             break
-        if seconds > 0.97 * least:
-            break
-        best, least, width = width, seconds, 2 * width
-    return best
+    _, form, width = min(found, key=lambda each: each[0])
+    if path is not None:
+        with written_whole(path) as unfinished:
+            unfinished.write_text(json.dumps([form, width]), encoding="utf-8")
+    return form, width
 
 
-def seconds_per_trial(plan: Plan, dataset: Dataset, num_steps: int = 3) -> float:
+def seconds_per_trial(plan: Plan, dataset: Dataset, num_calls: int = 3) -> float:
     """Returns an estimate of how long a trial of the plan takes, from a few steps.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
       dataset: the images it was made for.
-      num_steps: how many steps are timed.
+      num_calls: how often its program is timed.
 
     Returns:
       Seconds of training, of all devices together divided by the trials they train at
@@ -91,23 +114,100 @@ def seconds_per_trial(plan: Plan, dataset: Dataset, num_steps: int = 3) -> float
         return 0.0
     chunk = plan.chunks[0]
     program = _compiled(chunk, dataset, plan.placement)
-    step = _seconds(program, chunk, dataset, plan.placement, num_steps)
+    step = _seconds(program, chunk, dataset, plan.placement, num_calls)
     steps = chunk.config.recipe.epochs * chunk.config.num_batches
     return step * steps / chunk.width
+
+
+def _most(plan: Plan) -> tuple[TrainConfig, list[Trial]]:
+    """The program with the most trials, and these."""
+    trials: dict[TrainConfig, list[Trial]] = {}
+    for chunk in plan.chunks:
+        trials.setdefault(chunk.config, []).extend(chunk.trials)
+    return max(trials.items(), key=lambda item: len(item[1]))
+
+
+def _steps_of(plan: Plan) -> float:
+    """Steps of all trials, that a device takes its share of."""
+    config = plan.chunks[0].config
+    steps = config.recipe.epochs * config.num_batches
+    return steps * plan.num_missing / plan.placement.mesh.size
+
+
+def _kept(plan: Plan, forms: Sequence[Convolution], most: int) -> Path | None:
+    """Where the choice is kept that was found for such a plan on such devices."""
+    directory = jax.config.values["jax_compilation_cache_dir"]
+    if not directory or "://" in directory:
+        return None
+    mesh = plan.placement.mesh
+    kind = mesh.devices.flat[0].device_kind
+    facts = [jax.__version__, kind, mesh.size, plan.settings, list(forms), most]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return Path(directory) / f"placement-{name}.json"
+
+
+def _best_width(
+    config: TrainConfig,
+    most: Sequence[Trial],
+    dataset: Dataset,
+    placement: Placement,
+    enough: float,
+) -> tuple[float, int]:
+    """The least seconds of a trial's step, or `enough`, and at how many a device."""
+    size = placement.mesh.size
+    others = [part for name, part in dataset.parts.items() if name != "train"]
+    free = _free_bytes(placement) - sum(part.images.nbytes for part in others)
+    best, least, width = 1, float("inf"), 1
+    while least > enough and (width == 1 or width * size < 2 * len(most)):
+        chunk = Chunk(config, tuple(most[: width * size]), width * size)
+        try:
+            program = _compiled(chunk, dataset, placement)
+            if _needed(program, dataset, placement) > free:
+                break
+            seconds = _seconds(program, chunk, dataset, placement) / width
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            break
+        if seconds > 0.97 * least:
+            break
+        best, least, width = width, seconds, 2 * width
+    return least, best
+
+
+def _few(chunk: Chunk, dataset: Dataset, placement: Placement) -> tuple[Any, int]:
+    """Training images and labels for what is timed, and its number of steps.
+
+    An epoch that is one program is shortened, and given as many images as it takes: a
+    TPU lays out anew all that it is given, once a call.
+    """
+    train = dataset.parts["train"]
+    steps, size = chunk.config.num_batches, len(train.labels)
+    if placement.loop == "scan":
+        steps = min(_STEPS, steps)
+        size = steps * chunk.config.recipe.batch_size
+    else:
+        steps = 1
+    return (train.images[:size], train.labels[:size]), steps
 
 
 def _compiled(
     chunk: Chunk, dataset: Dataset, placement: Placement
 ) -> jax.stages.Compiled:
-    run, train = programs(chunk.config, placement), dataset.parts["train"]
+    """A few steps as one program, where an epoch is one; else a step."""
+    run = programs(chunk.config, placement)
+    data, _ = _few(chunk, dataset, placement)
     seeds, hyperparameters = stack(chunk, problem_of(dataset))
-    shapes = [
-        jax.ShapeDtypeStruct(array.shape, array.dtype)
-        for array in (train.images, train.labels)
-    ]
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
     states = jax.eval_shape(run.init, shapes[0], seeds)
-    orders = jax.eval_shape(run.shuffle, states)
-    return run.step.lower(states, hyperparameters, orders, *shapes).compile()
+    if placement.loop == "steps":
+        orders = jax.eval_shape(run.shuffle, states)
+        return run.step.lower(states, hyperparameters, orders, *shapes).compile()
+    short = dataclasses.replace(chunk.config, num_images=len(data[1]))
+    epoch = functools.partial(trial.train_epoch, short)
+    axes = (0, 0, None, None)
+    lifted = lift.lift(epoch, placement, axes, donate_argnums=(0,))
+    return lifted.lower(states, hyperparameters, *shapes).compile()
 
 
 def _seconds(
@@ -115,23 +215,31 @@ def _seconds(
     chunk: Chunk,
     dataset: Dataset,
     placement: Placement,
-    num_steps: int = 3,
+    num_calls: int = 3,
 ) -> float:
-    """The median of a few steps; the first, untimed, warms up."""
-    run, train = programs(chunk.config, placement), dataset.parts["train"]
-    seeds, hyperparameters = lift.shard(
-        stack(chunk, problem_of(dataset)), placement.mesh
-    )
-    data = np.asarray(train.images), np.asarray(train.labels)
-    data = lift.replicate(data, placement.mesh)
+    """A step's seconds, the median of a few calls; the first, untimed, warms up."""
+    run = programs(chunk.config, placement)
+    data, steps = _few(chunk, dataset, placement)
+    given = lift.shard(stack(chunk, problem_of(dataset)), placement.mesh)
+    seeds, hyperparameters = given
+    data = lift.replicate(tuple(map(np.asarray, data)), placement.mesh)
     states = run.init(data[0][:1], seeds)
-    orders, times = run.shuffle(states), []
-    for _ in range(1 + num_steps):
+    order = (run.shuffle(states),) if placement.loop == "steps" else ()
+    times = []
+    for _ in range(1 + num_calls):
         start = time.perf_counter()
-        states, loss = program(states, hyperparameters, orders, *data)
+        states, loss = program(states, hyperparameters, *order, *data)
         jax.block_until_ready(loss)
         times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
+    return float(np.median(times[1:])) / steps
+
+
+def _needed(
+    program: jax.stages.Compiled, dataset: Dataset, placement: Placement
+) -> int:
+    """Bytes of a device, with the training images, of which a short epoch has few."""
+    images = dataset.parts["train"].images.nbytes
+    return _bytes(program) + (images if placement.loop == "scan" else 0)
 
 
 def _bytes(program: jax.stages.Compiled) -> int:

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from camri_jax.takehome.model import Model, load_model, save_model
 from camri_jax.training import classifier
 from camri_jax.training.lift import Placement, placement, trial_mesh
 from camri_jax.training.methods import BASELINE
+from camri_jax.training.network import Convolution
 
 
 class AllDiverged(UsageError):
@@ -140,7 +141,7 @@ def make_plan(
     output: Path,
     *,
     backbone: Any = None,
-    placed: Placement | None = None,
+    convolution: Convolution | None = None,
 ) -> Plan:
     """Plans what is missing of a grid in a directory.
 
@@ -149,8 +150,8 @@ def make_plan(
       dataset: the images.
       output: the directory, which need not exist.
       backbone: as for `sweep`.
-      placed: how trials are laid on devices; default on all devices of this process,
-        as their kind wants it.
+      convolution: form of the convolutions; default what is fast on the devices, which
+        is measured where it is not known.
 
     Returns:
       The plan.
@@ -159,7 +160,9 @@ def make_plan(
       UsageError: an argument is out of range, or nothing would be there to compare
         with.
     """
-    placed = placed or placement(trial_mesh())
+    placed, forms = placement(trial_mesh()), width.FORMS
+    if convolution is not None:
+        placed, forms = placed._replace(convolution=convolution), ()
     shared = json.dumps(what_trials_share(config.recipe, dataset, backbone))
     finished = rows.read(output)
     ours = finished[finished["settings"] == shared]
@@ -170,12 +173,14 @@ def make_plan(
             f"{output} holds rows of it with the same settings"
         )
     config = _with_ranks(config, dataset, output, ours)
-    make = functools.partial(plan, dataset=dataset, placement=placed, backbone=backbone)
-    planned = make(config, done=trained)
+    make = functools.partial(plan, dataset=dataset, backbone=backbone, done=trained)
+    planned = make(config, placement=placed)
     if config.trials_per_device == "auto" and placed.together:
-        chosen = _width_of(ours, placed) or width.best_width(planned, dataset)
+        known = _known(ours, placed, forms)
+        form, chosen = known or width.best(planned, dataset, forms)
         changed = {**vars(config), "trials_per_device": chosen}
-        planned = make(SweepConfig(**changed), done=trained)
+        placed = placed._replace(convolution=form)
+        planned = make(SweepConfig(**changed), placement=placed)
     return planned
 
 
@@ -315,17 +320,20 @@ def _with_ranks(
     return SweepConfig(**{**vars(config), "important": important})
 
 
-def _width_of(ours: pd.DataFrame, placed: Placement) -> int | None:
-    """Trials a device, as in finished rows of as many such devices."""
+def _known(
+    ours: pd.DataFrame, placed: Placement, forms: Sequence[Convolution]
+) -> tuple[Convolution, int] | None:
+    """Form and trials a device, as in finished rows of as many such devices."""
     kind = placed.mesh.devices.flat[0].device_kind
     facts = map(json.loads, ours["provenance"].unique())
-    widths = [
-        fact["width"] // placed.mesh.size
+    found = [
+        (fact["convolution"], fact["width"] // placed.mesh.size)
         for fact in facts
         if (fact["device"], fact["num_devices"]) == (kind, placed.mesh.size)
+        and fact["convolution"] in (placed.convolution, *forms)
     ]
     # The narrowest: where memory once ended, it will again.
-    return min(widths, default=None)
+    return min(found, key=lambda each: each[1], default=None)
 
 
 def _keep(

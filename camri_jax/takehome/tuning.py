@@ -346,7 +346,9 @@ class _Lab:
         if placed.together:
             families = [c.family for c in planned.chunks for _ in c.trials]
             most = max(map(families.count, families)) // config.num_seeds
-            best = min(width.best_width(planned, dataset), -(-most // placed.mesh.size))
+            form, best = width.best(planned, dataset)
+            placed = placed._replace(convolution=form)
+            best = min(best, -(-most // placed.mesh.size))
             wide = dataclasses.replace(swept, trials_per_device=max(1, best))
             planned = plan(wide, dataset, placed, backbone=backbone)
         started = clock()
