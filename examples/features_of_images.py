@@ -50,6 +50,7 @@ def features_of(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    """Reads the command line, and writes the file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("dataset", help="cifar10, gtsrb, folder:PATH, npz:FILE, ...")
     parser.add_argument("output", help="the .npz file to write")

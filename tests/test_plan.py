@@ -51,6 +51,7 @@ RECIPES = {
     "feature_dim": 9,
     "epochs": 11,
     "batch_size": 9,
+    "resample": 9,
     "optimizer": "sgd",
     "momentum": 0.8,
     "learning_rate": 2e-3,
@@ -449,7 +450,7 @@ def test_a_wrong_plan_is_named(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": "huge"}, "network must be one of paper, small, fast, got 'huge'"),
+        ({"network": "huge"}, "network must be one of paper, small, fast, features"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"feature_dim": 1}, "feature_dim must be at least 2, got 1"),

@@ -469,10 +469,10 @@ class Standardization(nn.Module):
     unlike units wants standardizing one by one before.
 
     Example:
-      >>> features = jnp.array([[1.0, 7.0], [3.0, 7.0]])
+      >>> features = jnp.array([[3.0, 7.0, 7.0, 7.0], [11.0, 7.0, 7.0, 7.0]])
       >>> variables = Standardization().init(jax.random.key(0), features, train=False)
-      >>> Standardization().apply(variables, features, train=False).round(2).tolist()
-      [[-1.41, 0.0], [1.41, 0.0]]
+      >>> Standardization().apply(variables, features, train=False).tolist()
+      [[-2.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
     """
 
     @nn.compact
@@ -493,7 +493,7 @@ class Standardization(nn.Module):
         return (features - mean.value[None]) / std.value
 
 
-def _features(*, dtype: Any, convolution: Convolution) -> nn.Module:
+def _features(*, dtype: Any = None, convolution: Any = None) -> nn.Module:
     """The network of a head, which has no activations and no convolutions."""
     del dtype, convolution
     return Standardization()
