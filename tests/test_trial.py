@@ -221,6 +221,10 @@ def test_one_trace_serves_every_method_value_and_class_of_a_family(family):
                 count += 1
     assert len(traced) == 1
     assert count >= 3
+    # A model to take home has weights, and nothing else that training came to.
+    taken = state._replace(multipliers=None, opt_state=(), average=None, key=None)
+    score = functools.partial(trial.score, setup)
+    assert jax.eval_shape(score, taken, arrays, IMAGES, LABELS).loss.shape == (27,)
 
 
 # What changes while a trial trains.
