@@ -39,6 +39,28 @@ def texts(sheets, told):
     )
 
 
+def test_of_several_classes_each_recall_is_told(tmp_path):
+    study = load(tmp_path, important=((1,), (0, 2)), num_seeds=3)
+    table = tables.comparison(study, (0, 2))
+    sheets = tables.comparison_sheets(table, "ant+cat")
+    table = tables.chosen(table)
+    (sheet,) = [x for x in sheets if x.title.startswith("Recall of each class")]
+    assert sheet.columns[1:] == ["mean", "lowest", "ant", "cat"]
+    trained = [i for i, moved in enumerate(table["moved"]) if not moved]
+    for i in trained:
+        rows = study.of((0, 2))
+        line = table.iloc[i]
+        for name in ("method", "margin", "weight"):
+            rows = rows[(rows[name] == line[name]) | pd.isna(line[name])]
+        counts = np.stack(list(rows["test_confusion"]))
+        each = np.array([[c[k, k] / c[k].sum() for k in (0, 2)] for c in counts])
+        told = [cell.value for cell in sheet.rows[i][1:]]
+        wanted = [each.mean(), each.min(1).mean(), *each.mean(0)]
+        np.testing.assert_allclose(told, wanted)
+    alone = tables.comparison_sheets(tables.comparison(study, (1,)), "bee")
+    assert not any("each class" in x.title for x in alone)
+
+
 def test_the_comparison_picks_on_the_images_that_each_rule_allows(tmp_path):
     study = load(tmp_path)
     table = tables.comparison(study, (1,))

@@ -198,11 +198,32 @@ def test_it_is_marked_what_calibration_and_test_images_can_tell(certifiable, tex
     marks = [t for t in told if "certifiable" in t]
     assert marks == ([f"certifiable up to {text}"] if text else [])
     if certifiable:
-        assert labelled(figure.axes[0])[marks[0]][0].tolist() == [certifiable] * 2
+        assert labelled(figure.axes[0])[marks[0]][0].tolist() == [0.8, certifiable]
     thousand = figures.price(prices(number=5000), "cat")
     assert "must be found" not in str(
         [t.get_text() for t in thousand.legends[0].get_texts()]
     )
+
+
+def test_where_nothing_drawn_is_certifiable_it_is_said_and_not_drawn():
+    figure = figures.price(prices(), "cat", certifiable=0.75)
+    told = [t.get_text() for t in figure.legends[0].get_texts()]
+    (label,) = [t for t in told if "certifiable" in t]
+    assert label == "certifiable up to 75 %, none of this"
+    assert labelled(figure.axes[0])[label][0].size == 0
+
+
+def test_promises_are_marked_where_they_are_and_within_the_picture():
+    promised = [
+        {"method": "camri", "recall": 0.9, "false_alarms": 900.0, "accuracy": 0.2},
+        {"method": "cross_entropy", "recall": 0.5, "false_alarms": 1, "accuracy": 1},
+    ]
+    figure = figures.price(prices(), "cat", certified=promised)
+    for place, measure in zip(figure.axes, figures.AXES, strict=True):
+        x, y = labelled(place)["promised"]
+        assert (x.item(), y.item()) == (0.9, promised[0][measure])
+        low, high = place.get_ylim()
+        assert low <= y.item() <= high
 
 
 def test_the_legend_leaves_the_room_to_the_picture():

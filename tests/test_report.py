@@ -1,5 +1,6 @@
 """The page answers first, says what the numbers say, and takes names as text."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -17,6 +18,7 @@ from camri_jax._files import UsageError
 from camri_jax.evidence import report, selection, tables
 from camri_jax.evidence.report import words
 from camri_jax.evidence.selection import Recommendation
+from camri_jax.evidence.tables import Cell, Sheet
 from camri_jax.evidence.verdicts import claims
 from camri_jax.training.methods import HYPERPARAMETERS
 
@@ -132,6 +134,39 @@ def test_the_answer_is_the_recommended_trial_in_numbers(study, tree):
     shaded = [attrs.get("class") == "taken" for _, attrs, _ in tree.found]
     first = tree.found[shaded.index(True) + 1]
     assert first[1]["data-value"] == selection.title(line)
+
+
+def test_a_promise_comes_first_and_its_model_is_the_only_one_to_take(study):
+    finalists = [row for _, row in study.of((1,)).drop_duplicates("method").iterrows()]
+    lines = [
+        {
+            "method": row["method"],
+            "point": {name: row[name] for name in HYPERPARAMETERS if name in row},
+            "trial_id": row["trial_id"],
+            "certified": row["method"] != "camri",
+            "recall": 0.9,
+            "false_alarms": 12.5,
+            "accuracy": 0.9,
+        }
+        for row in finalists
+    ]
+    sheet = Sheet("Finalists", "", ["method"], [[Cell(x["trial_id"])] for x in lines])
+    told = ["It finds <90 %.", "It costs much."]
+    alone = dataclasses.replace(study, choices=((1,),))
+    page = report.page(alone, promise=report.Promise(told, sheet, 1, lines))
+    tree = Tree(page)
+    assert tree.texts("p", class_="lead") == told[:1]
+    assert told[1] in tree.texts("p")
+    assert "Take " not in tree.texts("div", class_="answer")[0]
+    order = [told[1], "Finalists", "What each recall costs", "All methods, best first"]
+    places = [page.index(text) for text in order]
+    assert places == sorted(places)
+    (data,) = [json.loads(x) for x in tree.texts("script", type="application/json")]
+    assert set(data["rows"][0]) == {x["method"] for x in lines}
+    assert data["said"][0].startswith("To find 80 %")
+    assert tree.texts("text").count("promised") == 2
+    shaded = [attrs.get("class") == "taken" for _, attrs, _ in tree.found]
+    assert tree.found[shaded.index(True) + 1][2].strip() == lines[1]["trial_id"]
 
 
 def test_methods_are_ranked_by_what_they_keep_and_find(study):
@@ -307,7 +342,7 @@ def test_settings_grid_and_origins_are_those_of_the_rows(study):
         for row in words.grid(study.rows).rows
     }
     assert grid["cross-entropy"][-2:] == ["3", "3"]
-    assert grid["CAMRI"] == ["4π/64", "16", "", "", "", "3", "6"]
+    assert grid["CAMRI"] == ["4π/64", "16", "", "3", "6"]
     made = [json.dumps({"command": c, "device": "abacus"}) for c in "aab"]
     found = words.origins(pd.DataFrame({"provenance": made}))
     assert [(o.command, o.facts["trials"]) for o in found] == [("a", "2"), ("b", "1")]

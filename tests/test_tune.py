@@ -1,6 +1,7 @@
 """From images to a promise: most of it with training that is made up, and fast."""
 
 import dataclasses
+import html
 import json
 import math
 import shutil
@@ -213,6 +214,17 @@ def test_as_many_are_certified_as_the_images_allow():
         assert number == max([m for m in range(1, 6) if needed[m - 1] <= 100] or [1])
 
 
+def test_another_question_leaves_the_first_models_answer(lab):
+    first = lab.tune()
+    kept = {p.name: p.read_bytes() for p in first.directory.iterdir()}
+    others = [lab.tune(recall=0.8), lab.tune("cat"), lab.tune(("bee", "cat"), 0.8)]
+    names = [each.directory.name for each in (first, *others)]
+    assert names == ["model", "model_1_0.8", "model_2_0.9", "model_1_2_0.8_0.8"]
+    assert {p.name: p.read_bytes() for p in first.directory.iterdir()} == kept
+    assert lab.tune().directory == first.directory
+    assert verify(others[0].directory).holds
+
+
 def test_several_classes_keep_their_own_recalls_at_once(lab):
     result = lab.tune(("bee", "cat"), (0.8, 0.9))
     assert result.certified
@@ -291,7 +303,10 @@ def test_the_model_says_bit_for_bit_what_training_said(trained):
         np.testing.assert_array_equal(model.raw_logits(PARTS[part].images), kept)
     moved = guarantee.predict(kept, (1,), model.offset)
     assert model.predict(PARTS["test"].images) == [CLASSES[k] for k in moved]
-    assert (trained.directory / "report.html").exists()
+    page = (trained.directory / "report.html").read_text()
+    assert html.escape(trained.sentences[0]) in page
+    assert "Finalists" in page
+    assert "Take " not in page
 
 
 def test_new_images_certify_anew_and_the_old_model_stays(trained, tmp_path):
@@ -322,6 +337,33 @@ def test_new_images_certify_anew_and_the_old_model_stays(trained, tmp_path):
     assert "WITHOUT a promise" in told[-1]
     assert model.offset == trained.chosen.offset
     assert not verify(tmp_path / "none").holds
+
+
+def test_no_image_that_made_a_model_speaks_for_it(trained, tmp_path):
+    """Whatever of its own data comes again: only test images are new to it."""
+    test = PARTS["test"]
+    model, told = recalibrate(
+        *(trained.directory, tiny.without(DATA, "calibration"), 0.8),
+        output=tmp_path / "again",
+        backbone=Tiny(),
+    )
+    assert "87 of 177 images are left out" in told[0]
+    own = guarantee.certify_recall(
+        model.raw_logits(test.images), test.labels, 1, recall=0.8
+    )
+    assert model.about["certificate"] == own.to_dict()
+    for part, left in (("train", 0), ("calibration", 0), ("test", 30)):
+        alone = make_dataset("part", {"train": PARTS[part]}, CLASSES)
+        if not left:
+            with pytest.raises(UsageError, match="certified on all"):
+                check(trained.directory, alone, backbone=Tiny())
+            continue
+        found = check(trained.directory, alone, backbone=Tiny())
+        assert found.checks[0][0].total == left
+        assert "left out" not in " ".join(found.sentences)
+        # What certified the new model speaks for that one no more.
+        with pytest.raises(UsageError, match="certified on all"):
+            check(tmp_path / "again", alone, 0.8, backbone=Tiny())
 
 
 def test_a_check_counts_one_image_of_each_group(trained):

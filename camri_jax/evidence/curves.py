@@ -120,10 +120,10 @@ def at_offset(curve: pd.DataFrame, offsets: Sequence[float]) -> pd.DataFrame:
     >>> at_offset(line, [0.0, 1.5, np.nan])["recall"].tolist()
     [0.5, 1.0, nan]
     """
-    offsets = np.asarray(offsets, float)
-    place = np.searchsorted(curve["offset"].to_numpy(), offsets, side="right") - 1
-    place = np.where(np.isnan(offsets), -1, place)
-    return curve.reindex(place).reset_index(drop=True).assign(offset=offsets)
+    moved = np.asarray(offsets, float)
+    place = np.searchsorted(curve["offset"].to_numpy(), moved, side="right") - 1
+    place = np.where(np.isnan(moved), -1, place)
+    return curve.reindex(place).reset_index(drop=True).assign(offset=moved)
 
 
 def prices(

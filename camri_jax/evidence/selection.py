@@ -157,11 +157,15 @@ def _line(
 
 _COUNTS = ("num_found", "num_important", "num_images", "chance")
 
+OF_CLASS = "recall_of_"
+"""Begins the columns of each important class's recall, where there are several."""
+
 
 def _numbers(confusion: np.ndarray | None, important: Choice) -> dict[str, float]:
-    if confusion is None or not confusion.sum():
-        return dict.fromkeys([*MEASURES, *_COUNTS], np.nan)
     inside = list(important)
+    each = [f"{OF_CLASS}{k}" for k in inside] if len(inside) > 1 else []
+    if confusion is None or not confusion.sum():
+        return dict.fromkeys([*MEASURES, *_COUNTS, *each], np.nan)
     numbers = measures(confusion, important)
     return {
         **{name: float(numbers[name]) for name in MEASURES},
@@ -169,6 +173,10 @@ def _numbers(confusion: np.ndarray | None, important: Choice) -> dict[str, float
         "num_important": float(confusion[inside].sum()),
         "num_images": float(confusion.sum()),
         "chance": chance(confusion, important),
+        **{
+            name: float(measures(confusion, [k])["recall"])
+            for name, k in zip(each, inside, strict=False)
+        },
     }
 
 
@@ -183,9 +191,15 @@ def settings(trials: pd.DataFrame) -> pd.DataFrame:
       `num_important` and `validation_num_important`; and for every measure, on test
       and as `validation_...` on validation images, its mean, its standard deviation
       with n - 1 as `..._std` (NaN for one seed) and as `..._n` over how many seeds
-      both run, fewer than `num_seeds` where a measure has no value.
+      both run, fewer than `num_seeds` where a measure has no value. With several
+      important classes likewise `recall_of_K` of each on test images, and of each
+      seed's lowest of them, `lowest_recall`.
     """
-    columns = [*MEASURES, *(f"validation_{name}" for name in MEASURES)]
+    each = [x for x in map(str, trials.columns) if x.startswith(OF_CLASS)]
+    if each:
+        trials = trials.assign(lowest_recall=trials[each].min(axis=1))
+        each.append("lowest_recall")
+    columns = [*MEASURES, *(f"validation_{name}" for name in MEASURES), *each]
     groups = trials.groupby(KEY, dropna=False, sort=False)
     counts = pd.DataFrame(
         {

@@ -13,7 +13,7 @@ import pandas as pd
 
 from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection, verdicts
-from camri_jax.evidence.selection import KEY, Recommendation, title
+from camri_jax.evidence.selection import KEY, OF_CLASS, Recommendation, title
 from camri_jax.evidence.statistics import (
     ACCURACY_MARGIN,
     LEVEL,
@@ -224,6 +224,8 @@ def comparison_sheets(
     """
     picked = IMAGES[table["selection"].iloc[0]]
     found = [_selections(table, name), _more_measures(chosen(table), name, picked)]
+    if "lowest_recall" in table:
+        found.append(_each_class(chosen(table), name, picked))
     if "recall_difference" in table:
         found.append(_differences(chosen(table), name, picked, accuracy_margin))
     return found
@@ -307,6 +309,29 @@ def _more_measures(lines: pd.DataFrame, name: str, picked: str) -> Sheet:
         f"{images if images > 0 else 0:,.0f} test images of the important class."
         + _partial(lines, ("precision", "f2", "other_recall", "false_alarms")),
         ["method, setting", "precision", "F2", "others'\nrecall", "false\nalarms", "n"],
+        rows,
+    )
+
+
+def _each_class(lines: pd.DataFrame, name: str, picked: str) -> Sheet:
+    """What the mean recall of several important classes hides."""
+    important = lines["important"].iloc[0]
+    each = [f"{OF_CLASS}{k}" for k in important]
+    names = name.split("+")
+    if len(names) != len(each):
+        names = [f"class {k}" for k in important]
+    rows = [
+        [
+            _method(line, setting=True),
+            *(mean(line, x) for x in ("recall", "lowest_recall", *each)),
+        ]
+        for _, line in lines.iterrows()
+    ]
+    return Sheet(
+        f"Recall of each class. Important classes: {name}",
+        f"Settings picked on {picked} images by the mean of the classes' recalls; "
+        "numbers of test images, mean ± std over seeds. Lowest: in each seed.",
+        ["method, setting", "mean", "lowest", *names],
         rows,
     )
 

@@ -1,8 +1,10 @@
 """A model directory: weights, and how to use them."""
 
+import contextlib
+import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import safetensors
 import safetensors.numpy
 
 from camri_jax._files import UsageError, written_whole
-from camri_jax.datasets.dataset import digest
+from camri_jax.datasets import copies
+from camri_jax.datasets.dataset import Dataset, digest
 from camri_jax.datasets.reading import read_images
 from camri_jax.takehome import exporting
 from camri_jax.training import classifier
@@ -20,6 +23,8 @@ from camri_jax.training.classifier import Classifier
 
 FORMAT = 1
 """Version of `model.json`; those of others are refused by name."""
+
+_SEEN = "seen.npy"
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,74 @@ def save_model(directory: Path, model: Model) -> None:
         unfinished.write_bytes(content)
     with written_whole(directory / "model.json") as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def directory_of(
+    output: Path, question: Mapping[str, Any], suffix: Iterable[Any]
+) -> Path:
+    """Returns where the model that answers a question belongs.
+
+    Args:
+      output: directory of all that was trained.
+      question: what `model.json` says of it.
+      suffix: tells the model from that of another question, which came first.
+
+    Returns:
+      `model`; where another question's lies there, `model_` with the suffix.
+    """
+    first = output / "model"
+    if not (first / "model.json").exists():
+        return first
+    asked = json.loads(json.dumps(question))
+    with contextlib.suppress(UsageError):
+        known = read_about(first)
+        if all(known.get(name) == value for name, value in asked.items()):
+            return first
+    return output / "_".join(("model", *map(str, suffix)))
+
+
+def save_seen(
+    directory: Path, images: Iterable[np.ndarray], before: Path | None = None
+) -> None:
+    """Writes hashes of all images that a model was trained, picked or certified on.
+
+    Args:
+      directory: of the model.
+      images: arrays `[image, ...]` as the model takes them.
+      before: directory of the model that this one comes of, whose images count too.
+    """
+    hashes = [copies.prints(each) for each in images]
+    if before is not None and (before / _SEEN).exists():
+        hashes.append(np.load(io.BytesIO((before / _SEEN).read_bytes())))
+    found = np.unique(np.concatenate(hashes))
+    with written_whole(directory / _SEEN) as unfinished, unfinished.open("wb") as file:
+        np.save(file, found)
+
+
+def seen(directory: Path, images: np.ndarray) -> np.ndarray:
+    """Returns which images a model was trained, picked or certified on.
+
+    Args:
+      directory: of the model; where it says nothing, no image is known.
+      images: `[image, ...]` as the model takes them.
+    """
+    path = directory / _SEEN
+    if not path.exists():
+        return np.zeros(len(images), bool)
+    try:
+        known = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is damaged ({error})") from error
+    return np.isin(copies.prints(images), known)
+
+
+def used(dataset: Dataset) -> list[np.ndarray]:
+    """Returns the images of all parts but test, of those that have any."""
+    return [
+        np.asarray(part.images)
+        for name, part in dataset.parts.items()
+        if name != "test" and len(part.labels)
+    ]
 
 
 def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:

@@ -17,7 +17,14 @@ from camri_jax.datasets import Dataset
 from camri_jax.datasets.dataset import digest, nearest
 from camri_jax.guarantee import Certificate, Certificates, Check, Price
 from camri_jax.takehome import telling
-from camri_jax.takehome.model import Model, load_model, read_about, save_model
+from camri_jax.takehome.model import (
+    Model,
+    load_model,
+    read_about,
+    save_model,
+    save_seen,
+    seen,
+)
 from camri_jax.takehome.picking import Goal, not_below_zero
 
 _FILE = "calibration.safetensors"
@@ -250,8 +257,9 @@ def recalibrate(
 
     Args:
       path: of a model directory, which stays as it is.
-      dataset: labelled images that the model was neither trained nor picked on: all of
-        them certify, or if it has a calibration part, that one alone.
+      dataset: labelled images: all of them certify, or if it has a calibration part,
+        that one alone. Those that the model was trained, picked or certified on are
+        left out, which is said.
       recall: to be promised: one number, or one for each important class.
       output: a new model directory.
       confidence: of the promise.
@@ -262,15 +270,18 @@ def recalibrate(
       the model keeps its offset, and comes without a promise.
 
     Raises:
-      UsageError: `output` is there already, or there are no such images.
+      UsageError: `output` is there already, or no image is new.
     """
+    directory = Path(path).expanduser()
     output = Path(output).expanduser()
     if output.exists():
         raise UsageError(f"{output} is there already; a new directory is needed")
     model = load_model(path, backbone)
     recalls = (recall,) if isinstance(recall, int | float) else tuple(recall)
     goal = Goal(model.important, tuple(map(float, recalls)), confidence)
-    images, labels, groups = gathered(model, dataset, part="calibration")
+    images, labels, groups, left_out = gathered(
+        model, directory, dataset, part="calibration"
+    )
     logits = model.raw_logits(images)
     relative = (0.0,) * len(goal.parts)
     if not goal.together and isinstance(model.offset, tuple):
@@ -294,13 +305,16 @@ def recalibrate(
     }
     new = Model(model.classifier, model.important, offset, about)
     save_model(output, new)
+    save_seen(output, [images], before=directory)
     names = model.class_names
     if not certificate.certified:
         return new, (
+            *left_out,
             *telling.limits(certificate, names),
             "The model keeps its offset and comes WITHOUT a promise.",
         )
     return new, (
+        *left_out,
         f"The model {telling.promised(certificate, names)}",
         f"Offset {telling.offset_text(offset)} instead of "
         f"{telling.offset_text(model.offset)}. What it costs now is told by other "
@@ -340,7 +354,8 @@ def check(
 
     Args:
       path: of a model directory.
-      dataset: labelled images that the model has not seen; all parts count.
+      dataset: labelled images; all parts count. Those that the model was trained,
+        picked or certified on are left out, which is said.
       recall: in place of what was promised.
       confidence: chance that a kept promise is not called broken.
       seed: draws one image of each group.
@@ -370,10 +385,11 @@ def check(
         asked = [(classes, float(recall)) for classes in known]
     if not asked:
         raise UsageError("the model promises nothing: recall must say what to check")
-    images, labels, groups = gathered(model, dataset)
+    directory = Path(path).expanduser()
+    images, labels, groups, left_out = gathered(model, directory, dataset)
     logits = model.logits(images)
     right = logits.argmax(-1) == labels
-    checks, told = [], []
+    checks, told = [], [*left_out]
     for classes, share in asked:
         mine = np.flatnonzero(np.isin(labels, classes))
         name = "+".join(model.class_names[k] for k in classes)
@@ -433,17 +449,22 @@ def _one_a_group(mine: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def gathered(
-    model: Model, dataset: Dataset, part: str | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Returns images, labels by the model's classes, and groups of a data set.
+    model: Model, directory: Path, dataset: Dataset, part: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Returns what is new of a data set to a model.
 
     Args:
       model: whose classes count.
+      directory: of the model.
       dataset: labelled images.
       part: taken alone if it has images; else all parts are joined.
 
+    Returns:
+      Images, labels by the model's classes, groups, and a sentence on what is left
+      out, if anything is.
+
     Raises:
-      UsageError: it has classes that the model does not know.
+      UsageError: it has classes that the model does not know, or no image is new.
     """
     known = {name: k for k, name in enumerate(model.class_names)}
     used = [
@@ -461,8 +482,23 @@ def gathered(
         )
     as_model = np.array([known.get(name, -1) for name in dataset.class_names], np.int32)
     groups = [each.groups for each in used if each.groups is not None]
+    images = np.concatenate([np.asarray(each.images) for each in used])
+    new = ~seen(directory, images)
+    if not new.any():
+        raise UsageError(
+            f"{dataset.name}: the model was trained, picked or certified on all "
+            f"{len(new):,} images; a promise takes new ones"
+        )
+    left_out = () if new.all() else (_LEFT_OUT.format((~new).sum(), len(new)),)
     return (
-        np.concatenate([np.asarray(each.images) for each in used]),
-        as_model[labels],
-        np.concatenate(groups) if len(groups) == len(used) else None,
+        images[new],
+        as_model[labels][new],
+        np.concatenate(groups)[new] if len(groups) == len(used) else None,
+        left_out,
     )
+
+
+_LEFT_OUT = (
+    "{:,} of {:,} images are left out: the model was trained, picked or certified on "
+    "them."
+)

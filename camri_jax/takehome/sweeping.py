@@ -22,7 +22,14 @@ from camri_jax.evidence.selection import Recommendation
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.plan import RANKS, Plan, SweepConfig, plan, what_trials_share
-from camri_jax.takehome.model import Model, load_model, save_model
+from camri_jax.takehome.model import (
+    Model,
+    directory_of,
+    load_model,
+    save_model,
+    save_seen,
+    used,
+)
 from camri_jax.training import classifier
 from camri_jax.training.lift import Placement, placement, trial_mesh
 from camri_jax.training.methods import BASELINE
@@ -350,9 +357,10 @@ def _keep(
     weights = output / "models" / f"{trial['trial_id']}.npz"
     if not weights.exists():
         return None
-    directory = output / "model"
+    names = [found.data.class_names[k] for k in choice]
+    directory = directory_of(output, {"important": names}, choice)
     if len(found.choices) > 1:
-        directory = output / ("model_" + "_".join(map(str, choice)))
+        directory = output / "_".join(map(str, ("model", *choice)))
     about = {
         "classes": found.data.class_names,
         "trial": {
@@ -367,6 +375,7 @@ def _keep(
     trained = classifier.load(weights, backbone)
     model = Model(trained, choice, float(trial["offset"]), about)
     save_model(directory, model)
+    save_seen(directory, used(dataset))
     return directory
 
 

@@ -199,7 +199,8 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
     return Sheet(
         f"Finalists. Important class: {name}",
         "* is taken: certified, and of the fewest false alarms on validation images. "
-        "False alarms are per 1,000 images; from `found` on, all is of test images. "
+        "False alarms are per 1,000 images. The columns from found on are of test "
+        "images. "
         "The last column is the difference to cross-entropy at its own offset, with "
         "its 95 % interval.",
         [

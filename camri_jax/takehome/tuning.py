@@ -21,7 +21,14 @@ from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.engine import Progress
 from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan, resolve
 from camri_jax.takehome import telling
-from camri_jax.takehome.model import Model, load_model, save_model
+from camri_jax.takehome.model import (
+    Model,
+    directory_of,
+    load_model,
+    save_model,
+    save_seen,
+    used,
+)
 from camri_jax.takehome.picking import (
     Goal,
     Offset,
@@ -513,19 +520,20 @@ def _finish(
     """Certifies and prices the finalists, and writes what is taken home."""
     finalists = _certify(lab, config, goal, settings)
     chosen = min(finalists, key=_order)
-    directory = lab.output / "model"
+    asked = (*goal.important, *goal.recalls)
+    directory = directory_of(lab.output, {"asked": dataclasses.asdict(goal)}, asked)
     _keep(lab, goal, finalists, chosen, directory)
     names = lab.dataset.class_names
     sentences = (*telling.paragraph(goal, names, finalists, chosen), *told)
     table = telling.table(finalists, chosen)
     files = {"rows": lab.output / "rows"}
-    with written_whole(lab.output / "finalists.csv") as unfinished:
+    with written_whole(directory / "finalists.csv") as unfinished:
         table.to_csv(unfinished, index=False)
-    files["finalists"] = lab.output / "finalists.csv"
-    with written_whole(lab.output / "promise.txt") as unfinished:
+    files["finalists"] = directory / "finalists.csv"
+    with written_whole(directory / "promise.txt") as unfinished:
         unfinished.write_text("\n".join(sentences) + "\n", encoding="utf-8")
-    files["promise"] = lab.output / "promise.txt"
-    if page := _page(lab, goal):
+    files["promise"] = directory / "promise.txt"
+    if page := _page(lab, goal, finalists, chosen, sentences):
         with written_whole(directory / "report.html") as unfinished:
             unfinished.write_text(page, encoding="utf-8")
         files["report"] = directory / "report.html"
@@ -654,13 +662,41 @@ def _keep(
     )
     about["evidence"] = save_evidence(directory, evidence)
     save_model(directory, Model(trained, goal.important, chosen.offset, about))
+    save_seen(directory, used(dataset))
 
 
-def _page(lab: _Lab, goal: Goal) -> str | None:
-    """The report on all that was tried; None where there is nothing to compare."""
+def _page(
+    lab: _Lab,
+    goal: Goal,
+    finalists: Sequence[Finalist],
+    chosen: Finalist,
+    sentences: Sequence[str],
+) -> str | None:
+    """The report on all that was tried; None where there is nothing to draw."""
     where = [
         f"{name}={setting_text(value)}" for name, value in lab.planned.settings.items()
     ]
+    name = "+".join(lab.dataset.class_names[k] for k in goal.important)
+    num_images = len(lab.dataset.parts["test"].labels)
+    lines = [
+        {
+            "method": each.method,
+            "point": each.point,
+            "trial_id": each.trial_id,
+            "certified": each.certified,
+            "recall": goal.recalls[0] if goal.together else math.nan,
+            # As often as classes come in these data, whatever the prior of the price.
+            "false_alarms": 1000 * each.price.false_alarms.count / num_images,
+            "accuracy": each.price.accuracy.count / num_images,
+        }
+        for each in finalists
+    ]
+    promise = report.Promise(
+        sentences,
+        telling.sheet(telling.table(finalists, chosen), name),
+        finalists.index(chosen),
+        lines,
+    )
     try:
         found = study.load(
             lab.output,
@@ -668,6 +704,8 @@ def _page(lab: _Lab, goal: Goal) -> str | None:
             important=[goal.important],
             where=where,
         )
-        return report.page(found, recall=max(goal.recalls), command=lab.command)
+        return report.page(
+            found, recall=max(goal.recalls), command=lab.command, promise=promise
+        )
     except UsageError:
         return None

@@ -1,6 +1,7 @@
 """The main picture: what each recall costs, whichever loss a network had."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ def price(
     *,
     measures: Sequence[str] = ("false_alarms", "accuracy"),
     certifiable: float | None = None,
+    certified: Sequence[Mapping[str, Any]] = (),
     emphasis: str | None = None,
 ) -> Figure:
     r"""Draws what a recall costs, a line a method, its threshold moved for all alike.
@@ -44,6 +46,8 @@ def price(
       name: of the important class.
       measures: which of `AXES` to draw, a panel each.
       certifiable: the largest recall that the calibration images can certify.
+      certified: of models that keep a promise, each `method`, the `recall` promised,
+        and what it costs, by the columns of `AXES`.
       emphasis: a method that has its band, besides cross-entropy, where there are too
         many for all.
 
@@ -71,7 +75,8 @@ def price(
         for method, lines in prices.groupby("method", sort=False):
             _draw(place, lines, measure, method in banded)
         _limit(place, prices, certifiable)
-        _scale(place, prices, measure)
+        _mark(place, prices, measure, certified)
+        _scale(place, prices, measure, [float(x[measure]) for x in certified])
         place.set(
             xlabel=f"% of {looks.plain(name)} found ({told})", ylabel=AXES[measure]
         )
@@ -98,18 +103,52 @@ def _draw(place: Axes, lines: pd.DataFrame, measure: str, banded: bool) -> None:
 
 def _limit(place: Axes, prices: pd.DataFrame, certifiable: float | None) -> None:
     """Marks what is certifiable, and where every test image must be found."""
-    last, number = float(prices["asked"].max()), int(prices["num_important"].iloc[0])
+    first, last = float(prices["asked"].min()), float(prices["asked"].max())
+    number, ink = int(prices["num_important"].iloc[0]), looks.foreground()
     if 1 - 1 / number < last:
         label = f"all {number} must be found"
-        look = {"color": looks.foreground(), "alpha": 0.1, "lw": 0}
-        place.axvspan(1 - 1 / number, last, label=label, **look)
-    if certifiable is not None and prices["asked"].min() <= certifiable:
-        certain = min(certifiable, last)
-        label = f"certifiable up to {np.floor(1000 * certifiable) / 10:g} %"
-        place.axvline(certain, color=looks.foreground(), lw=1.2, ls="--", label=label)
+        place.axvspan(1 - 1 / number, last, label=label, color=ink, alpha=0.1, lw=0)
+    if certifiable is None:
+        return
+    label = f"certifiable up to {np.floor(1000 * certifiable) / 10:g} %"
+    if certifiable < first:
+        place.plot([], [], ls="none", label=f"{label}, none of this")
+        return
+    end = min(certifiable, last)
+    across = place.get_xaxis_transform()
+    look = {"color": ink, "transform": across, "clip_on": False}
+    place.plot([first, end], [0, 0], lw=4, solid_capstyle="butt", label=label, **look)
+    place.plot([end, end], [0, 1], lw=1.2, ls="--", **look)
 
 
-def _scale(place: Axes, prices: pd.DataFrame, measure: str) -> None:
+def _mark(
+    place: Axes,
+    prices: pd.DataFrame,
+    measure: str,
+    certified: Sequence[Mapping[str, Any]],
+) -> None:
+    """Marks what promises cost."""
+    shown = [x for x in certified if x["recall"] >= prices["asked"].min()]
+    for line in shown:
+        look = looks.style(line["method"])
+        place.plot(
+            [line["recall"]],
+            [line[measure]],
+            ls="none",
+            marker=look["marker"],
+            markersize=15 if look["marker"] == "*" else 11,
+            markerfacecolor=look["color"],
+            markeredgecolor=looks.foreground(),
+            markeredgewidth=1.4,
+            zorder=5,
+            clip_on=False,
+            label="promised" if line is shown[0] else None,
+        )
+
+
+def _scale(
+    place: Axes, prices: pd.DataFrame, measure: str, marks: Sequence[float]
+) -> None:
     first, last = float(prices["asked"].min()), float(prices["asked"].max())
     place.set_xscale("function", functions=(_forward, _backward))
     left, right = _forward(np.array([first, last]))
@@ -119,17 +158,17 @@ def _scale(place: Axes, prices: pd.DataFrame, measure: str) -> None:
     place.xaxis.set_major_locator(FixedLocator(ticks))
     place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     place.xaxis.set_minor_locator(NullLocator())
-    values = prices.groupby(["method", "asked"])[measure].mean()
+    values = [*prices.groupby(["method", "asked"])[measure].mean(), *marks]
     if measure == "false_alarms":
         place.set_yscale("symlog", linthresh=1, linscale=0.5)
         place.yaxis.set_major_locator(FixedLocator(_ALARMS))
         place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         place.yaxis.set_minor_locator(NullLocator())
-        bottom = max(tick for tick in _ALARMS if tick <= max(0.0, values.min()))
-        place.set_ylim(bottom, 1.25 * max(1.0, values.max()))
+        bottom = max(tick for tick in _ALARMS if tick <= max(0.0, min(values)))
+        place.set_ylim(bottom, 1.25 * max(1.0, max(values)))
     else:
         room = 0.05 * max(np.ptp(values), 0.01)
-        place.set_ylim(max(0.0, values.min() - room), min(1.0, values.max() + room))
+        place.set_ylim(max(0.0, min(values) - room), min(1.0, max(values) + room))
     place.grid(color=looks.foreground(), alpha=0.15, lw=0.6)
     place.spines[["top", "right"]].set_visible(False)
 

@@ -8,7 +8,7 @@ that is asked, and without them the page reads as well.
 import datetime
 import importlib.metadata
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -22,13 +22,31 @@ from camri_jax.evidence.figures import drawings, looks
 from camri_jax.evidence.figures.drawings import selected_prices
 from camri_jax.evidence.report import slider, svg, words
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
-from camri_jax.evidence.study import Choice, Study, notes
+from camri_jax.evidence.study import POINT, Choice, Study, notes
 from camri_jax.evidence.tables import SIGNS, Cell, Sheet
 from camri_jax.training.methods import METHODS
 
-__all__ = ["page"]
+__all__ = ["Promise", "page"]
 
 _VERSIONS = ("camri-jax", "matplotlib", "scipy")
+
+
+class Promise(NamedTuple):
+    """What was chosen among finalists, where a page tells of that.
+
+    Attributes:
+      sentences: for people, the most important first.
+      finalists: the table of them.
+      taken: the row of the one that was chosen.
+      lines: of each finalist `method`, `point` (its hyperparameters), `trial_id`,
+        `certified`, the `recall` that it was asked for (NaN: one for each class), and
+        what its offset costs on test images, `false_alarms` and `accuracy`.
+    """
+
+    sentences: Sequence[str]
+    finalists: Sheet
+    taken: int
+    lines: Sequence[Mapping[str, Any]]
 
 
 class _Part(NamedTuple):
@@ -61,6 +79,7 @@ def page(
     accuracy_margin: float = ACCURACY_MARGIN,
     recall: float = 0.95,
     command: str = "",
+    promise: Promise | None = None,
 ) -> str:
     """Returns the page.
 
@@ -69,6 +88,8 @@ def page(
       accuracy_margin: loss of accuracy that counts as none.
       recall: that is asked where the slider starts.
       command: that asked for the page, to print it there.
+      promise: what to open with in place of the recommended trial, for a study of one
+        choice of important classes.
 
     Returns:
       HTML that asks nothing of the network.
@@ -79,7 +100,7 @@ def page(
     if not 0 < recall < 1:
         raise UsageError(f"recall must be between 0 and 1, got {recall}")
     sections = [
-        _section(study, choice, f"s{i}", accuracy_margin, recall)
+        _section(study, choice, f"s{i}", accuracy_margin, recall, promise)
         for i, choice in enumerate(study.choices, start=1)
     ]
     environment = jinja2.Environment(
@@ -115,7 +136,12 @@ def _read(name: str) -> str:
 
 
 def _section(
-    study: Study, choice: Choice, key: str, accuracy_margin: float, recall: float
+    study: Study,
+    choice: Choice,
+    key: str,
+    accuracy_margin: float,
+    recall: float,
+    promise: Promise | None,
 ) -> _Section:
     name = study.name(choice)
     table = tables.comparison(study, choice, accuracy_margin=accuracy_margin)
@@ -123,29 +149,49 @@ def _section(
     picked = selection.recommend(trials)
     ranked, taken = words.ranked(table, picked)
     prices = curves.prices(study, choice, slider.ASKED)
+    parts = _parts(study, choice, trials, prices, table, key, accuracy_margin)
+    answer = words.answer(
+        table,
+        picked,
+        name,
+        accuracy_margin=accuracy_margin,
+        # Successive halving gives no setting more seeds than it deserves.
+        notes=notes(study) if promise is None else study.aside,
+    )
+    selected, trial = tables.chosen(table), picked.trial
+    certified: Sequence[Mapping[str, Any]] = ()
+    if promise is not None:
+        # What a sweep would recommend was picked otherwise, and is no finalist's.
+        lead, *sentences = promise.sentences
+        answer = answer._replace(lead=lead, sentences=sentences, findings=())
+        parts.insert(0, _Part("ranked", ranked.title, sheets=[ranked]))
+        ranked, taken = promise.finalists, promise.taken
+        selected = pd.DataFrame(
+            [{"method": x["method"], "moved": True} | x["point"] for x in promise.lines]
+        ).reindex(columns=["method", "moved", *POINT])
+        selected = selected.drop_duplicates("method").astype(
+            dict.fromkeys(POINT, float)
+        )
+        trial = pd.Series(promise.lines[promise.taken])
+        certified = [line for line in promise.lines if line["certified"]]
     return _Section(
         f"Important class: {name}",
         name,
-        words.answer(
-            table,
-            picked,
-            name,
-            accuracy_margin=accuracy_margin,
-            notes=notes(study),
-        ),
+        answer,
         ranked,
         taken,
         slider.slider(
             study,
             choice,
             prices,
-            tables.chosen(table),
-            picked.trial,
+            selected,
+            trial,
             name=key,
             recall=recall,
+            certified=certified,
         ),
         "no trial kept its logits, or there are no test images of the class",
-        _parts(study, choice, trials, prices, table, key, accuracy_margin),
+        parts,
     )
 
 

@@ -1,8 +1,8 @@
 """What moves with the recall that is asked: numbers, sentence, confusion matrix."""
 
 import json
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,12 @@ _COLUMNS = (
     "more than cross-entropy",
     "accuracy",
     "seeds",
+)
+
+_CERTIFIED = (
+    " A large mark stands for a model whose offset calibration images certify: what "
+    "that promises to find, and what it costs on test images. It may lie off the "
+    "curve, whose thresholds know these."
 )
 
 _HIGHEST = float(np.finfo(np.float32).max)
@@ -76,6 +82,7 @@ def slider(
     *,
     name: str,
     recall: float,
+    certified: Sequence[Mapping[str, Any]] = (),
 ) -> Slider | None:
     """Returns what moves with the recall that is asked.
 
@@ -87,6 +94,7 @@ def slider(
       taken: the trial that is recommended, if any.
       name: an identifier of the page.
       recall: where the slider starts.
+      certified: promised recalls and what they cost, to be marked in the pictures.
 
     Returns:
       The slider; None where no trial kept its logits, so that no threshold can move.
@@ -98,6 +106,7 @@ def slider(
     tables = [_rows(priced[priced["asked"] == asked]) for asked in ASKED]
     class_name = looks.visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
+    most = certifiable(study, important)
     pictures, places = [], []
     for measure in figures.AXES:
         picture, at = svg.with_cursor(
@@ -105,7 +114,8 @@ def slider(
                 priced,
                 class_name,
                 measures=[measure],
-                certifiable=certifiable(study, important),
+                certifiable=most,
+                certified=certified,
                 emphasis=emphasis,
             ),
             f"{name}-{measure}",
@@ -117,6 +127,13 @@ def slider(
     trial = None if taken is None else taken["trial_id"]
     line = prices[prices["trial_id"] == trial]
     said, confusions = _of_taken(study, important, line, class_name)
+    if most is not None:
+        limit = percent(np.floor(1000 * most) / 1000)
+        told = f" No such recall can be certified here: at most {limit} can."
+        said = [
+            text + told * bool(text and asked > most)
+            for asked, text in zip(ASKED, said, strict=True)
+        ]
     data = {
         "asked": [percent(asked) for asked in ASKED],
         "said": said,
@@ -138,7 +155,9 @@ def slider(
         "the same seeds at the same recall, with its 95 % interval.",
         pictures,
         "The line is the mean over seeds, the band reaches from the lowest to the "
-        "highest. The horizontal axis is even in the share that is missed.",
+        "highest. The horizontal axis is even in the share that is missed."
+        + _CERTIFIED
+        * bool(certified),
         confusions[start] if confusions else None,
         # A class may be called </script>.
         Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),

@@ -295,18 +295,18 @@ def grid(rows: pd.DataFrame) -> Sheet:
     Args:
       rows: from `camri_jax.sweeps.rows.read`.
     """
-    lines = []
+    lines, tried = [], [name for name in POINT if rows[name].notna().any()]
     for method in (name for name in METHODS if name in set(rows["method"])):
         group = rows[rows["method"] == method]
         label = METHODS[method].label
-        values = [_values(group[name], name) for name in POINT]
+        values = [_values(group[name], name) for name in tried]
         counts = (group["seed"].nunique(), group["trial_id"].nunique())
         numbers = (tables.number(count, 0) for count in counts)
         lines.append([Cell(label, label), *values, *numbers])
     return Sheet(
         "Hyperparameters tried",
         "The values that were trained of each method, and how many seeds and trials.",
-        ["method", *POINT, "seeds", "trials"],
+        ["method", *tried, "seeds", "trials"],
         lines,
     )
 
