@@ -14,11 +14,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from camri_jax._files import set_aside, written_whole
+from camri_jax._files import read_arrays, set_aside, written_whole
 from camri_jax.sweeps.chunk import Midway
 
 
@@ -57,14 +56,13 @@ def load(path: Path) -> Midway | None:
       Where the chunk was, or `None` if there is no checkpoint of it.
     """
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
         leaves = [arrays[f"state{i}"] for i in range(len(arrays) - 3)]
         epoch, losses = int(arrays["epoch"]), list(arrays["losses"])
         return Midway(epoch, leaves, losses, list(arrays["history"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile):
+    except (ValueError, KeyError, TypeError):
         set_aside(path, "it is no checkpoint; its chunk begins anew")
         return None
 

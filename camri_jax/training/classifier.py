@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, read_arrays, written_whole
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, points
 from camri_jax.training.network import Outputs
@@ -154,10 +153,9 @@ def load(path: Path, backbone: Any = None) -> Classifier:
         a backbone.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(Path(path))
         header = str(arrays.pop("header"))
-    except (ValueError, KeyError, EOFError, TypeError, BadZipFile) as error:
+    except (UsageError, KeyError) as error:
         raise UsageError(f"{path} is not a saved classifier ({error!r})") from error
     return unflat(arrays, header, str(path), backbone)
 
