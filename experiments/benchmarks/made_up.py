@@ -46,7 +46,7 @@ def config_of(data: Data, num_classes: int = 10, **shared: Any) -> TrainConfig:
 
 
 class Trials:
-    """Trials of seeds 0, 1, ... in the sweep's own programs.
+    """Trials of seeds 0, 1, ..., or in one order all of seed 0, in a sweep's programs.
 
     Attributes:
       run: the programs.
@@ -64,7 +64,7 @@ class Trials:
     ):
         one = hyperparameters or camri(config.num_classes)
         stacked = jax.tree.map(lambda x: np.stack([x] * num_trials), one)
-        seeds = np.arange(num_trials, dtype=np.int32)
+        seeds = np.arange(num_trials, dtype=np.int32) * (not placement.one_order)
         seeds, self.hyperparameters = lift.shard((seeds, stacked), placement.mesh)
         self.run = programs(config, placement)
         self.data = lift.replicate(data, placement.mesh)
