@@ -151,6 +151,13 @@ def test_widths_and_times_are_measured(monkeypatch):
     assert 0 < widths.seconds_per_trial(few, DATASET, num_calls=1) < 60
 
 
+def test_trials_that_draw_their_images_are_timed_too():
+    """On fewer images than a trial draws."""
+    size = len(DATASET.parts["train"].labels)
+    drawing = planned(num_seeds=1, recipe=dataclasses.replace(RECIPE, resample=size))
+    assert widths.seconds_per_trial(drawing, DATASET, num_calls=1) > 0
+
+
 def test_what_takes_trials_one_after_another_takes_one():
     where = placement(2)
     assert not where.together

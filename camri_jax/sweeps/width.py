@@ -203,7 +203,8 @@ def _compiled(
     if placement.loop == "steps":
         orders = jax.eval_shape(run.shuffle, states)
         return run.step.lower(states, hyperparameters, orders, *shapes).compile()
-    short = dataclasses.replace(chunk.config, num_images=len(data[1]))
+    recipe = dataclasses.replace(chunk.config.recipe, resample=0)
+    short = dataclasses.replace(chunk.config, num_images=len(data[1]), recipe=recipe)
     epoch = functools.partial(trial.train_epoch, short)
     axes = (0, 0, None, None)
     lifted = lift.lift(epoch, placement, axes, donate_argnums=(0,))
