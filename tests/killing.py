@@ -3,9 +3,9 @@
     python tests/killing.py DIRECTORY NUM_KILLS
 
 A process forks children before JAX starts, each of which plans what has no rows and
-trains it; it is killed at a random moment after it has begun. What was unfinished on
-the disk shows what it was writing. Printed are the kills, by what they left, and
-whether the rows equal those of a sweep that nobody disturbed.
+trains it; it is killed at a random moment after it has begun, or as it writes. What is
+unfinished on the disk shows what it was writing. Printed are the kills, by what they
+left, and whether the rows equal those of a sweep that nobody disturbed.
 """
 
 import collections
@@ -30,6 +30,9 @@ GRID = {
     "methods": ("cross_entropy", "l2_softmax", "camri"),
     "recipe": dataclasses.replace(RECIPE, epochs=6),
 }
+
+
+WRITTEN = ("rows", "logits", "models", "checkpoints")
 
 
 def sweep(output: Path, begun: int) -> None:
@@ -79,18 +82,28 @@ def unfinished(output: Path) -> collections.Counter:
     return collections.Counter(path.parent.name for path in hidden)
 
 
+def wait_for(folder: Path, before: collections.Counter, seconds: float) -> None:
+    """Returns when a file more is unfinished there, or after a while."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if folder.is_dir() and unfinished(folder) - before:
+            return
+
+
 def kill(output: Path, num_kills: int, longest: float) -> collections.Counter:
     """Kills sweeps until there were so many; the last may end."""
     left, kills = collections.Counter(), 0
     while kills < num_kills:
         before = unfinished(output)
         number, begun = child(output)
-        # Most while it trains and writes, some while it reads and starts.
+        # Some while it reads and starts, some as it writes, most while it trains.
         os.read(begun, 7)
         if random.random() < 0.9:
             os.read(begun, 8)
         os.close(begun)
         time.sleep(random.uniform(0, longest))
+        if random.random() < 0.6:
+            wait_for(output / random.choice(WRITTEN), before, 4 * longest)
         os.kill(number, signal.SIGKILL)
         if os.waitpid(number, 0)[1] == 0:
             raise SystemExit(f"the sweep ended after {kills} kills: take a larger one")
@@ -110,7 +123,7 @@ def main(directory: Path, num_kills: int) -> None:
     started = time.monotonic()
     assert os.waitpid(number, 0)[1] == 0
     # So that the last child still finds something to do.
-    longest = 1.2 * (time.monotonic() - started) / num_kills
+    longest = 0.6 * (time.monotonic() - started) / num_kills
     left = kill(directory / "killed", num_kills, longest)
     one, two = (rows.read(directory / name) for name in ("undisturbed", "killed"))
     differing = [

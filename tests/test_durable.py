@@ -22,6 +22,7 @@ from camri_jax import _files
 from camri_jax._files import UsageError, address
 from camri_jax.evidence import study
 from camri_jax.sweeps import checkpoints, claims, engine, shards
+from camri_jax.sweeps import chunk as chunks
 from camri_jax.sweeps import rows as stored
 
 pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
@@ -460,6 +461,26 @@ def test_what_was_killed_when_it_was_done_is_cleared(tmp_path):
         (tmp_path / "rows" / f"{plan(**GRID).chunks[-1].name}.parquet").unlink()
         start(tmp_path)
         assert not path.exists()
+
+
+# --- Devices -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loop", ["steps", "scan"])
+def test_the_devices_of_a_cpu_share_one_copy_of_the_data(loop):
+    """Wherever the arrays of the host begin."""
+    room = np.zeros(27 * 64 + 1, np.uint8)
+    images = room[1:].reshape(27, 8, 8, 1)
+    train = dataclasses.replace(DATASET.parts["train"], images=images)
+    parts = DATASET.parts | {"train": train}
+    dataset = dataclasses.replace(DATASET, parts=parts)
+    where = placement(2, loop=loop)
+    data = chunks.place(dataset, plan().chunks[0].config, where)
+    for array in jax.tree.leaves((data.train, data.scored)):
+        shards_of = [shard.data for shard in array.addressable_shards]
+        assert len(shards_of) == 2
+        assert len({each.unsafe_buffer_pointer() for each in shards_of}) == 1
+    np.testing.assert_array_equal(data.train[0], images)
 
 
 # --- Stores --------------------------------------------------------------------------

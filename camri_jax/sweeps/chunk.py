@@ -28,6 +28,10 @@ _LOOK = 5000
 are small, it may measure all."""
 
 
+_ALIGNMENT = 64
+"""Bytes at whose multiples XLA takes an array of the host as it is."""
+
+
 class Programs(NamedTuple):
     """The functions of one configuration, lifted over trials and devices.
 
@@ -205,7 +209,10 @@ def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed
       The data set on the devices; parts without images are left out.
     """
     parts = {name: part for name, part in dataset.parts.items() if len(part.labels)}
-    put = functools.partial(lift.replicate, mesh=placement.mesh)
+
+    def put(arrays: Any) -> Any:
+        return lift.replicate(jax.tree.map(_aligned, arrays), placement.mesh)
+
     train = parts["train"]
     batched = {
         name: _batched(parts[name], config.recipe.batch_size, placement.loop == "steps")
@@ -218,6 +225,17 @@ def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed
         labels={name: np.asarray(parts[name].labels) for name in batched},
         problem=problem_of(dataset),
     )
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """The array as all CPU devices can share it: what begins elsewhere each copies."""
+    if array.ctypes.data % _ALIGNMENT == 0:
+        return array
+    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _batched(part: Part, size: int, apart: bool) -> Any:
