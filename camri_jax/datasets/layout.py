@@ -66,6 +66,8 @@ def list_pictures(names: Sequence[str]) -> Listing:
         del top.folders[name]
     doubled = _undouble(top)
     parts, by_class, notes = _reading(top)
+    # Folders that are no part are told of as such.
+    told = set(top.folders) - set(parts) if parts and not by_class else set()
     notes += [f"the folder {name!r} is empty" for name in empty]
     places: dict[str, tuple[str, str]] = {}
     inside, strange, stray = {}, [], []
@@ -81,7 +83,7 @@ def list_pictures(names: Sequence[str]) -> Listing:
             inside[name] = "/".join([place[1], *steps[1 if not parts else 2 :]])
         elif place is not None:
             strange.append(name)
-        elif picture:
+        elif picture and not (len(steps) > 1 and steps[0] in told):
             stray.append(name)
     if strange:
         notes.append(f"{len(strange)} files are no pictures to Pillow: {some(strange)}")

@@ -130,7 +130,10 @@ def test_what_can_be_read_in_two_ways_is_refused(folders, message):
 def test_what_is_not_read_is_told_with_its_reason(folders, note):
     import re
 
-    assert any(re.search(note, said) for said in listed(*folders).notes)
+    notes = listed(*folders).notes
+    assert any(re.search(note, said) for said in notes)
+    # Once, and not again as strays.
+    assert not any("lie in no class folder" in said for said in notes)
 
 
 def names_of(path):
