@@ -142,9 +142,9 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
 
     if placement.loop == "scan":
         epoch = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
-        if placement.one_order:
-            epoch = _in_one_order(config, placement)
         score_all = lifted(trial.score_all, 0, 0, None, None)
+        if placement.one_order:
+            epoch, score_all = _in_one_order(config, placement)
         train_epoch, score_each = _listed(epoch), _flattened(score_all)
     return Programs(
         lifted(trial.init, None, 0),
@@ -170,23 +170,44 @@ def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
     return train_epoch
 
 
-def _in_one_order(config: TrainConfig, placement: Placement) -> Callable[..., Any]:
-    """An epoch of trials of one seed, whose order and batches are found once."""
+def _in_one_order(
+    config: TrainConfig, placement: Placement
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Epochs and scores of trials of one seed, whose batches are prepared once."""
     everywhere = NamedSharding(placement.mesh, PartitionSpec())
 
     @functools.partial(jax.jit, out_shardings=everywhere)
     def order_of(states: TrialState) -> jax.Array:
         return trial.shuffle(config, jax.tree.map(lambda leaf: leaf[0], states))
 
-    function = functools.partial(trial.train_in_order, config)
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def constants_of(states: TrialState) -> Any:
+        constants = states.collections.get("constants", {})
+        return jax.tree.map(lambda leaf: leaf[0], constants)
+
+    def sharing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def of_one(state, hyperparameters, constants, *arguments):
+            # What is said once makes of a batch the same for all trials at once.
+            collections = state.collections | {"constants": constants}
+            state = state._replace(collections=collections)
+            return function(config, state, hyperparameters, *arguments)
+
+        return of_one
+
     axes = (0, 0, None, None, None)
-    trained = lift.lift(function, placement, axes, donate_argnums=(0,))
+    train = lift.lift(
+        sharing(trial.train_in_order), placement, (*axes, None), donate_argnums=(0,)
+    )
+    score = lift.lift(sharing(trial.score_all), placement, axes)
 
     def epoch(states, hyperparameters, images, labels):
-        order = order_of(states)
-        return trained(states, hyperparameters, order, images, labels)
+        constants, order = constants_of(states), order_of(states)
+        return train(states, hyperparameters, constants, order, images, labels)
 
-    return epoch
+    def score_all(states, hyperparameters, images, labels):
+        return score(states, hyperparameters, constants_of(states), images, labels)
+
+    return epoch, score_all
 
 
 def _flattened(score_all: Callable[..., Any]) -> Callable[..., Any]:
