@@ -301,12 +301,12 @@ def train_chunk(
     run, epochs = programs(chunk.config, placement), chunk.config.recipe.epochs
     seeds, hyperparameters = lift.shard(stack(chunk, data.problem), placement.mesh)
     watched = "validation" if "validation" in data.scored else "test"
-    evaluated = history_epochs(epochs)
+    evaluated = history_epochs(epochs, _affordable(chunk, len(data.labels[watched])))
     most = None if data.train[0].ndim == 2 else _LOOK
     look = lift.replicate(np.asarray(data.train[0][:most]), placement.mesh)
     states = run.init(look, seeds)
     begin, told, losses, history = 0, 0.0, [], []
-    if midway is not None and _fits(midway, states, epochs):
+    if midway is not None and _fits(midway, states, epochs, evaluated):
         begin, states = midway.epoch, _restored(states, midway)
         losses, history = [[each] for each in midway.losses], list(midway.history)
     elif midway is not None:
@@ -380,9 +380,11 @@ def _midway(
     return Midway(epoch, leaves, [_mean(each) for each in losses], list(history))
 
 
-def _fits(midway: Midway, states: TrialState, epochs: int) -> bool:
+def _fits(
+    midway: Midway, states: TrialState, epochs: int, evaluated: Sequence[int]
+) -> bool:
     """Whether a checkpoint can be of these states, after one of these epochs."""
-    scored = [epoch for epoch in history_epochs(epochs) if epoch <= midway.epoch]
+    scored = [epoch for epoch in evaluated if epoch <= midway.epoch]
     forms = [
         [(leaf.shape, leaf.dtype.itemsize) for leaf in leaves]
         for leaves in (_kept(states), midway.leaves)
@@ -421,14 +423,25 @@ def _mean(losses: Sequence[Any]) -> np.ndarray:
     return np.mean(jax.device_get(losses), 0)
 
 
-def history_epochs(epochs: int) -> list[int]:
+def history_epochs(epochs: int, most: int | None = None) -> list[int]:
     """Returns after which epochs trials are scored: the last, and even steps to it.
+
+    Args:
+      epochs: of the training.
+      most: how many at most; default `HISTORY`.
 
     >>> history_epochs(5), history_epochs(300)[-2:]
     ([1, 2, 3, 4, 5], [294, 300])
     """
-    step = -(-epochs // HISTORY)
+    step = -(-epochs // (HISTORY if most is None else most))
     return list(range(epochs, 0, -step))[::-1]
+
+
+def _affordable(chunk: Chunk, num_scored: int) -> int:
+    """How often a part is scored on the way: of no more images than are trained on."""
+    config = chunk.config
+    trained = config.recipe.epochs * config.num_drawn
+    return max(1, min(HISTORY, trained // num_scored))
 
 
 def _joined(scores: list[Scores], labels: np.ndarray) -> Scores:
