@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -19,11 +20,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from camri_jax._files import UsageError
-from camri_jax.cli import arguments, backend, console, sweep
+from camri_jax.cli import arguments, backend, console, progress, sweep
 from camri_jax.cli.arguments import DataArguments, ResultsArguments
 from camri_jax.cli.main import COMMANDS, main
 from camri_jax.evidence import figures
 from camri_jax.sweeps import rows
+from camri_jax.sweeps.engine import Progress
 from camri_jax.takehome import load_model
 
 ROOT = Path(__file__).parents[1]
@@ -423,6 +425,7 @@ def test_commands_are_listed(words, capsys):
 
 WITHOUT_TYRO = """
 import sys
+import time
 sys.modules["tyro"] = None
 from camri_jax.cli.main import main
 assert main(["report", "--help"]) == 0
@@ -441,6 +444,38 @@ def test_help_needs_no_optional_package():
     assert "camri report RESULTS" in done.stdout
     needed = "error: camri report needs tyro: pip install 'camri-jax[experiments]'\n"
     assert done.stderr == needed
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--output nowhere://a", "nowhere://a cannot be written to"),
+        ("--shard 4/4", "--shard must be INDEX/COUNT"),
+        ("--shard 0/2 --distributed", "two ways to say the same"),
+        ("--distributed", "distributed found no cluster"),
+        ("--checkpoint-minutes 0", "checkpoint_minutes must be above 0, got 0"),
+    ],
+)
+def test_a_share_or_a_place_that_is_none_is_one_sentence(words, sentence, capsys):
+    assert main(["sweep", *words.split()]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_without_a_terminal_lines_come_also_within_an_epoch(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "MINUTE", 0.02)
+    with progress.progress(4) as report:
+        time.sleep(0.1)
+        report(Progress(0.5, 4, "camri, cosine"))
+        time.sleep(0.2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("0 of 4 trials, ")
+    assert lines[0].endswith(", compiling")
+    assert re.fullmatch(
+        r"0\.50 of 4 trials, .*, about .* left, camri, cosine", lines[-1]
+    )
+    assert len(lines) >= 4
 
 
 STOPPED = """

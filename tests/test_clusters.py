@@ -189,6 +189,20 @@ def test_a_stopped_command_says_how_to_go_on(number, tmp_path):
     assert not list((tmp_path / "claims").iterdir())
 
 
+def test_the_same_deterministic_command_writes_the_same_rows(tmp_path):
+    script = "import sys; from camri_jax.cli import main; sys.exit(main.start('sweep'))"
+    words = "--deterministic --epochs 1 --num-seeds 1 --methods cross_entropy camri"
+    found = []
+    for name in ("a", "b"):
+        output = tmp_path / name
+        command = [sys.executable, "-c", script, *words.split(), "--output", output]
+        subprocess.run(command, check=True, capture_output=True)
+        found.append(stored.read(output))
+    assert_whole(tmp_path / "a", found[1])
+    facts = json.loads(found[0]["provenance"][0])
+    assert "--xla_gpu_deterministic_ops=true" in facts["xla_flags"]
+
+
 def test_fifty_kills_cost_no_row(tmp_path):
     command = [sys.executable, "-W", "ignore", TESTS / "killing.py", tmp_path, "50"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
