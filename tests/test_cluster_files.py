@@ -1,0 +1,106 @@
+"""The files to paste into a cluster: run against schedulers that only write down."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from camri_jax.sweeps import shards
+
+CLUSTER = Path(__file__).parents[1] / "experiments" / "cluster"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a script with stand-ins on its path; returns what these were called with."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "activate").write_text("")
+    for name, own in (
+        ("srun", 'exec "$@"'),
+        ("gcloud", ""),
+        ("git", ""),
+        ("camri", ""),
+    ):
+        said = f'printf "%s\\n" "{name} $(printf "%q " "$@")" >> "{tmp_path}/calls"'
+        (tools / name).write_text(f"#!/bin/bash\n{said}\n{own}\n")
+        (tools / name).chmod(0o755)
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "bin").symlink_to(tools)
+
+    def run(script, *words, **variables):
+        subprocess.run(
+            ["bash", CLUSTER / script, *words],
+            env={"PATH": f"{tools}:{os.environ['PATH']}", **variables},
+            cwd=tmp_path,
+            check=True,
+        )
+        calls = (tmp_path / "calls").read_text().splitlines()
+        return [shlex.split(call) for call in calls]
+
+    return run
+
+
+@pytest.mark.parametrize("script", ["sweep.sbatch", "tpu_vm.sh"])
+def test_scripts_are_bash(script):
+    subprocess.run(["bash", "-n", CLUSTER / script], check=True)
+
+
+def test_a_slurm_task_passes_its_words_on(run, tmp_path):
+    words = ("--dataset", "folder:my signs", "--important", "a b")
+    venv, output = str(tmp_path / "venv"), str(tmp_path / "out put")
+    calls = run("sweep.sbatch", *words, CAMRI_VENV=venv, CAMRI_OUTPUT=output)
+    command = ["sweep", *words, "--output", output]
+    assert calls == [["srun", "camri", *command], ["camri", *command]]
+
+
+def test_the_array_of_slurm_is_read_as_shards():
+    lines = (CLUSTER / "sweep.sbatch").read_text().splitlines()
+    asked = dict(
+        line.removeprefix("#SBATCH --").split("=", 1)
+        for line in lines
+        if line.startswith("#SBATCH") and "=" in line
+    )
+    first, last = map(int, asked["array"].split("-"))
+    names = {"SLURM_ARRAY_TASK_COUNT": str(last - first + 1)}
+    found = [
+        shards.from_environment(names | {"SLURM_ARRAY_TASK_ID": str(i)})
+        for i in range(first, last + 1)
+    ]
+    assert [each.index for each in found] == list(range(last + 1))
+
+
+def test_a_tpu_is_made_filled_used_and_deleted(run):
+    where = {"PROJECT": "me", "ZONE": "z", "OUTPUT": "gs://b/c", "TYPE": "v5litepod-16"}
+    calls = run("tpu_vm.sh", "--important", "a b", **where)
+    used = [call for call in calls if call[0] == "gcloud"]
+    verbs = [call[4] for call in used]
+    assert verbs == ["create", "scp", "ssh", "ssh", "delete"]
+    command = shlex.split(used[3][-1])
+    assert command[1:] == [
+        "sweep",
+        "--distributed",
+        *("--important", "a b", "--output", "gs://b/c"),
+    ]
+    assert all("me" in call and "z" in call for call in used)
+
+
+def test_the_job_of_kubernetes_says_how_many_it_is():
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((CLUSTER / "kubernetes.yaml").read_text())["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    assert int(variables["JOB_COMPLETIONS"]) == job["completions"]
+    index = {"JOB_COMPLETION_INDEX": "3"}
+    assert str(shards.from_environment(variables | index)) == f"3/{job['completions']}"
+    assert container["command"][:2] == ["camri", "sweep"]
+
+
+def test_skypilot_runs_the_same_command_on_every_node():
+    yaml = pytest.importorskip("yaml")
+    task = yaml.safe_load((CLUSTER / "skypilot.yaml").read_text())
+    assert "camri sweep" in task["run"]
+    nodes = {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": str(task["num_nodes"])}
+    assert shards.from_environment(nodes).count == task["num_nodes"]
