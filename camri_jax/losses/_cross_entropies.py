@@ -78,7 +78,8 @@ def weighted_cross_entropy(
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
-    losses = of_label(weights, labels) * softplus(log_odds_against(logits, labels))
+    surprise = softplus(log_odds_against(logits, labels))
+    losses = _times(of_label(weights, labels), surprise)
     return counted.losses(losses)
 
 
@@ -127,7 +128,8 @@ def real_world_weight_cross_entropy(
         "false_positive_weights", false_positive_weights, logits, classes * 2
     )
     alarms = jnp.where(is_class(labels, *classes), 0, of_label(alarms.T, labels))
-    losses = of_label(misses, labels) * softplus(log_odds_against(logits, labels))
+    surprise = softplus(log_odds_against(logits, labels))
+    losses = _times(of_label(misses, labels), surprise)
     losses += jnp.sum(alarms * _surprise_if_absent(logits), axis=-1)
     return counted.losses(losses)
 
@@ -361,6 +363,12 @@ def _surprise_if_absent(logits: jax.Array) -> jax.Array:
     odds = jnp.maximum(log_odds_against(logits, likeliest), -1e37)
     at_likeliest = softplus(-odds)
     return jnp.where(is_likeliest, at_likeliest[..., None], -jnp.log1p(-shares))
+
+
+def _times(weights: jax.Array, surprise: jax.Array) -> jax.Array:
+    """Weights times surprises; one of 0 takes an infinite one away, not to NaN."""
+    nothing = (weights == 0) & jnp.isinf(surprise)
+    return weights * jnp.where(nothing, 0, surprise)
 
 
 def _weights(name: str, value: ArrayLike, logits: jax.Array, shape) -> jax.Array:
