@@ -27,6 +27,7 @@ default_role = "py:obj"
 
 # Docstrings.
 autodoc_class_signature = "separated"
+autodoc_mock_imports = ["ray"]  # gigabytes, for a page that only names it
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
