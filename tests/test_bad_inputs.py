@@ -462,6 +462,12 @@ LINES = [
     ("sweep DATA --weights -1", "weight must be not below 0, got -1.0"),
     ("sweep DATA --costs -1", "cost must be not below 0, got -1.0"),
     ("sweep DATA --epsilons 0", "epsilon must be above 0, got 0.0"),
+    ("sweep DATA --shard 4/4", "an index from 0 to below the count, got 4/4"),
+    ("sweep DATA --shard x", "--shard must be INDEX/COUNT"),
+    ("sweep DATA --shard 0/0", "an index from 0 to below the count, got 0/0"),
+    ("sweep DATA --shard 0/2 --distributed", "two ways to say the same: give one"),
+    ("sweep DATA --checkpoint-minutes -1", "checkpoint_minutes must be above 0"),
+    ("sweep DATA --output ftpx://a/b", "Unsupported filesystem: 'ftpx'"),
     ("tune --budget soon", "budget must be a time, as 90s, 20m or 2h, got 'soon'"),
     ("tune --budget -5", "budget must be a time, as 90s, 20m or 2h, got '-5'"),
     ("tune --budget 0", "budget must be above 0 seconds, got 0.0"),
@@ -582,19 +588,35 @@ def test_a_command_ends_in_one_sentence_and_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "line", "sentence"),
+    ("variables", "line", "sentence"),
     [
-        ("CAMRI_DATA_DIR", "absent", "sweep --dataset mnist", "no such data directory"),
-        ("CAMRI_DATA_DIR", "a_file", "sweep --dataset mnist", "no such data directory"),
-        ("CAMRI_DATA_DIR", "~nobody_there", "sweep --dataset mnist", "~nobody_there"),
+        ("CAMRI_DATA_DIR=absent", "sweep --dataset mnist", "no such data directory"),
+        ("CAMRI_DATA_DIR=a_file", "sweep --dataset mnist", "no such data directory"),
+        ("CAMRI_DATA_DIR=~nobody_there", "sweep --dataset mnist", "~nobody_there"),
+        (
+            "SLURM_ARRAY_TASK_ID=9 SLURM_ARRAY_TASK_COUNT=4",
+            "sweep DATA",
+            "SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT must be INDEX/COUNT",
+        ),
+        (
+            "JOB_COMPLETION_INDEX=1 JOB_COMPLETIONS=many",
+            "sweep DATA",
+            "below the count, got 1/many",
+        ),
+        (
+            "SKYPILOT_NODE_RANK=-1 SKYPILOT_NUM_NODES=2",
+            "sweep DATA",
+            "below the count, got -1/2",
+        ),
     ],
 )
-def test_a_bad_variable_is_named(
-    name, value, line, sentence, camri, world, monkeypatch
-):
+def test_a_bad_variable_is_named(variables, line, sentence, camri, world, monkeypatch):
     before = listing(world)
-    monkeypatch.setenv(name, value)
-    status, _, err = camri(*line.split())
+    for each in variables.split():
+        monkeypatch.setenv(*each.split("=", 1))
+    status, _, err = camri(
+        *itertools.chain(*(WORDS.get(word, (word,)) for word in line.split()))
+    )
     assert status == 2
     assert sentence in err
     assert len(err.splitlines()) == 1
