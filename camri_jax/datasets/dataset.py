@@ -16,7 +16,7 @@ from camri_jax._files import UsageError
 PARTS = ("train", "validation", "calibration", "test")
 _ALIASES = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
+    "validation": ("validation", "valid", "val", "dev"),
     "calibration": ("calibration", "calib", "cal"),
     "test": ("test", "testing"),
 }

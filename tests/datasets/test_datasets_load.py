@@ -225,6 +225,7 @@ def test_two_classes_that_differ_in_case_are_not_confused():
         ("training", "train"),
         ("Training_Set", "train"),
         ("valid", "validation"),
+        ("dev", "validation"),
         ("Val", "validation"),
         ("calib", "calibration"),
         ("Testing", "test"),
