@@ -41,6 +41,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_output_stderr = "remove"
 nb_render_markdown_format = "myst"
 copybutton_exclude = ".linenos, .gp, .go"
 linkcheck_anchors = False
