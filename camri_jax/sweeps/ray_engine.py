@@ -1,0 +1,110 @@
+"""Trains the chunks of a plan as tasks of a Ray cluster; this process needs no device.
+
+A task that loses its host or its process is started again elsewhere, and goes on at
+the chunk's checkpoint where the output is shared.
+"""
+
+import dataclasses
+import importlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from camri_jax import _arrays
+from camri_jax._files import UsageError, address
+from camri_jax.datasets import Dataset
+from camri_jax.sweeps import engine, rows
+from camri_jax.sweeps.plan import Chunk, Plan, halve
+from camri_jax.training import lift
+
+_data: dict[str, tuple[Dataset, Any]] = {}
+
+
+def run(
+    plan: Plan,
+    dataset: Dataset,
+    output: str | Path,
+    *,
+    load: Callable[[], Dataset],
+    resources: Mapping[str, float],
+    provenance: Mapping[str, Any],
+    report: Callable[[engine.Progress], None] = lambda progress: None,
+    checkpoint_minutes: float = engine.CHECKPOINT_MINUTES,
+) -> None:
+    """Trains the plan's chunks on a cluster; the same files as `engine.run` writes.
+
+    Args:
+      plan: from `camri_jax.sweeps.plan.plan`.
+      dataset: the images it was made for.
+      output: directory that all hosts share, or a URL.
+      load: loads the same data set again, on each worker.
+      resources: of a chunk, as `{"GPU": 1}`, `{"TPU": 4}` or `{"CPU": 1}`.
+      provenance: JSON-able facts kept with each row.
+      report: called after each chunk.
+      checkpoint_minutes: between two checkpoints of a chunk.
+
+    Raises:
+      ModuleNotFoundError: the extra `ray` is not installed.
+      ray.exceptions.RayTaskError: what a task raised.
+      UsageError: logits would take more room than is taken unasked.
+    """
+    ray = importlib.import_module("ray")
+    engine.check_room(plan, dataset)
+    rows.write_data(address(output), dataset)
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    extra = {n: v for n, v in resources.items() if n not in ("CPU", "GPU")}
+    task = ray.remote(_train).options(
+        num_cpus=resources.get("CPU", 1),
+        num_gpus=resources.get("GPU", 0),
+        resources=extra or None,
+        max_retries=-1,
+        max_calls=0,  # programs stay compiled between the tasks of a worker
+        runtime_env={"env_vars": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}},
+    )
+    bare = plan._replace(placement=None, trials=[], chunks=[])  # type: ignore
+    facts = dict(provenance)
+    own = (bare, dataset.fingerprint, load, str(output), facts, checkpoint_minutes)
+    job, num_done = ray.put(own), 0
+    waiting: dict[Any, Chunk] = {task.remote(job, each): each for each in plan.chunks}
+    while waiting:
+        (ready, *_), _ = ray.wait(list(waiting))
+        chunk, again = waiting.pop(ready), []
+        outcome = ray.get(ready)
+        if outcome == "done":
+            num_done += len(chunk.trials)
+            report(engine.Progress(num_done, plan.num_missing, chunk.family))
+        elif outcome == "held":
+            time.sleep(engine.PAUSE)
+            again = [chunk]
+        elif chunk.width > 1:
+            again = halve([chunk], 1)
+        else:
+            raise UsageError("one trial at once is more than a device's memory holds")
+        waiting |= {task.remote(job, each): each for each in again}
+
+
+def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
+    plan, fingerprint, load, output, provenance, checkpoint_minutes = job
+    _arrays.cure_wrong_sums()
+    devices = jax.local_devices()
+    shared = devices[: math.gcd(chunk.width, len(devices))]
+    placed = lift.placement(lift.trial_mesh(shared))
+    config = dataclasses.replace(chunk.config, convolution=placed.convolution)
+    chunk = chunk._replace(config=config)
+    plan = plan._replace(placement=placed, chunks=[chunk])
+    if fingerprint not in _data:
+        dataset = load()
+        if dataset.fingerprint != fingerprint:
+            raise UsageError(f"{dataset.name} is another data set on this host")
+        _data[fingerprint] = dataset, engine.placed(plan, dataset)
+    dataset, data = _data[fingerprint]
+    return engine.train_and_save(
+        *(plan, dataset, data, chunk, address(output)),
+        provenance=provenance,
+        checkpoint_minutes=checkpoint_minutes,
+    )

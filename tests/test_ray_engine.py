@@ -1,0 +1,82 @@
+"""A sweep on a local Ray cluster, one of whose workers is killed in the middle."""
+
+import functools
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from camri_jax import datasets
+from camri_jax.sweeps import engine, plan, rows
+from camri_jax.training import lift
+from camri_jax.training.recipe import Recipe
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own, at the end of a process.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+LOAD = functools.partial(datasets.load, "digits", validation_fraction=0.2)
+
+
+def kill_the_first(output, killed):
+    """Ends the process that makes the first claim, once it has it for a while."""
+    while not (claims := [*output.glob("claims/*.1")]):
+        time.sleep(0.05)
+    owner = json.loads(claims[0].read_text())
+    time.sleep(0.5)
+    killed.append(owner["pid"])
+    os.kill(owner["pid"], signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path):
+    from camri_jax.sweeps import ray_engine
+
+    dataset = LOAD()
+    config = plan.SweepConfig(
+        methods=("cross_entropy", "camri"),
+        grid={"camri.margin": (0.2,)},
+        important=("8",),
+        num_seeds=2,
+        recipe=Recipe(epochs=2, feature_dim=8),
+    )
+    planned = plan.plan(
+        config, dataset, lift.placement(lift.trial_mesh(lift.jax.devices()[:1]))
+    )
+    assert len(planned.chunks) == 4
+    # Workers have neither this test's flags nor its strictness.
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    killed, seen, output = [], [], tmp_path / "ray"
+    killer = threading.Thread(target=kill_the_first, args=(output, killed))
+    killer.start()
+    try:
+        ray_engine.run(
+            planned,
+            dataset,
+            output,
+            load=LOAD,
+            resources={"CPU": 1},
+            provenance={},
+            report=seen.append,
+        )
+    finally:
+        ray.shutdown()
+        killer.join()
+    assert len(killed) == 1
+    assert killed[0] != os.getpid()
+    assert [each.num_done for each in seen] == [1, 2, 3, 4]
+    found = rows.read(output)
+    assert {each.trial_id for each in planned.trials} == {*found["trial_id"]}
+    assert not [*output.glob("claims/*")]
+    engine.run(planned, dataset, tmp_path / "here", provenance={})
+    here = rows.read(tmp_path / "here")
+    for first, second in zip(found["loss"], here["loss"], strict=True):
+        np.testing.assert_allclose(first, second, rtol=0.05)
