@@ -76,7 +76,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     # Short, so that a name that the file system just bears can be written as well.
     unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
-        yield unfinished
+        with _named(path):
+            yield unfinished
         # On the disk before it has its name: else a power cut leaves an empty file.
         _sync(unfinished)
         os.replace(unfinished, path)
@@ -112,7 +113,7 @@ def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
     try:
         if is_local(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb" if exclusively else "wb") as file:
+            with _named(path), path.open("xb" if exclusively else "wb") as file:
                 try:
                     file.write(content)
                     file.flush()
@@ -171,6 +172,18 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         for number in held[:1]:
             signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file a full disk has no room for: the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        reason = os.strerror(error.errno)
+        raise OSError(error.errno, reason, str(path)) from error
 
 
 def _sync(path: Path) -> None:

@@ -127,12 +127,13 @@ def test_shards_of_which_one_is_killed_and_started_again(
     count, tmp_path, programs, undisturbed
 ):
     children = [
-        start(tmp_path, programs, pause=0.05, **array(index, count))
+        start(tmp_path, programs, pause=0.05 if index else 1.0, **array(index, count))
         for index in range(count)
     ]
-    # Killed in the middle of its first chunk.
-    for _ in range(4):
-        children[0].stdout.readline()
+    # Killed in the middle of a chunk.
+    while not list((tmp_path / "checkpoints").glob("[!.]*")):
+        assert children[0].poll() is None
+        time.sleep(0.02)
     children[0].kill()
     children[0].communicate()
     ended(*children[1:])
