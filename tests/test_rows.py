@@ -76,8 +76,10 @@ def test_rows_come_in_order_of_method_numbers_classes_and_seed(tmp_path):
 
 
 def test_a_column_that_rows_lack_is_an_error_and_not_lost(tmp_path):
-    with pytest.raises(ValueError, match="rows have no column gamma; there are trial_"):
-        stored.write(tmp_path, "chunk", [row(), row(gamma=2.0)])
+    with pytest.raises(
+        ValueError, match="rows have no column unheard_of; there are trial_"
+    ):
+        stored.write(tmp_path, "chunk", [row(), row(unheard_of=2.0)])
     assert not list(tmp_path.rglob("*.parquet"))
 
 
