@@ -27,6 +27,7 @@ from camri_jax.evidence import figures
 from camri_jax.sweeps import rows
 from camri_jax.sweeps.engine import Progress
 from camri_jax.takehome import load_model
+from camri_jax.training.network import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("go", "[stop]", "c++", "$5")
@@ -335,6 +336,9 @@ def test_every_option_has_a_sentence(command, monkeypatch, capsys):
     options = re.split(r"\n +(?=(?:--[a-z]|-h,|[A-Z]+ {2,}))", out)[1:]
     assert options
     for option in options:
+        if option.startswith("--network"):
+            assert set(NETWORKS) <= set(re.findall(r"\w+", option))
+    for option in options:
         text = re.sub(r"\((default|required)[^)]*\)", "", " ".join(option.split()))
         words = [w for w in text.split() if w[0] not in "-{[" and not w.isupper()]
         assert len(words) >= 3, option
@@ -476,6 +480,17 @@ def test_without_a_terminal_lines_come_also_within_an_epoch(monkeypatch, capsys)
         r"0\.50 of 4 trials, .*, about .* left, camri, cosine", lines[-1]
     )
     assert len(lines) >= 4
+
+
+def test_with_nothing_to_train_no_line_speaks_of_compiling(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "MINUTE", 0.02)
+    with progress.progress(17) as report:
+        report(Progress(0, 0, "reading what was trained"))
+        time.sleep(0.1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"nothing to train, .* s, reading what was trained", line)
 
 
 STOPPED = """

@@ -41,7 +41,7 @@ class progress:
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[done]} of {task.total:.0f} trials"),
+            TextColumn("{task.fields[done]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -51,7 +51,9 @@ class progress:
 
     def __enter__(self):
         self._bar.start()
-        self._task = self._bar.add_task("compiling", total=self._total, done=0)
+        self._task = self._bar.add_task(
+            "compiling", total=self._total, done=f"0 of {self._total} trials"
+        )
         if not console.is_terminal and self._total:
             # Of its own, as an epoch may take an hour.
             threading.Thread(target=self._tell, daemon=True).start()
@@ -62,23 +64,30 @@ class progress:
         self._bar.stop()
 
     def _show(self, made: engine.Progress) -> None:
-        self._made = made
+        # What was trained before is known only once it was looked for.
+        self._made, self._total = made, made.num_trials
+        trials = f"{int(made.num_done)} of {self._total} trials"
         self._bar.update(
             self._task,
-            completed=made.num_done,
-            done=int(made.num_done),
+            # A bar without an end would pulse.
+            total=self._total or 1,
+            completed=made.num_done if self._total else 1,
+            done=trials if self._total else "nothing to train",
             description=made.family,
         )
 
     def _tell(self) -> None:
         while not self._ended.wait(MINUTE):
-            made, spent = self._made, time.time() - self._start
-            if made is None or not made.num_done:
-                doing = "compiling" if made is None else made.family
-                say(f"0 of {self._total} trials, {duration(spent)}, {doing}")
-                continue
-            left = spent * (self._total - made.num_done) / made.num_done
-            say(
-                f"{made.num_done:.2f} of {self._total} trials, {duration(spent)}, "
-                f"about {duration(left)} left, {made.family}"
-            )
+            made, spent = self._made, duration(time.time() - self._start)
+            doing = "compiling" if made is None else made.family
+            if not self._total:
+                say(f"nothing to train, {spent}, {doing}")
+            elif made is None or not made.num_done:
+                say(f"0 of {self._total} trials, {spent}, {doing}")
+            else:
+                share = (self._total - made.num_done) / made.num_done
+                left = duration((time.time() - self._start) * share)
+                say(
+                    f"{made.num_done:.2f} of {self._total} trials, {spent}, "
+                    f"about {left} left, {doing}"
+                )

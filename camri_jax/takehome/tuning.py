@@ -64,10 +64,10 @@ class TuneConfig:
       grid: Values to try in place of each method's own, as in a sweep.
       num_seeds: Trials of each setting that comes into the final.
       num_finalists: Settings that come into the final, cross-entropy among them.
-      budget: Seconds of training at most; None: as long as it takes. Of what is
-        planned, the last is left out.
+      budget: Seconds of training at most (the command also takes 20m or 2h), else as
+        long as it takes. Of what is planned, the last is left out.
       prior: Share of important images where the model is to work, for its price;
-        None: as in the test images.
+        else as in the test images.
       recipe: How trials are trained.
     """
 
@@ -443,9 +443,12 @@ def _halve(
     new = _new_trials(schedule)
     entered, settings, told = keys, [], []
 
-    def report(num_done: float, family: str) -> None:
-        on_progress(Progress(min(num_done, sum(new)), sum(new), family))
+    kept, missing = len(done), max(0, sum(new) - len(done))
 
+    def report(num_done: float, family: str) -> None:
+        on_progress(Progress(min(num_done - kept, missing), missing, family))
+
+    report(kept, "compiling" if missing else "reading what was trained")
     for i, rung in enumerate(schedule):
         wanted = [t for t in trials if _key(t) in entered and t.seed < rung.num_seeds]
         share = sum(new[: i + 1]) / sum(new)

@@ -22,8 +22,10 @@ class Recipe:
     unless told otherwise.
 
     Attributes:
-      network: A name in camri_jax.training.network.NETWORKS.
-      feature_dim: Dimension of the features; None keeps the network's own.
+      network: paper, that of the paper; small, five convolutions; fast, seven, which
+        reach 90 % on CIFAR-10 in a few epochs; or features, none, where npz:FILE holds
+        features.
+      feature_dim: Dimension of the features, else the network's own.
       epochs: Passes over the training images.
       batch_size: Images a step.
       resample: Training images that each seed draws for itself, of all there are, so
