@@ -126,17 +126,15 @@ def test_two_processes_share_a_sweep_in_a_store(bucket, programs, undisturbed):
 def test_shards_of_which_one_is_killed_and_started_again(
     count, tmp_path, programs, undisturbed
 ):
-    children = [
-        start(tmp_path, programs, pause=0.05 if index else 1.0, **array(index, count))
-        for index in range(count)
-    ]
-    # Killed in the middle of a chunk.
+    first = start(tmp_path, programs, pause=1.0, **array(0, count))
+    # Killed in the middle of a chunk, while others train theirs.
     while not list((tmp_path / "checkpoints").glob("[!.]*")):
-        assert children[0].poll() is None
+        assert first.poll() is None
         time.sleep(0.02)
-    children[0].kill()
-    children[0].communicate()
-    ended(*children[1:])
+    others = [start(tmp_path, programs, **array(i, count)) for i in range(1, count)]
+    first.kill()
+    first.communicate()
+    ended(*others)
     before = len(stored.read(tmp_path))
     (said,) = ended(start(tmp_path, programs, **array(0, count)))
     assert said.startswith(f"0/{count} {16 - before}\n")
