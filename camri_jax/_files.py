@@ -216,6 +216,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as opened:
         try:
             with np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+                arrays = {name: file[name] for name in file.files}
+                if foreign := [n for n, x in arrays.items() if isinstance(x, bytes)]:
+                    raise ValueError(f"{foreign[0]} is no array")
+                return arrays
         except Exception as error:  # what was cut or changed fails in every way
             raise UsageError(f"{path} is no whole .npz file ({error!r})") from error

@@ -8,6 +8,7 @@ import ast
 import io
 import itertools
 import json
+import math
 import os
 import pickle
 import shutil
@@ -33,7 +34,7 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.cli import backend
 from camri_jax.cli.main import main
-from camri_jax.sweeps import rows
+from camri_jax.sweeps import checkpoints, claims, rows
 from camri_jax.takehome import Model, load_model, promise, save_model, verify
 from camri_jax.takehome.picking import Goal
 from camri_jax.training import classifier, trial
@@ -684,6 +685,109 @@ def test_a_call_raises_one_sentence(call, sentence, world, monkeypatch):
         call()
     assert sentence in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+# --- Claims and checkpoints: what is bad is no one's, and costs its chunk alone -------
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def archive(**arrays):
+    """An npz file, also of what numpy would not save."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in arrays.items():
+            file.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def owner(**changes):
+    """A claim of this machine."""
+    return json.dumps({**json.loads(claims._content()), **changes}).encode()
+
+
+BAD_CLAIMS = {
+    "empty": b"",
+    "no text": bytes(range(256)),
+    "a number": b"7",
+    "a list": b"[]",
+    "deep": b"[" * 100_000,
+    "no owner": b"{}",
+    "pid below 0": owner(pid=-1),
+    "pid too large": owner(pid=10**30),
+    "pid of text": owner(pid="1"),
+    "pid none": owner(pid=None),
+    "started never": owner(started=math.nan),
+    "started as text": owner(started="today"),
+    "machine of a list": owner(machine=[1]),
+    "a directory": None,
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLAIMS)
+def test_a_bad_claim_holds_its_chunk_until_it_is_stale(name, tmp_path, monkeypatch):
+    path = tmp_path / "claims" / "chunk.1"
+    content = BAD_CLAIMS[name]
+    place(path, content)
+    place(path.with_suffix(".\N{SUPERSCRIPT TWO}"), b"")
+    now = [0.0]
+    monkeypatch.setattr(claims.time, "monotonic", lambda: now[0])
+    ours = []
+    for now[0] in (0.0, claims.STALE + 1, claims.STALE + 2):
+        with claims.claimed(tmp_path, "chunk") as got:
+            ours.append(got)
+    # A process that cannot be is gone; any other may beat yet.
+    assert ours in ([False, True, True], [True, True, True])
+    assert ours[0] == (name == "pid too large")
+    with claims.claimed(tmp_path, "other") as got:
+        assert got
+
+
+def place(path, content):
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+
+
+LOSSES = npy(np.zeros((1, 2)))
+GOOD = {"epoch": npy(np.int64(1)), "losses": LOSSES, "history": npy(np.zeros(0))}
+BAD_CHECKPOINTS = {
+    "empty": b"",
+    "text": b"one",
+    "no archive": b"PK\x03\x04" + bytes(40),
+    "an array": npy(np.zeros(3)),
+    "no arrays": archive(),
+    "no epoch": archive(losses=LOSSES, history=LOSSES, state0=LOSSES),
+    "several epochs": archive(**GOOD | {"epoch": LOSSES}),
+    "an epoch of text": archive(**GOOD | {"epoch": npy(np.array("one"))}),
+    "an epoch of NaN": archive(**GOOD | {"epoch": npy(np.nan)}),
+    "one loss": archive(**GOOD | {"losses": npy(np.float64(1))}),
+    "one history": archive(**GOOD | {"history": npy(np.int32(1))}),
+    "states of other names": archive(**GOOD, state1=LOSSES),
+    "no header": archive(**GOOD, state0=b"nothing"),
+    "a bomb": archive(
+        **GOOD, state0=npy(np.zeros(9)).replace(b"(9,)", b"(9" + b"9" * 9)
+    ),
+    "a pickle": archive(**GOOD, state0=npy(np.array([Forbidden()]))),
+    "a directory": None,
+}
+
+
+@pytest.mark.parametrize("name", BAD_CHECKPOINTS)
+def test_a_bad_checkpoint_is_set_aside_in_one_sentence(name, tmp_path):
+    path = tmp_path / "checkpoints" / "chunk.npz"
+    place(path, BAD_CHECKPOINTS[name])
+    with pytest.warns(
+        RuntimeWarning, match="is set aside: it is no checkpoint"
+    ) as told:
+        assert checkpoints.load(path) is None
+    assert len(told) == 1
+    assert len(str(told[0].message).splitlines()) == 1
+    assert not path.exists()
+    assert len(list(path.parent.iterdir())) == 1
 
 
 # --- Pickles -------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def load(path: Path) -> Midway | None:
         return Midway(epoch, leaves, losses, list(arrays["history"]))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, IsADirectoryError):
         set_aside(path, "it is no checkpoint; its chunk begins anew")
         return None
 

@@ -96,7 +96,7 @@ def _created(folder: Path, chunk: str) -> Path | None:
 def _of(folder: Path, chunk: str) -> list[Path]:
     """Claims of a chunk, the one that counts last."""
     found = folder.glob(f"{chunk}.*")
-    return sorted((each for each in found if each.suffix[1:].isdigit()), key=_turn)
+    return sorted((each for each in found if each.suffix[1:].isdecimal()), key=_turn)
 
 
 def _turn(path: Path) -> int:
@@ -108,6 +108,8 @@ def _is_stale(path: Path) -> bool:
         content = path.read_bytes()
     except FileNotFoundError:
         return False
+    except OSError:  # a directory, or what only its owner may read
+        content = b""
     if _is_gone(content):
         return True
     # By this process's clock alone: those of two hosts need not agree.
@@ -128,7 +130,7 @@ def _is_gone(content: bytes) -> bool:
         return abs(started - owner["started"]) > 1
     except psutil.NoSuchProcess:
         return True
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, psutil.Error):
         return False
 
 
