@@ -1,8 +1,8 @@
 """100,000 examples that no one would think of: losses, certificates and readers.
 
-Values are finite, or as documented: NaN for a label that is no class, infinite where a
-logit of -inf rules the true class out. Gradients are never NaN. A file that was cut or
-changed is read, or refused in a sentence.
+Values are finite, or as documented: NaN for a label that is no class and for a row all
+of -inf, infinite where a logit of -inf rules the true class out. Gradients are never
+NaN. A file that was cut or changed is read, or refused in a sentence.
 """
 
 import contextlib
@@ -19,7 +19,14 @@ import test_bad_inputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from loss_cases import BATCH, BY_TWO_CLASSES, CLASSES, LOSSES, every_slope
+from loss_cases import (
+    BATCH,
+    BY_TWO_CLASSES,
+    CLASSES,
+    COSINE_LOSSES,
+    LOSSES,
+    every_slope,
+)
 
 from camri_jax import datasets, guarantee
 from camri_jax._files import UsageError
@@ -56,7 +63,13 @@ def matrices(elements):
     return hnp.arrays(np.float64, (BATCH, CLASSES), elements=elements)
 
 
+def with_a_hollow_row(logits):
+    logits[0] = -math.inf
+    return logits
+
+
 LOGITS = matrices(st.one_of(FINITE, st.just(-math.inf)))
+LOGITS |= LOGITS.map(with_a_hollow_row)
 ENDS = st.sampled_from((-1.0, 1.0, 0.0, 1e-40, 1 - 6e-8, -1 + 6e-8, 0.99999, 1.004))
 COSINES = matrices(st.one_of(ENDS, st.floats(-1, 1)))
 LABELS = hnp.arrays(np.int32, BATCH, elements=st.integers(-1, CLASSES))
@@ -93,24 +106,20 @@ def test_losses_are_finite_and_slopes_are_numbers(dtype, logits, cosines, labels
     with jax.enable_x64(dtype == "float64"):
         given = stored(logits, dtype), stored(cosines, dtype), labels
         values, slopes = jax.device_get(program()(*given, sized(size)))
-    valid = (labels >= 0) & (labels < CLASSES)
+    known = (labels >= 0) & (labels < CLASSES)
+    valid = known & ~np.isneginf(logits).all(1)
     own = logits[np.arange(BATCH), labels.clip(0, CLASSES - 1)]
     for name, value in values.items():
-        assert np.isnan(value[~valid]).all(), name
-        assert not np.isnan(value[valid]).any(), name
-        assert np.isfinite(value[valid & np.isfinite(own)]).all(), name
-        by_scores, by_others = slopes[name]
-        assert not np.isnan(by_scores).any(), name
-        # Where a loss is infinite, so is what its weight changes.
-        for slope in (
-            jax.tree.leaves(by_others) if np.isfinite(value[valid]).all() else ()
-        ):
+        counted = known if name in COSINE_LOSSES else valid
+        assert np.isnan(value[~counted]).all(), name
+        assert not np.isnan(value[counted]).any(), name
+        assert np.isfinite(value[counted & np.isfinite(own)]).all(), name
+        for slope in jax.tree.leaves(slopes[name]):
             assert not np.isnan(slope).any(), name
 
 
 COSTS = hnp.arrays(np.float32, (CLASSES, CLASSES), elements=WIDE)
-# Above a ratio of about 1e7 no digit is left in float32.
-RATIOS = st.sampled_from((1e-6, 1e-3, 0.1, 1.0, 1e6))
+RATIOS = st.sampled_from((1e-30, 1e-9, 1e-6, 1e-3, 0.1, 1.0, 1e6))
 
 
 @functools.cache
@@ -126,14 +135,10 @@ def transport():
 @given(LOGITS, LOGITS, st.one_of(COSTS, COSTS.map(lambda c: c / 1e30)), RATIOS)
 def test_sinkhorn_is_finite_and_its_slopes_are_numbers(first, second, costs, ratio):
     histograms = [shares(stored(each, "float32")) for each in (first, second)]
-    epsilon = np.float32(max(ratio * np.abs(costs).max(), 1e-30))
+    epsilon = np.float32(np.clip(ratio * np.abs(costs).max(), 1e-30, 1e30))
     (_, result), slopes = jax.device_get(transport()(*histograms, costs, epsilon))
-    for name, value in result._asdict().items():
-        assert not np.isnan(value).any(), name
-    assert np.isfinite(result.error).all()
-    assert np.isfinite(result.cost).all()
-    for slope in slopes:
-        assert not np.isnan(slope).any()
+    for name, value in (*result._asdict().items(), *enumerate(slopes)):
+        assert np.isfinite(value).all(), name
 
 
 def shares(logits):

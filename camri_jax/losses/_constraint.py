@@ -5,8 +5,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax.losses._cross_entropies import weighted_cross_entropy
-from camri_jax.losses._softmax import checked_scores, of_label
+from camri_jax.losses._softmax import (
+    checked_scores,
+    log_odds_against,
+    of_label,
+    softplus,
+    weighed,
+)
 
 
 def recall_constrained_cross_entropy(
@@ -51,14 +56,17 @@ def recall_constrained_cross_entropy(
     ... ).round(3)
     Array(2.079, dtype=float32)
     """
-    logits = _arrays.floating("logits", logits)
-    dtype, shape = _arrays.compute_dtype(logits), logits.shape[-1:]
+    logits, labels, counted = checked_scores("logits", logits, labels, where)
+    shape = logits.shape[-1:]
     _arrays.not_negative("multipliers", multipliers)
     _arrays.positive("class_priors", class_priors)
-    multipliers = _arrays.real("multipliers", multipliers, dtype, shape)
-    priors = _arrays.real("class_priors", class_priors, dtype, shape)
-    weights = 1 + multipliers / priors
-    return weighted_cross_entropy(logits, labels, class_weights=weights, where=where)
+    multipliers = _arrays.real("multipliers", multipliers, logits.dtype, shape)
+    priors = _arrays.real("class_priors", class_priors, logits.dtype, shape)
+    surprise = softplus(log_odds_against(logits, labels))
+    # Not by 1 + lambda / pi: its slope is 0 times infinity where one of lambda 0 is
+    # ruled out by -inf.
+    constrained = weighed(of_label(multipliers, labels), surprise)
+    return counted.losses(surprise + of_label(1 / priors, labels) * constrained)
 
 
 def next_multipliers(

@@ -12,6 +12,7 @@ from camri_jax.losses._softmax import (
     of_label,
     pick,
     softplus,
+    weighed,
 )
 
 
@@ -79,7 +80,7 @@ def weighted_cross_entropy(
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
     surprise = softplus(log_odds_against(logits, labels))
-    losses = _times(of_label(weights, labels), surprise)
+    losses = weighed(of_label(weights, labels), surprise)
     return counted.losses(losses)
 
 
@@ -129,8 +130,8 @@ def real_world_weight_cross_entropy(
     )
     alarms = jnp.where(is_class(labels, *classes), 0, of_label(alarms.T, labels))
     surprise = softplus(log_odds_against(logits, labels))
-    losses = _times(of_label(misses, labels), surprise)
-    losses += jnp.sum(alarms * _surprise_if_absent(logits), axis=-1)
+    losses = weighed(of_label(misses, labels), surprise)
+    losses += jnp.sum(weighed(alarms, _surprise_if_absent(logits)), axis=-1)
     return counted.losses(losses)
 
 
@@ -204,7 +205,8 @@ def weighted_focal(
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
-    return counted.losses(of_label(weights, labels) * _focal(logits, labels, gamma))
+    losses = weighed(of_label(weights, labels), _focal(logits, labels, gamma))
+    return counted.losses(losses)
 
 
 def smoothed_cross_entropy(
@@ -348,9 +350,13 @@ def balanced_softmax(
 def _focal(logits: jax.Array, labels: jax.Array, gamma: ArrayLike) -> jax.Array:
     _arrays.not_negative("gamma", gamma)
     gamma = _arrays.real("gamma", gamma, logits.dtype)
-    # No loss where it is this certain, 1e37 where it is ruled out: inf * 0 is NaN.
-    odds = jnp.clip(log_odds_against(logits, labels), -1e4, 1e37)
-    return jnp.exp(-gamma * softplus(-odds)) * softplus(odds)
+    # No loss where it is this certain: inf * 0 is NaN.
+    odds = jnp.maximum(log_odds_against(logits, labels), -1e4)
+    surprise = softplus(odds)
+    # 1 - h is 1 here, in every digit, also where the surprise is infinite.
+    hopeless = odds > 1e4
+    focused = jnp.exp(-gamma * softplus(-jnp.where(hopeless, 0, odds)))
+    return jnp.where(hopeless, surprise, focused * jnp.where(hopeless, 0, surprise))
 
 
 def _surprise_if_absent(logits: jax.Array) -> jax.Array:
@@ -359,16 +365,8 @@ def _surprise_if_absent(logits: jax.Array) -> jax.Array:
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     is_likeliest = is_class(likeliest, logits.shape[-1])
     shares = jnp.where(is_likeliest, 0, jax.nn.softmax(logits))
-    # Finite where all others are ruled out: inf times a weight of 0 would be NaN.
-    odds = jnp.maximum(log_odds_against(logits, likeliest), -1e37)
-    at_likeliest = softplus(-odds)
+    at_likeliest = softplus(-log_odds_against(logits, likeliest))
     return jnp.where(is_likeliest, at_likeliest[..., None], -jnp.log1p(-shares))
-
-
-def _times(weights: jax.Array, surprise: jax.Array) -> jax.Array:
-    """Weights times surprises; one of 0 takes an infinite one away, not to NaN."""
-    nothing = (weights == 0) & jnp.isinf(surprise)
-    return weights * jnp.where(nothing, 0, surprise)
 
 
 def _weights(name: str, value: ArrayLike, logits: jax.Array, shape) -> jax.Array:

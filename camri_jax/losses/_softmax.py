@@ -35,13 +35,17 @@ def checked_scores(
     """Returns scores to compute with, labels, and which examples count.
 
     For no class the label is num_classes, whose score and weight are 0 (`pick`,
-    `of_label`): a class's own could be -inf, and 0 times its gradient NaN.
+    `of_label`): a class's own could be -inf, and 0 times its gradient NaN. A row all of
+    -inf has no softmax, so no label of it is a class.
     """
     scores = _arrays.floating(name, scores)
     scores = scores.astype(_arrays.compute_dtype(scores))
     num_classes = scores.shape[-1]
     array = _arrays.integer("labels", labels, scores.shape[:-1])
     array = _arrays.class_or_none(array, num_classes)
+    hollow = jnp.all(scores == -jnp.inf, axis=-1)
+    array = jnp.where(hollow, num_classes, array)
+    scores = left_out(~hollow, scores)
     if where is None:
         return scores, array, Counted(array < num_classes)
     kept = mask(where, array.shape)
@@ -106,3 +110,9 @@ def of_others(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Arra
 def softplus(x: jax.Array) -> jax.Array:
     """Returns log(1 + exp(x)), with all its digits where it is tiny."""
     return jnp.logaddexp(x, jnp.zeros_like(x))
+
+
+def weighed(weights: jax.Array, surprise: jax.Array) -> jax.Array:
+    """Returns weights times surprises; 0 takes an infinite one away, not to NaN."""
+    nothing = (weights == 0) & jnp.isinf(surprise)
+    return weights * jnp.where(nothing, 0, surprise)
