@@ -314,6 +314,40 @@ def test_a_logit_of_minus_infinity_rules_its_class_out():
         np.testing.assert_array_equal(slopes[name][0][:, -1], 0)
 
 
+def test_a_class_ruled_out_that_was_the_true_one_costs_infinitely_or_nothing():
+    logits, cosines, _ = scores_for()
+    labels = np.arange(BATCH, dtype=np.int32) % CLASSES
+    logits[range(BATCH), labels] = -np.inf
+    finite = {"wasserstein_with_integer_labels"}
+    for size, expected in ((1, np.inf), (1e4, np.inf), (0, 0)):
+        chosen = dict(LOSSES)
+        for name in ("weighted_cross_entropy", "weighted_focal"):
+            weights = np.float32(size) * LOSSES[name]["class_weights"]
+            chosen[name] = LOSSES[name] | {"class_weights": weights}
+        values, slopes = slopes_of(logits, cosines, labels, chosen)
+        for name in set(LOSSES) - set(COSINE_LOSSES) - finite:
+            weighted = name in ("weighted_cross_entropy", "weighted_focal")
+            value = expected if weighted else np.inf
+            np.testing.assert_array_equal(values[name], value)
+            for slope in jax.tree.leaves(slopes[name]):
+                assert not np.any(np.isnan(slope)), name
+            # As for any logit so small: all that the others win is lost here.
+            by_logits = np.asarray(slopes[name][0])
+            own = by_logits[np.arange(BATCH), labels]
+            assert np.all(own < 0 if value else own == 0), name
+            assert np.all(np.isfinite(by_logits)), name
+
+
+def test_a_row_all_of_minus_infinity_is_of_no_class():
+    logits, cosines, labels = scores_for()
+    expected, by_rest = slopes_of(logits, cosines, np.where(KEPT, labels, -1), LOSSES)
+    logits[~KEPT] = -np.inf
+    values, slopes = slopes_of(logits, cosines, labels, LOSSES)
+    for name in set(LOSSES) - set(COSINE_LOSSES):
+        np.testing.assert_array_equal(values[name], expected[name])
+        chex.assert_trees_all_close(slopes[name], by_rest[name], rtol=1e-6)
+
+
 # What is left out.
 
 KEPT = np.array([True, False, True, True, False, False])
