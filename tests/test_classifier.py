@@ -65,6 +65,17 @@ def test_a_loaded_classifier_is_the_saved_one(saved):
     assert [p.name for p in path.parent.iterdir()] == ["model.npz"]
 
 
+def test_margins_by_class_have_no_say_in_scores(saved, tmp_path):
+    _, setup, variables = saved
+    several = ABOUT | {"point": {"margin": (0.1, 0.2), "scale": 16.0}}
+    classifier.save(tmp_path / "model.npz", setup, variables, several)
+    plain, model = (
+        classifier.load(path, Tiny()) for path in (saved[0], tmp_path / "model.npz")
+    )
+    assert model.about["point"] == {"margin": [0.1, 0.2], "scale": 16.0}
+    np.testing.assert_array_equal(model.logits(IMAGES), plain.logits(IMAGES))
+
+
 @pytest.mark.parametrize("network", ["small", "fast"])
 def test_our_own_networks_need_no_module_to_be_loaded(tmp_path, network):
     """Also one that keeps constants, and whatever the recipe's numbers."""

@@ -1,16 +1,21 @@
 """Tables hold what trials say; sheets show it, and leave blank what is not known."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from synthetic import CROSS_ENTROPY, SPECS, Spec, labels, load, trial_id
+from synthetic import CROSS_ENTROPY, MARGIN, SPECS, Spec, labels, load, trial_id
 
 from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection, tables, verdicts
+from camri_jax.evidence.report import words
 from camri_jax.evidence.selection import Recommendation
+from camri_jax.evidence.study import point_of, point_text
 from camri_jax.evidence.tables import Cell, Sheet
+from camri_jax.sweeps import rows as stored
 
 
 def sheets_of(study, important=(1,)):
@@ -36,6 +41,54 @@ def texts(sheets, told):
             *(cell for sheet in sheets for row in tables.plain(sheet) for cell in row),
             *map(tables.markdown, sheets),
         ]
+    )
+
+
+def by_class(line):
+    """Two settings of CAMRI, of which each class has its own margin."""
+    margin = line.get("margin")
+    if line["method"] != "camri" or margin == 2 * MARGIN:
+        return line
+    return line | {"margin": (2 * MARGIN, margin)}
+
+
+def test_what_each_class_has_of_its_own_is_a_setting_and_is_told(tmp_path):
+    """As rows, a study, tables, sheets and a report; and beside plain numbers."""
+    more = Spec("camri", {"margin": 3 * MARGIN, "scale": 16.0}, push=2.5)
+    specs = [spec for spec in SPECS if spec.method in ("cross_entropy", "camri")]
+    asked: dict[str, Any] = {"important": ((0, 2),), "keep_logits": False}
+    study = load(tmp_path, (*specs, more), **asked, change=by_class)
+    line = study.rows[study.rows["by_class"] != ""].iloc[0]
+    assert point_of(line) == {"margin": [2 * MARGIN, MARGIN], "scale": 16.0}
+    settings = selection.settings(selection.trials(study, (0, 2)))
+    camri = settings[(settings["method"] == "camri") & ~settings["moved"]]
+    names = ["m=8π/64", "m=8π/64,4π/64", "m=8π/64,12π/64"]
+    told = {point_text(line) for _, line in camri.iterrows()}
+    assert told == {f"{name} s=16" for name in names}
+    assert set(camri["num_seeds"]) == {4}
+    table, sheets, sentences = sheets_of(study, (0, 2))
+    page = texts(sheets, sentences)
+    assert page.count("CAMRI m=8π/64,4π/64 s=16") > 1
+    assert not any(each.startswith("no rows of CAMRI") for each in sentences)
+    (cell,) = [r[1] for r in tables.plain(words.grid(study.rows)) if r[0] == "CAMRI"]
+    assert cell == "8π/64; 8π/64,4π/64; 8π/64,12π/64"
+    # The same numbers under one margin for both classes make the same table.
+    plain = load(tmp_path / "plain", (*specs, more), **asked)
+    numbers = table.select_dtypes("number").drop(columns=["margin"])
+    alike = tables.comparison(plain, (0, 2))[numbers.columns]
+    pd.testing.assert_frame_equal(numbers, alike)
+
+
+def test_rows_of_before_values_by_class_are_read(tmp_path):
+    load(tmp_path, important=((0, 2),), change=by_class)
+    (path,) = (tmp_path / "rows").iterdir()
+    before = stored.read(tmp_path).set_index("trial_id")
+    pq.write_table(pq.read_table(path).drop_columns(["by_class"]), path)
+    after = stored.read(tmp_path).set_index("trial_id").loc[before.index]
+    assert before["by_class"].notna().any()
+    assert after["by_class"].isna().all()
+    pd.testing.assert_frame_equal(
+        before.assign(by_class=np.nan), after, check_dtype=False
     )
 
 
@@ -128,7 +181,8 @@ def test_every_choice_has_its_tables(tmp_path):
     for choice, name in (((1,), "bee"), ((0, 2), "ant+cat")):
         table, sheets, told = sheets_of(study, choice)
         assert set(table["important"]) == {choice}
-        assert all(f"Important class: {name}" in sheet.title for sheet in sheets)
+        heading = rf"Important class(es)?: {re.escape(name)}"
+        assert all(re.search(heading, sheet.title) for sheet in sheets)
         assert "nan" not in texts(sheets, told)
 
 

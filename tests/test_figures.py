@@ -22,7 +22,8 @@ from PIL import Image
 from camri_jax._files import UsageError
 from camri_jax.evidence import figures, report, selection
 from camri_jax.evidence.figures import looks
-from camri_jax.training.methods import DEFAULT_METHODS, HYPERPARAMETERS, METHODS
+from camri_jax.evidence.study import POINT
+from camri_jax.training.methods import DEFAULT_METHODS, METHODS
 
 POINTS = {
     "cross_entropy": {},
@@ -35,7 +36,7 @@ NASTY = ("$a_1$", "x^2 [b]", "<i>&amp;", "{", "a\x07b\n", r"\$ \alpha$", "]]>", 
 
 
 def point(method):
-    return dict.fromkeys(HYPERPARAMETERS, np.nan) | POINTS[method]
+    return dict.fromkeys(POINT, np.nan) | POINTS[method]
 
 
 def svg_texts(figure):

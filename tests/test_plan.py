@@ -17,7 +17,12 @@ from camri_jax.datasets.dataset import make_dataset
 from camri_jax.sweeps import plan as planning
 from camri_jax.sweeps.plan import SweepConfig
 from camri_jax.training import network, recipe, trial
-from camri_jax.training.methods import DEFAULT_METHODS, METHODS, number
+from camri_jax.training.methods import (
+    DEFAULT_METHODS,
+    HYPERPARAMETERS,
+    METHODS,
+    number,
+)
 from camri_jax.training.recipe import Recipe
 
 SENSITIVE = {name for name in METHODS if METHODS[name].class_sensitive}
@@ -174,7 +179,7 @@ def test_another_important_class_trains_anew_only_what_depends_on_it():
         for important in (("bee",), ("cat", "bee"))
     )
     assert set(one) < set(two)
-    assert {two[key] for key in set(two) - set(one)} == SENSITIVE
+    assert {two[key] for key in set(two) - set(one)} == SENSITIVE & set(EVERY)
 
 
 def test_trials_carry_the_classes_that_they_are_trained_for():
@@ -281,6 +286,7 @@ def test_rivals_are_swept_where_they_are_named_and_then_as_widely():
     )
 
 
+@settings(deadline=None)
 @given(st.permutations(range(3)))
 def test_the_most_specific_values_count(order):
     keys = [
@@ -302,6 +308,74 @@ def test_the_most_specific_values_count(order):
         ("camri", (0,), 0.3),
         ("camri", (1, 2), 0.4),
     }
+
+
+def of_camri(grid, important=("ant+cat",), dataset=DATASET):
+    """Trials of CAMRI at a scale, by choice and margin."""
+    trials = planned(
+        dataset,
+        important=important,
+        methods=("camri",),
+        grid={"camri.scale": (8.0,)} | grid,
+        num_seeds=1,
+    ).trials
+    return {(t.important, t.point["margin"]): t for t in trials}
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["ant+cat", "cat+ant", "2+0"]), st.booleans())
+def test_classes_of_a_choice_have_every_combination_of_their_values(text, named):
+    """One that is not named has the method's values; their order has no say."""
+    at = f"camri.margin@{text}@" if named else "camri.margin@"
+    own = {"camri.margin": (0.1, 0.2), f"{at}cat": (0.3, 0.2)}
+    found = of_camri(own, (text,))
+    pairs = [(0.1, 0.3), (0.1, 0.2), (0.2, 0.3)]
+    assert set(found) == {((0, 2), each) for each in [*pairs, 0.2]}
+    assert found == of_camri(own | {f"{at}ant": (0.1, 0.2)}, (text,))
+    chunk = planned(methods=("camri",)).chunks[0]
+    trials = tuple(found[(0, 2), each] for each in pairs)
+    chunk = chunk._replace(trials=trials, width=len(trials))
+    _, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+    np.testing.assert_allclose(arrays["margins"], [[a, 0.0, b] for a, b in pairs])
+
+
+@pytest.mark.parametrize("method", sorted(SENSITIVE))
+def test_one_value_for_all_classes_is_the_trial_of_the_plain_number(method):
+    asked = {"important": ("ant+cat",), "methods": (method,), "num_seeds": 1}
+    plain = planned(**asked).trials
+    for name in METHODS[method].grid:
+        if HYPERPARAMETERS[name].by_class:
+            values = {t.point[name] for t in plain}
+            for value in values:
+                keys = [f"{method}.{name}@{k}" for k in ("ant", "cat")]
+                found = planned(**asked, grid=dict.fromkeys(keys, (value,))).trials
+                assert found == [t for t in plain if t.point[name] == value]
+            pair = plain[0]._replace(point=plain[0].point | {name: (value, value)})
+            number = plain[0]._replace(point=plain[0].point | {name: value})
+            chunk = planned(**asked).chunks[0]._replace(trials=(pair, number), width=2)
+            _, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+            for array in arrays.values():
+                np.testing.assert_array_equal(array[0], array[1])
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.permutations(range(4)))
+def test_a_name_that_is_a_choice_and_a_class_of_one_is_the_choice(order):
+    keys = [
+        ("camri.margin", (0.1,)),
+        ("camri.margin@cat", (0.2,)),
+        ("camri.margin@ant", (0.3,)),
+        ("camri.margin@cat+bee@cat", (0.4,)),
+    ]
+    found = of_camri(dict(keys[i] for i in order), ("cat", "ant+cat", "bee+cat"))
+    assert set(found) == {((2,), 0.2), ((0, 2), (0.3, 0.1)), ((1, 2), (0.1, 0.4))}
+
+
+def test_a_class_whose_name_has_an_at_is_not_a_class_of_a_choice():
+    named = dataclasses.replace(DATASET, class_names=("a", "b", "a@b"))
+    grid = {"camri.margin": (0.1,), "camri.margin@a@b": (0.2,)}
+    assert set(of_camri(grid, ("a@b",), named)) == {((2,), 0.2)}
+    assert set(of_camri(grid, ("a+a@b",), named)) == {((0, 2), (0.1, 0.2))}
 
 
 # Chunks.
@@ -435,6 +509,23 @@ def test_the_size_of_logits_is_that_of_their_numbers():
             "a choice of important .*@cat",
         ),
         ({"grid": {"camri.margin@cats": (0.1,)}}, "no class is called 'cats'"),
+        (
+            {"grid": {"camri.margin@bee@cat": (0.1,)}},
+            "class of one, .*; bee@cat is neither",
+        ),
+        (
+            {"grid": {"camri.margin@cat@cat": (0.1,)}},
+            "class of one, .*; cat@cat is neither",
+        ),
+        ({"grid": {"camri.margin@bee@cats": (0.1,)}}, "no class is called 'cats'"),
+        (
+            {"important": ("ant+cat",), "grid": {"camri.scale@cat": (8.0,)}},
+            r"what each class may have its own of \(margin, .* got 'camri.scale@cat'",
+        ),
+        (
+            {"important": ("ant+cat",), "grid": {"camri.margin@cat": (-0.1,)}},
+            "margin must be .*-0.1",
+        ),
         ({"grid": {"margin": (-0.1,)}}, "margin must be .*-0.1"),
         ({"grid": {"scale": (16.0, 0.0)}}, "scale must be above 0, got 0.0"),
         ({"grid": {"wasserstein.epsilon": (math.nan,)}}, "epsilon must be .*nan"),

@@ -12,10 +12,10 @@ import pandas as pd
 from camri_jax._files import UsageError, address
 from camri_jax.datasets import class_index
 from camri_jax.sweeps import rows as stored
-from camri_jax.training.methods import HYPERPARAMETERS, METHODS, describe
+from camri_jax.training.methods import HYPERPARAMETERS, METHODS, Value, describe
 
-POINT = list(HYPERPARAMETERS)
-"""Columns of the hyperparameters."""
+POINT = [*HYPERPARAMETERS, "by_class"]
+"""Columns of the hyperparameters: numbers, and the text of those by class."""
 
 Choice = tuple[int, ...]
 """The important classes: their indices, ascending. A key; names are for people."""
@@ -26,7 +26,8 @@ class Study:
     """Trials of one data set that were trained with the same settings.
 
     Attributes:
-      rows: as `camri_jax.sweeps.rows.read` gives them, one a trial.
+      rows: as `camri_jax.sweeps.rows.read` gives them, one a trial; `by_class` is ""
+        where there is none.
       data: labels and class names.
       directory: where they lie, with their logits.
       choices: the important classes that are asked about.
@@ -128,6 +129,8 @@ def load(
     rows = rows.assign(
         diverged=rows["diverged"].eq(True),
         important=rows["important"].map(_ascending),
+        # Frames are merged by it, and those without any text would hold numbers.
+        by_class=rows["by_class"].fillna(""),
     )
     _one_row_a_seed(rows)
     rows = rows.reset_index(drop=True)
@@ -177,9 +180,17 @@ def notes(study: Study) -> list[str]:
     return found
 
 
+def point_of(line: pd.Series) -> dict[str, Value]:
+    """Returns the hyperparameters of a line: a number, or one for each class."""
+    own = {name: float(line[name]) for name in HYPERPARAMETERS if name in line}
+    found: dict[str, Value] = {n: x for n, x in own.items() if not np.isnan(x)}
+    text = line.get("by_class")
+    return found | (_read_json(text) if isinstance(text, str) and text else {})
+
+
 def point_text(line: pd.Series) -> str:
     """Returns the hyperparameters of a line in symbols."""
-    return describe({name: float(line[name]) for name in POINT if name in line})
+    return describe(point_of(line))
 
 
 def _setting(line: pd.Series) -> str:
@@ -210,8 +221,9 @@ def _read_json(text: str) -> dict[str, Any]:
         return dict(json.loads(text))
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"rows hold {text!r:.80} where settings and provenance stand ({error}); "
-            "move their file away, and run the sweep again to train its trials anew"
+            f"rows hold {text!r:.80} where settings and provenance stand, or values by "
+            f"class ({error}); move their file away, and run the sweep again to train "
+            "its trials anew"
         ) from error
 
 

@@ -513,8 +513,8 @@ def _columns(selected: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
     def setting(method: str) -> dict[str, Any]:
         if method not in selected.index:
             return {}
-        point = {name: selected.loc[method, name] for name in ("margin", "scale")}
-        return {"method": method} | point
+        own = selected.loc[[method], ["margin", "scale", "by_class"]].iloc[0].dropna()
+        return {"method": method, **{str(name): own[name] for name in own.index}}
 
     camri = setting("camri")
     plain = {"method": "l2_softmax", "scale": camri["scale"]} if camri else {}

@@ -24,6 +24,7 @@ from camri_jax.training.methods import (
     HYPERPARAMETERS,
     METHODS,
     Problem,
+    Value,
     hyperparameters,
     points,
 )
@@ -41,8 +42,10 @@ class SweepConfig:
         paper's classes, for its data sets.
       methods: Methods to train.
       grid: Values to sweep in place of each method's own: NAME=VALUES for all methods,
-        METHOD.NAME=VALUES for one, METHOD.NAME@CLASS=VALUES for one and a choice of
-        important classes, the most specific counts; as camri.margin=2pi/64,4pi/64.
+        METHOD.NAME=VALUES for one, METHOD.NAME@CHOICE=VALUES for one and a choice of
+        important classes, METHOD.NAME@CLASS=VALUES for a class wherever it is one of
+        several, METHOD.NAME@CHOICE@CLASS=VALUES for it in one choice; the most specific
+        counts, as camri.margin=2pi/64,4pi/64. A name that is both is the choice.
       num_seeds: Trials of each setting, with seeds 0, 1, ...
       trials_per_device: Trials that a device trains at once; auto: the number that
         takes the least time a trial, which is measured first. A CPU takes networks on
@@ -125,7 +128,8 @@ class Trial(NamedTuple):
 
     Attributes:
       method: its name.
-      point: value of each hyperparameter, by name.
+      point: value of each hyperparameter, by name; a tuple where important classes
+        have values of their own, in their order.
       important: indices of the classes it is trained for; none where its method
         ignores them.
       seed: fixes initialization, shuffling, dropout and augmentation.
@@ -133,7 +137,7 @@ class Trial(NamedTuple):
     """
 
     method: str
-    point: dict[str, float]
+    point: dict[str, Value]
     important: tuple[int, ...]
     seed: int
     trial_id: str
@@ -231,7 +235,8 @@ def plan(
     grid = _grid_of_choices(config.grid, choices, dataset.class_names, baseline_recall)
     trials = _trials(config, choices, grid, settings)
     problem = problem_of(dataset)
-    for trial in {(t.method, *t.point.values()): t for t in trials}.values():
+    alike = {(t.method, len(t.important), *t.point.values()): t for t in trials}
+    for trial in alike.values():
         own = problem._replace(important=trial.important)
         hyperparameters(trial.method, own, trial.point)
     chunks = _chunks(config, dataset, placement, backbone, trials, done)
@@ -406,7 +411,7 @@ def _trials(
     return list({trial.trial_id: trial for trial in trials}.values())
 
 
-_Grid = dict[tuple[str, tuple[int, ...]], tuple[float, ...]]
+_Grid = dict[tuple[str, tuple[int, ...], int | None], tuple[float, ...]]
 
 
 def _grid_of_choices(
@@ -415,32 +420,72 @@ def _grid_of_choices(
     class_names: Sequence[str],
     recall: np.ndarray | None,
 ) -> _Grid:
-    """A grid by setting and choice of classes, `()` where it holds for all."""
+    """A grid by setting, choice, `()` where it holds for all, and class of it."""
     found: _Grid = {}
     for key, values in grid.items():
-        setting, at, text = key.partition("@")
-        choice = _choice(text, class_names, recall) if at else ()
-        if at and choice not in choices:
+        setting, at, _ = key.partition("@")
+        choice, member = (), None
+        if at:
+            choice, member = _whose(key, choices, class_names, recall)
+        own = [name for name, each in HYPERPARAMETERS.items() if each.by_class]
+        if member is not None and setting.rpartition(".")[2] not in own:
             raise UsageError(
-                f"grid must name a choice of important classes after @, got {key!r}; "
-                f"{text} is none"
+                f"grid must name what each class may have its own of ({_listed(own)}) "
+                f"before a class of a choice, got {key!r}"
             )
         # Whole numbers too: 16 and 16.0 would name two trials.
-        found[setting, choice] = tuple(map(float, values))
+        found[setting, choice, member] = tuple(map(float, values))
     return found
+
+
+def _whose(
+    key: str,
+    choices: Sequence[tuple[int, ...]],
+    class_names: Sequence[str],
+    recall: np.ndarray | None,
+) -> tuple[tuple[int, ...], int | None]:
+    """Resolves what is after @: CHOICE, else CLASS, else CHOICE@CLASS."""
+    text = key.partition("@")[2]
+    outer, at, inner = "", "", ""
+    try:
+        named = _choice(text, class_names, recall)
+    except UsageError:
+        outer, at, inner = text.rpartition("@")
+        if not at:
+            raise
+        named = _choice(inner, class_names, recall)
+    if not at and named in choices:
+        return named, None
+    within = _choice(outer, class_names, recall) if at else ()
+    allowed = [choice for choice in choices if not at or choice == within]
+    if len(named) == 1 and any(named[0] in choice for choice in allowed):
+        return within, named[0]
+    raise UsageError(
+        "grid must name a choice of important classes, or a class of one, after @, "
+        f"got {key!r}; {text} is neither"
+    )
 
 
 def _grid_of(
     grid: _Grid, method: str, important: tuple[int, ...]
-) -> dict[str, tuple[float, ...]]:
+) -> dict[str, tuple[Value, ...]]:
     """A method's values: the most specific that the user gave, or its own."""
-    return {
-        name: grid.get(
-            (f"{method}.{name}", important),
-            grid.get((f"{method}.{name}", ()), grid.get((name, ()), own)),
-        )
-        for name, own in METHODS[method].grid.items()
-    }
+
+    def values(name: str, member: int | None) -> tuple[float, ...] | None:
+        setting = f"{method}.{name}"
+        here = grid.get((setting, important, member))
+        return grid.get((setting, (), member)) if here is None else here
+
+    found: dict[str, tuple[Value, ...]] = {}
+    for name, own in METHODS[method].grid.items():
+        plain = values(name, None) or grid.get((name, (), None), own)
+        members = [values(name, k) for k in important]
+        found[name] = plain
+        if any(members):
+            every = itertools.product(*(each or plain for each in members))
+            # One value for all classes is the trial that is named by the number.
+            found[name] = tuple(x[0] if len({*x}) == 1 else x for x in every)
+    return found
 
 
 def _check_grid(key: str, values: Sequence[float]) -> None:

@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("method", pa.string()),
         ("important", _COUNTS),
         *((name, pa.float64()) for name in HYPERPARAMETERS),
+        ("by_class", pa.string()),
         ("seed", pa.int64()),
         ("diverged", pa.bool_()),
         ("loss", pa.float32()),
@@ -60,7 +61,9 @@ SCHEMA = pa.schema(
 """One row a trial.
 
 `important` holds the classes it was trained for, none where the method ignores them. A
-hyperparameter that the method lacks is null. Confusions are of the trial as trained,
+hyperparameter that the method lacks is null, and so is one of which each important
+class has its own: those are in `by_class`, JSON, in the order of `important`, which is
+null where there are none. Confusions are of the trial as trained,
 `[true, predicted]`, null without such images. `loss`, `angle_mean` and `angle_std`
 (radians, a number a class) are of the test images. `history_loss` has one entry an
 epoch; `history_accuracy` and `history_recall` `[epoch, class]` were measured after the
@@ -97,13 +100,15 @@ def write(directory: Path, chunk: str, rows: Iterable[Mapping[str, Any]]) -> Non
     Args:
       directory: of the sweep.
       chunk: its name.
-      rows: mappings with the names of `SCHEMA`.
+      rows: mappings with the names of `SCHEMA`; a hyperparameter may be a sequence.
 
     Raises:
       ValueError: a row has a name that `SCHEMA` lacks, which would be lost.
       OSError: the directory cannot be written.
     """
-    plain = [{name: _flat(value) for name, value in row.items()} for row in rows]
+    plain = [
+        {name: _flat(value) for name, value in columns_of(row).items()} for row in rows
+    ]
     if unknown := {name for row in plain for name in row} - set(SCHEMA.names):
         raise ValueError(
             f"rows have no column {', '.join(sorted(unknown))}; there are "
@@ -111,6 +116,24 @@ def write(directory: Path, chunk: str, rows: Iterable[Mapping[str, Any]]) -> Non
         )
     table = pa.Table.from_pylist(plain, schema=SCHEMA)
     _write(table, address(directory) / "rows" / f"{chunk}.parquet")
+
+
+def columns_of(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a point, or a row that holds one, by the columns of rows.
+
+    Args:
+      point: a number, or one for each important class, by hyperparameter.
+
+    >>> columns_of({"margin": (0.1, 0.2), "scale": 16.0})
+    {'scale': 16.0, 'by_class': '{"margin": [0.1, 0.2]}'}
+    """
+    several = {
+        name: list(map(float, value))
+        for name, value in point.items()
+        if name in HYPERPARAMETERS and np.ndim(value)
+    }
+    plain = {name: value for name, value in point.items() if name not in several}
+    return plain | ({"by_class": json.dumps(several)} if several else {})
 
 
 def exist(directory: Path, chunk: str) -> bool:
@@ -215,7 +238,7 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
     for name in _SQUARE:
         if name in frame:
             frame[name] = [None if x is None else _square(x) for x in frame[name]]
-    order = ["method", *HYPERPARAMETERS, "important", "seed"]
+    order = ["method", *HYPERPARAMETERS, "by_class", "important", "seed"]
     order = [name for name in order if name in frame]
     return frame.sort_values(order, ignore_index=True) if order else frame
 

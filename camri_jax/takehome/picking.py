@@ -14,7 +14,7 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.guarantee import Certificate, Certificates
 from camri_jax.sweeps.plan import Trial
-from camri_jax.training.methods import BASELINE
+from camri_jax.training.methods import BASELINE, Point, Value
 
 _AHEAD = (0.5, 1.0, 2.0, 4.0, 8.0)
 """By how much one target's logits may be ahead of the others'."""
@@ -201,7 +201,7 @@ class Setting(NamedTuple):
     """
 
     method: str
-    point: tuple[tuple[str, float], ...]
+    point: tuple[tuple[str, Value], ...]
     trials: tuple[Trial, ...]
     costs: tuple[Picked, ...]
 
@@ -220,9 +220,9 @@ class Setting(NamedTuple):
         return min(pairs, key=lambda p: (p[1].false_alarms, -p[1].accuracy, p[0].seed))
 
 
-def simplicity(method: str, point: Mapping[str, float]) -> float:
+def simplicity(method: str, point: Point) -> float:
     """Orders methods where all else is equal: cross-entropy, then few numbers."""
-    return 0.0 if method == BASELINE else 1.0 + len(point)
+    return 0.0 if method == BASELINE else 1.0 + sum(map(np.size, point.values()))
 
 
 def ranked(

@@ -366,7 +366,7 @@ def _keep(
         "trial": {
             name: value
             for name, value in trial.items()
-            if not (isinstance(value, float) and value != value)
+            if not (isinstance(value, float) and value != value) and value != ""
         },
         "why": picked.why,
         "fingerprint": dataset.fingerprint,

@@ -45,7 +45,7 @@ from camri_jax.takehome.promise import Evidence, save_evidence
 from camri_jax.takehome.sweeping import provenance, setting_text
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
-from camri_jax.training.methods import BASELINE, DEFAULT_METHODS
+from camri_jax.training.methods import BASELINE, DEFAULT_METHODS, Value
 from camri_jax.training.recipe import Recipe
 
 Report = Callable[[Progress], None]
@@ -120,7 +120,7 @@ class Finalist:
     """
 
     method: str
-    point: dict[str, float]
+    point: dict[str, Value]
     trial_id: str
     seeds: tuple[int, ...]
     picked: Picked
@@ -470,7 +470,7 @@ def _halve(
     return settings, told
 
 
-def _key(trial: Trial) -> tuple[str, tuple[tuple[str, float], ...]]:
+def _key(trial: Trial) -> tuple[str, tuple[tuple[str, Value], ...]]:
     return trial.method, tuple(trial.point.items())
 
 

@@ -108,10 +108,14 @@ def _hyperparameters(classifier: Classifier) -> dict[str, np.ndarray]:
     """Arrays as in training; of what they hold, logits know the scale alone."""
     method = METHODS[classifier.about["method"]]
     size = classifier.config.num_classes
-    point = points(method.grid)[0] | classifier.about.get("point", {})
+    point: dict[str, Any] = dict(points(method.grid)[0])
+    point |= classifier.about.get("point", {})
     if "scale" in point:
-        point["scale"] = float(classifier.about["scale"])
-    arrays = method.arrays(Problem(size, (0,), (1,) * size), **point)
+        point["scale"] = classifier.about["scale"]
+    values = {name: np.asarray(value, np.float64) for name, value in point.items()}
+    # As many classes as have values of their own.
+    important = tuple(range(max((v.size for v in values.values()), default=1)))
+    arrays = method.arrays(Problem(size, important, (1,) * size), **values)
     return {name: np.asarray(array)[None] for name, array in arrays.items()}
 
 

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ Hyperparameters = dict[str, jax.Array]
 Value = float | Sequence[float]
 Point = Mapping[str, Value]
 Head = Literal["linear", "cosine"]
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class Method:
         return f"{self.loss.__name__}, {self.head}"
 
 
-def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+def points(grid: Mapping[str, Sequence[Each]]) -> list[dict[str, Each]]:
     """Returns every combination of a grid's values, each as `{name: value}`.
 
     >>> points({"margin": (0.1, 0.2), "scale": (16.0,)})

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
+from camri_jax.evidence.study import POINT
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, describe
 
 _MEASURES = {"recall": "recall of\n{}", "accuracy": "accuracy"}
@@ -79,8 +80,9 @@ def _along(settings: pd.DataFrame, selected: pd.DataFrame, method: str) -> pd.Da
     picked = selected[selected["method"] == method]
     if penalty is None or lines.empty or picked.empty:
         return lines.iloc[:0]
-    others = [name for name in HYPERPARAMETERS if name != penalty]
-    lines = lines[_same(lines, picked.iloc[0], others)]
+    others = [name for name in POINT if name != penalty]
+    # Along what each class has its own of there is no axis.
+    lines = lines[lines[penalty].notna() & _same(lines, picked.iloc[0], others)]
     if neutral and len(lines) and neutral[0] not in set(lines[penalty]):
         value, there = neutral
         own = [name for name in others if name in METHODS[there].grid]

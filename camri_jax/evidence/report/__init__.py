@@ -24,7 +24,8 @@ from camri_jax.evidence.report import slider, svg, words
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
 from camri_jax.evidence.study import POINT, Choice, Study, notes
 from camri_jax.evidence.tables import SIGNS, Cell, Sheet
-from camri_jax.training.methods import METHODS
+from camri_jax.sweeps.rows import columns_of
+from camri_jax.training.methods import HYPERPARAMETERS, METHODS
 
 __all__ = ["Promise", "page"]
 
@@ -167,10 +168,14 @@ def _section(
         parts.insert(0, _Part("ranked", ranked.title, sheets=[ranked]))
         ranked, taken = promise.finalists, promise.taken
         selected = pd.DataFrame(
-            [{"method": x["method"], "moved": True} | x["point"] for x in promise.lines]
+            [
+                {"method": x["method"], "moved": True, "by_class": ""}
+                | columns_of(x["point"])
+                for x in promise.lines
+            ]
         ).reindex(columns=["method", "moved", *POINT])
         selected = selected.drop_duplicates("method").astype(
-            dict.fromkeys(POINT, float)
+            dict.fromkeys(HYPERPARAMETERS, float)
         )
         trial = pd.Series(promise.lines[promise.taken])
         certified = [line for line in promise.lines if line["certified"]]

@@ -10,10 +10,10 @@ import pandas as pd
 from camri_jax.evidence import tables
 from camri_jax.evidence.selection import Recommendation, title
 from camri_jax.evidence.statistics import LEVEL, p_text, shown
-from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.evidence.study import POINT, Choice, Study, point_of
 from camri_jax.evidence.tables import Cell, Sheet
 from camri_jax.evidence.verdicts import VERDICTS
-from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS
+from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, Point
 
 GLOSSARY = {
     "recall": "Of the images of a class, the share that is found. Of several important "
@@ -295,11 +295,14 @@ def grid(rows: pd.DataFrame) -> Sheet:
     Args:
       rows: from `camri_jax.sweeps.rows.read`.
     """
-    lines, tried = [], [name for name in POINT if rows[name].notna().any()]
+    lines, points = [], rows.drop_duplicates(["method", *POINT])
+    known = [(line["method"], point_of(line)) for _, line in points.iterrows()]
+    tried = [name for name in HYPERPARAMETERS if any(name in own for _, own in known)]
     for method in (name for name in METHODS if name in set(rows["method"])):
         group = rows[rows["method"] == method]
         label = METHODS[method].label
-        values = [_values(group[name], name) for name in tried]
+        own = [point for its, point in known if its == method]
+        values = [_values(own, name) for name in tried]
         counts = (group["seed"].nunique(), group["trial_id"].nunique())
         numbers = (tables.number(count, 0) for count in counts)
         lines.append([Cell(label, label), *values, *numbers])
@@ -311,13 +314,13 @@ def grid(rows: pd.DataFrame) -> Sheet:
     )
 
 
-def _values(column: pd.Series, name: str) -> Cell:
-    values = sorted(column.dropna().unique())
+def _values(points: Sequence[Point], name: str) -> Cell:
+    values = sorted({tuple(np.ravel(own[name])) for own in points if name in own})
     if not values:
         return Cell()
-    return Cell(
-        ", ".join(HYPERPARAMETERS[name].text(value) for value in values), values[0]
-    )
+    between = "; " if any(len(value) > 1 for value in values) else ", "
+    texts = map(HYPERPARAMETERS[name].text, values)
+    return Cell(between.join(texts), values[0][0])
 
 
 def origins(rows: pd.DataFrame) -> list[Origin]:
