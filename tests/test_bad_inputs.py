@@ -467,6 +467,8 @@ LINES = [
     ("sweep DATA --shard x", "--shard must be INDEX/COUNT"),
     ("sweep DATA --shard 0/0", "an index from 0 to below the count, got 0/0"),
     ("sweep DATA --shard 0/2 --distributed", "two ways to say the same: give one"),
+    ("sweep DATA --engine spark", "Expected one of ('local', 'ray')"),
+    ("sweep DATA --engine ray --distributed", "ray shares the work itself"),
     ("sweep DATA --checkpoint-minutes -1", "checkpoint_minutes must be above 0"),
     ("sweep DATA --output ftpx://a/b", "Unsupported filesystem: 'ftpx'"),
     ("tune --budget soon", "budget must be a time, as 90s, 20m or 2h, got 'soon'"),

@@ -26,10 +26,11 @@ pytestmark = [
 LOAD = functools.partial(datasets.load, "digits", validation_fraction=0.2)
 
 
-def kill_the_first(output, killed):
+def kill_the_first(output, killed, ended):
     """Ends the process that makes the first claim, once it has it for a while."""
     while not (claims := [*output.glob("claims/*.1")]):
-        time.sleep(0.05)
+        if ended.wait(0.05):
+            return
     owner = json.loads(claims[0].read_text())
     time.sleep(0.5)
     killed.append(owner["pid"])
@@ -54,8 +55,8 @@ def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path):
     assert len(planned.chunks) == 4
     # Workers have neither this test's flags nor its strictness.
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    killed, seen, output = [], [], tmp_path / "ray"
-    killer = threading.Thread(target=kill_the_first, args=(output, killed))
+    killed, seen, output, ended = [], [], tmp_path / "ray", threading.Event()
+    killer = threading.Thread(target=kill_the_first, args=(output, killed, ended))
     killer.start()
     try:
         ray_engine.run(
@@ -68,8 +69,9 @@ def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path):
             report=seen.append,
         )
     finally:
-        ray.shutdown()
+        ended.set()
         killer.join()
+        ray.shutdown()
     assert len(killed) == 1
     assert killed[0] != os.getpid()
     assert [each.num_done for each in seen] == [1, 2, 3, 4]

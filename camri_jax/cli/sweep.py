@@ -12,6 +12,8 @@ write to one directory, or to one s3://BUCKET/FOLDER, share the work.
 """
 
 import dataclasses
+import functools
+import importlib.util
 import itertools
 import os
 import shlex
@@ -32,7 +34,7 @@ from camri_jax.cli.progress import duration, progress
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
-from camri_jax.sweeps import engine, rows, shards, width
+from camri_jax.sweeps import engine, ray_engine, rows, shards, width
 from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
 from camri_jax.takehome import AllDiverged, Result, make_plan, results_of
 from camri_jax.takehome.sweeping import provenance
@@ -68,6 +70,9 @@ class RunArguments:
         (SLURM, Open MPI, Kubernetes); each trains a share on its own devices.
       deterministic: Let a GPU add in one order: the same command gives the same rows.
       checkpoint_minutes: Minutes between two checkpoints of what is being trained.
+      engine: Where trials are trained: local, on the devices here; or ray, as tasks of
+        a Ray cluster, that of RAY_ADDRESS or one started here; --output and --data-dir
+        must then be the same place on all its hosts.
       convolution: Form of the convolutions; else what the device wants.
       dry_run: Print the plan (trials, programs, chunks, memory, time) and stop.
     """
@@ -78,6 +83,7 @@ class RunArguments:
     distributed: bool = False
     deterministic: bool = False
     checkpoint_minutes: float = engine.CHECKPOINT_MINUTES
+    engine: Literal["local", "ray"] = "local"
     convolution: Convolution | None = None
     dry_run: bool = False
 
@@ -141,6 +147,8 @@ def sweep_from(
         # As much as XLA promises: also which kernels it chooses.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    if given.run.engine == "ray":
+        jax.config.update("jax_platforms", "cpu")
     backend.set_up_jax()
     line = shlex.join(["camri", *command.split(), *argv])
     return run(given.data, config, given.run, line)
@@ -154,6 +162,10 @@ def run(
         raise UsageError(
             f"checkpoint_minutes must be above 0, got {options.checkpoint_minutes:g}"
         )
+    if options.engine == "ray" and options.distributed:
+        raise UsageError("ray shares the work itself: leave distributed out")
+    if options.engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("engine ray needs the package ray: install camri-jax[ray]")
     share = shard_of(options)
     output = words.directory(options.output, data.dataset)
     dataset = words.load(data)
@@ -179,7 +191,11 @@ def run(
         tell_needs(plan, dataset)
         return 0
     with progress(plan.num_missing) as on_progress:
-        engine.run(
+        train = engine.run
+        if options.engine == "ray":
+            load = functools.partial(words.load, data)
+            train = functools.partial(ray_engine.run, load=load)
+        train(
             plan,
             dataset,
             output,

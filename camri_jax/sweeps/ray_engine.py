@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from camri_jax import _arrays
-from camri_jax._files import UsageError, address
+from camri_jax._files import UsageError, address, is_local
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import engine, rows
 from camri_jax.sweeps.plan import Chunk, Plan, halve
@@ -30,7 +30,7 @@ def run(
     output: str | Path,
     *,
     load: Callable[[], Dataset],
-    resources: Mapping[str, float],
+    resources: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any],
     report: Callable[[engine.Progress], None] = lambda progress: None,
     checkpoint_minutes: float = engine.CHECKPOINT_MINUTES,
@@ -41,8 +41,9 @@ def run(
       plan: from `camri_jax.sweeps.plan.plan`.
       dataset: the images it was made for.
       output: directory that all hosts share, or a URL.
-      load: loads the same data set again, on each worker.
-      resources: of a chunk, as `{"GPU": 1}`, `{"TPU": 4}` or `{"CPU": 1}`.
+      load: loads the same data set again, on each worker, in its own directory.
+      resources: of a chunk, as `{"GPU": 1}`, `{"TPU": 4}` or `{"CPU": 1}`; default one
+        GPU, else the chips of a TPU host, else one CPU, as the cluster has them.
       provenance: JSON-able facts kept with each row.
       report: called after each chunk.
       checkpoint_minutes: between two checkpoints of a chunk.
@@ -54,21 +55,24 @@ def run(
     """
     ray = importlib.import_module("ray")
     engine.check_room(plan, dataset)
-    rows.write_data(address(output), dataset)
+    place = address(output)
+    place = place.absolute() if is_local(place) else place
+    rows.write_data(place, dataset)
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
+    resources = _resources(ray) if resources is None else resources
     extra = {n: v for n, v in resources.items() if n not in ("CPU", "GPU")}
-    task = ray.remote(_train).options(
+    task = ray.remote(
         num_cpus=resources.get("CPU", 1),
         num_gpus=resources.get("GPU", 0),
         resources=extra or None,
         max_retries=-1,
         max_calls=0,  # programs stay compiled between the tasks of a worker
         runtime_env={"env_vars": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}},
-    )
+    )(_train)
     bare = plan._replace(placement=None, trials=[], chunks=[])  # type: ignore
     facts = dict(provenance)
-    own = (bare, dataset.fingerprint, load, str(output), facts, checkpoint_minutes)
+    own = (bare, dataset.fingerprint, load, str(place), facts, checkpoint_minutes)
     job, num_done = ray.put(own), 0
     waiting: dict[Any, Chunk] = {task.remote(job, each): each for each in plan.chunks}
     while waiting:
@@ -86,6 +90,15 @@ def run(
         else:
             raise UsageError("one trial at once is more than a device's memory holds")
         waiting |= {task.remote(job, each): each for each in again}
+
+
+def _resources(ray: Any) -> Mapping[str, float]:
+    """What a chunk takes of the cluster; a TPU is one host's chips, and never less."""
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(host.get("GPU") for host in hosts):
+        return {"GPU": 1}
+    chips = [host["TPU"] for host in hosts if host.get("TPU")]
+    return {"TPU": min(chips)} if chips else {"CPU": 1}
 
 
 def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
