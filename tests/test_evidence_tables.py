@@ -281,7 +281,7 @@ def test_the_recommendation_is_k_of_n_with_an_exact_interval(tmp_path):
     assert line["trial_id"] in text
     assert "say little" not in text
     none = tables.recommendation(Recommendation(None, "none: so"), "bee")
-    assert none == ["No model is recommended; none: so."]
+    assert none == ["No model is recommended: so."]
 
 
 def test_table_2_has_the_papers_columns(tmp_path):

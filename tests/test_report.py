@@ -152,7 +152,9 @@ def test_a_promise_comes_first_and_its_model_is_the_only_one_to_take(study):
     ]
     sheet = Sheet("Finalists", "", ["method"], [[Cell(x["trial_id"])] for x in lines])
     told = ["It finds <90 %.", "It costs much."]
-    alone = dataclasses.replace(study, choices=((1,),))
+    labels = study.data.labels | {"calibration": np.arange(400) % len(NAMES)}
+    data = study.data._replace(labels=labels)
+    alone = dataclasses.replace(study, choices=((1,),), data=data)
     page = report.page(alone, promise=report.Promise(told, sheet, 1, lines))
     tree = Tree(page)
     assert tree.texts("p", class_="lead") == told[:1]
@@ -165,6 +167,11 @@ def test_a_promise_comes_first_and_its_model_is_the_only_one_to_take(study):
     assert set(data["rows"][0]) == {x["method"] for x in lines}
     assert data["said"][0].startswith("To find 80 %")
     assert tree.texts("text").count("promised") == 2
+    assert "certifiable up to" in page
+    # Of several classes with a recall each, what all together certify is no answer.
+    apart = [line | {"recall": np.nan} for line in lines]
+    page = report.page(alone, promise=report.Promise(told, sheet, 1, apart))
+    assert "certifiable up to" not in page
     shaded = [attrs.get("class") == "taken" for _, attrs, _ in tree.found]
     assert tree.found[shaded.index(True) + 1][2].strip() == lines[1]["trial_id"]
 

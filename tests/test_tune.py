@@ -4,6 +4,7 @@ import dataclasses
 import html
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -17,7 +18,15 @@ from camri_jax._files import UsageError
 from camri_jax.datasets.dataset import make_dataset
 from camri_jax.sweeps import engine, rows
 from camri_jax.sweeps.chunk import Trained
-from camri_jax.takehome import check, load_model, recalibrate, tune, tuning, verify
+from camri_jax.takehome import (
+    check,
+    load_model,
+    recalibrate,
+    telling,
+    tune,
+    tuning,
+    verify,
+)
 from camri_jax.takehome.tuning import TuneConfig, num_certifiable, num_trials
 
 SIZES = {"train": 27, "validation": 60, "calibration": 300, "test": 90}
@@ -122,6 +131,7 @@ def test_the_promise_and_the_price_follow_from_the_logits(lab):
     assert "at least 90 % of the images of bee, 95 % confidence" in text
     assert "100 calibration images" in text
     assert guarantee.ASSUMPTION in text
+    assert "* is taken: certified" in telling.sheet(result.table, "bee").caption
     # An interval that holds 0 shows nothing.
     against = result.chosen.against.false_alarms
     shows_nothing = against.change_low <= 0 <= against.change_high
@@ -199,6 +209,7 @@ def test_without_a_certificate_the_best_comes_clearly_without_a_promise(lab):
     assert "at most 97 %" in text
     assert "199 more" in text
     assert "WITHOUT a promise" in text
+    assert "* is taken: NOT certified" in telling.sheet(result.table, "bee").caption
     assert guarantee.ASSUMPTION not in text
     assert result.load().offset == result.chosen.picked.offset
     found = verify(result.directory)
@@ -239,6 +250,15 @@ def test_several_classes_keep_their_own_recalls_at_once(lab):
     assert verify(result.directory).holds
     swapped = lab.tune(("cat", "bee"), (0.9, 0.8))
     assert swapped.chosen == result.chosen
+
+
+def test_of_several_classes_each_is_told_what_it_lacks_itself(lab):
+    result = lab.tune(("bee", "cat"), (0.8, 0.99))
+    assert not result.certified
+    bee, cat, *_ = result.sentences
+    assert "for bee: 100 calibration images are enough, but" in bee
+    assert "at which the other classes are certified" in bee
+    assert re.search("for cat: 100 calibration images certify at most .* more", cat)
 
 
 @pytest.mark.parametrize("important", ["bee", ("bee", "cat"), "bee+cat"])
@@ -382,8 +402,10 @@ def test_a_check_counts_one_image_of_each_group(trained):
     assert f"found {once.found} of 30; 80 % was promised" in found.sentences[0]
     ((once, _),) = check(trained.directory, together, backbone=Tiny()).checks
     assert once.total == 10
-    ((once, _),) = check(trained.directory, alone, 0.5, backbone=Tiny()).checks
+    found = check(trained.directory, alone, 0.5, backbone=Tiny())
+    ((once, _),) = found.checks
     assert once.recall == 0.5
+    assert "50 % was asked" in found.sentences[0]
 
 
 def test_a_broken_promise_is_called_so(trained):

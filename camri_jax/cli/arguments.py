@@ -251,6 +251,7 @@ def _sentence(box: str) -> str:
         return f"there is no {kind} {option}{meant}"
     if missing := re.match(r"Missing from [^:]+: (\S+)", head):
         return f"{missing[1].strip('[]')} is missing"
+    head = re.sub(r"(Missing value for argument \S+)\. Expected 1 values?", r"\1", head)
     # A group of options has no name that a user would know.
     return re.sub(r"^Error parsing ([a-z_.]+: )?", "", head).rstrip(".")
 

@@ -31,38 +31,41 @@ def num_cores() -> int:
     return max(1, min(number, _quota()))
 
 
+_ROOT = Path("/")
+
+
 def _quota() -> int:
-    """Whole cores of the control group's quota, of the innermost that has one."""
+    """Whole cores of the least quota of the control groups around this process."""
     least = 2**31
-    for unified, period_name, path in _groups():
+    for unified, path in _groups():
         with contextlib.suppress(OSError, ValueError):
             if unified:
                 quota, period = (path / "cpu.max").read_text().split()
             else:
                 quota = (path / "cpu.cfs_quota_us").read_text()
-                period = (path / period_name).read_text()
+                period = (path / "cpu.cfs_period_us").read_text()
             if quota != "max" and int(quota) > 0:
                 least = min(least, math.ceil(int(quota) / int(period)))
     return least
 
 
-def _groups() -> list[tuple[bool, str, Path]]:
+def _groups() -> list[tuple[bool, Path]]:
     """Directories of this process's control groups and those around them."""
-    found = []
+    found, mounts = [], _ROOT / "sys/fs/cgroup"
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in (_ROOT / "proc/self/cgroup").read_text().splitlines():
             _, controllers, inner = line.split(":", 2)
             unified = controllers == ""
             if not unified and "cpu" not in controllers.split(","):
                 continue
-            roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            roots = [mounts, mounts / "unified"]
             if not unified:
-                roots = [f"/sys/fs/cgroup/{controllers}", "/sys/fs/cgroup/cpu"]
-            for root in map(Path, roots):
+                roots = [mounts / controllers, mounts / "cpu"]
+            for root in roots:
                 path = root / inner.lstrip("/")
                 for each in (path, *path.parents):
                     if each.is_relative_to(root):
-                        found.append((unified, "cpu.cfs_period_us", each))
+                        found.append((unified, each))
     return found
 
 

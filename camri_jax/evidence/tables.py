@@ -440,7 +440,7 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
     """
     line = picked.trial
     if line is None:
-        return [f"No model is recommended; {picked.why}."]
+        return [f"No model is recommended: {picked.why.removeprefix('none: ')}."]
     offset = f" (offset {line['offset']:+.3g})" if line["moved"] else ""
     found = [
         f"Take {title(line)}, seed {line['seed']}{offset}: trial {line['trial_id']}.",

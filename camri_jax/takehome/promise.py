@@ -407,7 +407,8 @@ def check(
             for sequential in (False, True)
         )
         checks.append((once, ever))
-        told += _verdicts(name, once, ever, None if groups is None else len(mine))
+        drawn_from = None if groups is None else len(mine)
+        told += _verdicts(name, once, ever, drawn_from, promised=recall is None)
     price = None
     inside = np.isin(labels, model.important)
     if 0 < inside.sum() < len(labels):
@@ -428,12 +429,14 @@ _VERDICTS = {
 }
 
 
-def _verdicts(name: str, once: Check, ever: Check, images: int | None) -> list[str]:
+def _verdicts(
+    name: str, once: Check, ever: Check, images: int | None, *, promised: bool
+) -> list[str]:
     drawn = "" if images is None else f" (one of each group, of {images:,} images)"
     bound = telling.percent(once.confidence)
     return [
         f"{name}: found {once.found:,} of {once.total:,}{drawn}; "
-        f"{telling.percent(once.recall)} was promised.",
+        f"{telling.percent(once.recall)} was {'promised' if promised else 'asked'}.",
         f"Looked at once: {_VERDICTS[once.verdict]} (recall at least {once.low:.3f}, "
         f"at most {once.high:.3f}, each at {bound} confidence; p = "
         f"{once.p_value:.2g}).",

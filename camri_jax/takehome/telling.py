@@ -101,18 +101,17 @@ def limits(
             continue
         # Rounded down: what is printed can be certified.
         limit = int(part.largest_certifiable * 1000) / 1000
-        text = (
-            f"No recall of {percent(part.recall)} can be certified for {name}: "
-            f"{_source(part)} certify at most {percent(limit)}{shared} at "
-            f"{percent(part.confidence)} confidence"
-        )
+        text = f"No recall of {percent(part.recall)} can be certified for {name}: "
         if n < needed:
             text += (
-                f"; it takes {needed:,} {unit} of which none is missed, "
-                f"{needed - n:,} more"
+                f"{_source(part)} certify at most {percent(limit)}{shared} at "
+                f"{percent(part.confidence)} confidence; it takes {needed:,} {unit} "
+                f"of which none is missed, {needed - n:,} more"
             )
-        elif part.why_not is not None:
-            text += ", as some are found at no offset or not with the others"
+        else:
+            text += f"{_source(part)} are enough, but too many are found at no offset"
+            if isinstance(certificate, Certificates):
+                text += ", or at none at which the other classes are certified too"
         found.append(text + ".")
     return found
 
@@ -174,6 +173,8 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
         return Cell() if value != value else Cell(f"{value:,.{digits}f}", float(value))
 
     lines: list[Any] = list(frame.itertuples())
+    promised = any(line.chosen and line.certified for line in lines)
+    how = "certified, and" if promised else "NOT certified, as none is, but"
     rows = [
         [
             Cell(
@@ -198,7 +199,7 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
     ]
     return Sheet(
         f"Finalists. Important class: {name}",
-        "* is taken: certified, and of the fewest false alarms on validation images. "
+        f"* is taken: {how} of the fewest false alarms on validation images. "
         "False alarms are per 1,000 images. The columns from found on are of test "
         "images. "
         "The last column is the difference to cross-entropy at its own offset, with "

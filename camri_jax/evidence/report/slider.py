@@ -106,7 +106,9 @@ def slider(
     tables = [_rows(priced[priced["asked"] == asked]) for asked in ASKED]
     class_name = looks.visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
-    most = certifiable(study, important)
+    # Of several classes with a recall each, none is promised for all together.
+    apart = taken is not None and taken.get("recall", 0.0) != taken.get("recall", 0.0)
+    most = None if apart else certifiable(study, important)
     pictures, places = [], []
     for measure in figures.AXES:
         picture, at = svg.with_cursor(
