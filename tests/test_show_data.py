@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camri_jax.cli import show_data
 from camri_jax.cli.main import main
 
 
@@ -68,6 +69,14 @@ def test_own_pictures_are_shown_with_what_is_wrong_with_them(show, tmp_path):
     assert "[red]two words" in out
     assert "note: 1 of 307 pictures cannot be read" in out
     assert (tmp_path / "out" / "classes" / "01 кошка.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [("Ω й é ß", True), ("停", False), ("stop 停", False), ("b", True)],
+)
+def test_a_name_is_drawn_only_in_letters_that_there_are(name, drawn):
+    assert show_data._has_letters(name) == drawn
 
 
 def test_features_are_counted_and_not_drawn(show, tmp_path):

@@ -199,9 +199,15 @@ def draw_rows(
     dataset: Dataset, counts: dict[str, np.ndarray], number: int
 ) -> Image.Image:
     """Draws name, counts and a row of images for each class, in one or more columns."""
+    drawn = [name if _has_letters(name) else "" for name in dataset.class_names]
+    if numbered := drawn.count(""):
+        note(
+            f"{numbered} of {len(drawn)} class names have letters that the picture's "
+            "font lacks: there, their indices stand for them"
+        )
     names = [
-        _short(name if name == str(label) else f"{label}  {name}")
-        for label, name in enumerate(dataset.class_names)
+        _short(name if name == str(label) else f"{label}  {name}".rstrip())
+        for label, name in enumerate(drawn)
     ]
     numbers = [
         "  ".join(f"{part} {column[label]:,}" for part, column in counts.items())
@@ -230,6 +236,13 @@ def draw_rows(
 def _short(name: str) -> str:
     name = visible(name.replace("\n", " "))
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
+def _has_letters(name: str) -> bool:
+    """Whether the font draws no letter as the box that stands for what it lacks."""
+    font = _font(15)
+    box = bytes(font.getmask("\U0010ffff"))
+    return all(bytes(font.getmask(c)) != box for c in _short(name) if not c.isspace())
 
 
 @functools.cache
