@@ -38,7 +38,7 @@ def kill_the_first(output, killed, ended):
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
-def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path):
+def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path, monkeypatch):
     from camri_jax.sweeps import ray_engine
 
     dataset = LOAD()
@@ -53,6 +53,8 @@ def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path):
         config, dataset, lift.placement(lift.trial_mesh(lift.jax.devices()[:1]))
     )
     assert len(planned.chunks) == 4
+    # A machine with other work would starve them.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     # Workers have neither this test's flags nor its strictness.
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     killed, seen, output, ended = [], [], tmp_path / "ray", threading.Event()
