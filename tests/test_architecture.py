@@ -21,7 +21,7 @@ ORDER = (
     "_files < _arrays < sinkhorn | penalties | metrics | guarantee < losses < "
     "datasets | training < sweeps | doctor < evidence < takehome < heads < cli"
 )
-FLOORS = [set(floor.split(" | ")) for floor in ORDER.split(" < ")]
+FLOORS = [floor.split(" | ") for floor in ORDER.split(" < ")]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}
 # The only places that know these.
 OWNERS = {

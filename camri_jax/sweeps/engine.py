@@ -7,6 +7,7 @@ ends a process costs no more than the minutes since the last checkpoint.
 
 import collections
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -293,10 +294,12 @@ def out_of_memory(error: Exception) -> bool:
 
     >>> out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 GB"))
     True
+    >>> out_of_memory(RuntimeError("no room in the table"))
+    False
     """
-    text = str(error).lower()
-    words = ("resource_exhausted", "out of memory", "failed to allocate", "oom")
-    return isinstance(error, MemoryError) or any(word in text for word in words)
+    words = r"resource_exhausted|out of memory|failed to allocate|\boom\b"
+    said = re.search(words, str(error), re.IGNORECASE)
+    return isinstance(error, MemoryError) or said is not None
 
 
 def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:
