@@ -372,7 +372,7 @@ def _with_rows(path: Path, rows: Path | None, what: str) -> None:
     set_aside(path, f"it is no file of {what}; its trials are trained anew", *found)
 
 
-_DAMAGED = (pa.ArrowInvalid, pa.ArrowKeyError, OSError)
+_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a file that is not Parquet raises."""
 
 
