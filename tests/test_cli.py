@@ -172,7 +172,10 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(camri, finished):
         (("report", "--recall", "0.9"), {"report.html"}),
         (("table1", "--important", "1", "c++"), {"table1.csv", "table1.md"}),
         (("power",), {"power.csv", "power.md"}),
-        (("prices", "--recalls", "0.5", "0.9"), {"prices.csv", "prices.md"}),
+        (
+            ("prices", "--recalls", "0.5", "0.9"),
+            {"prices.csv", "prices.md", "prices.parquet"},
+        ),
         (("table2",), {"table2.csv", "table2.md"}),
         (
             ("figures", "--pictures", "price", "confusions"),

@@ -6,7 +6,7 @@
 Each method in the setting that was picked on validation images; without any, on test
 images. With a confidence, thresholds are moved to where the calibration images certify
 the recall: the price of a promise. Writes prices.csv, or promises.csv, with all
-numbers, and the same as .md.
+numbers, the same as .md, and what each trial pays as .parquet.
 """
 
 import dataclasses
@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, written_whole
 from camri_jax.cli import arguments as words
 from camri_jax.cli import tables
 from camri_jax.cli.arguments import ResultsArguments
+from camri_jax.cli.console import wrote
 from camri_jax.evidence import curves, selection, verdicts
 from camri_jax.evidence.figures.drawings import selected_prices
 from camri_jax.evidence.tables import prices_sheet
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
             f"confidence must be between 0 and 1, got {given.confidence:g}"
         )
     found, output = words.read(given)
-    frames, sheets = [], []
+    frames, trials, sheets = [], [], []
     for choice in found.choices:
         name = found.name(choice)
         settings = selection.settings(selection.trials(found, choice))
@@ -62,7 +63,12 @@ def main(argv: Sequence[str]) -> None:
                 f"{given.results} holds no logits, of which prices are made"
             )
         table = verdicts.price_differences(prices)
+        trials.append(prices.assign(important=name))
         frames.append(table.assign(important=name))
         sheets.append(prices_sheet(table, name, confidence=given.confidence))
     kind = "prices" if given.confidence is None else "promises"
+    path = output / f"{kind}.parquet"
+    with written_whole(path) as unfinished:
+        pd.concat(trials, ignore_index=True).to_parquet(unfinished, index=False)
     tables.write(output, kind, pd.concat(frames, ignore_index=True), sheets)
+    wrote("trials", path)
