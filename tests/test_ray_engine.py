@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.slow,
     # Ray's own, at the end of a process.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -41,6 +43,11 @@ def kill_the_first(output, killed, ended):
 def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path, monkeypatch):
     from camri_jax.sweeps import ray_engine
 
+    # A machine with other work would starve them.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    # Workers have neither this test's flags nor its strictness.
+    # Before JAX has threads, which what is forked lacks.
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     dataset = LOAD()
     config = plan.SweepConfig(
         methods=("cross_entropy", "camri"),
@@ -53,10 +60,6 @@ def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path, monkeypatch):
         config, dataset, lift.placement(lift.trial_mesh(lift.jax.devices()[:1]))
     )
     assert len(planned.chunks) == 4
-    # A machine with other work would starve them.
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    # Workers have neither this test's flags nor its strictness.
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     killed, seen, output, ended = [], [], tmp_path / "ray", threading.Event()
     killer = threading.Thread(target=kill_the_first, args=(output, killed, ended))
     killer.start()

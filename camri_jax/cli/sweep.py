@@ -162,10 +162,12 @@ def run(
         raise UsageError(
             f"checkpoint_minutes must be above 0, got {options.checkpoint_minutes:g}"
         )
-    if options.engine == "ray" and options.distributed:
-        raise UsageError("ray shares the work itself: leave distributed out")
-    if options.engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise UsageError("engine ray needs the package ray: install camri-jax[ray]")
+    if options.engine == "ray":
+        if options.distributed:
+            raise UsageError("ray shares the work itself: leave distributed out")
+        if importlib.util.find_spec("ray") is None:
+            raise UsageError("engine ray needs the package ray: install camri-jax[ray]")
+        ray_engine.start()
     share = shard_of(options)
     output = words.directory(options.output, data.dataset)
     dataset = words.load(data)

@@ -24,6 +24,20 @@ from camri_jax.training import lift
 _data: dict[str, tuple[Dataset, Any]] = {}
 
 
+def start() -> Any:
+    """Joins the cluster of RAY_ADDRESS, else starts one here; returns the package.
+
+    Best before JAX has a backend, whose threads a process that is forked lacks.
+
+    Raises:
+      ModuleNotFoundError: the extra `ray` is not installed.
+    """
+    ray = importlib.import_module("ray")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    return ray
+
+
 def run(
     plan: Plan,
     dataset: Dataset,
@@ -53,13 +67,11 @@ def run(
       ray.exceptions.RayTaskError: what a task raised.
       UsageError: logits would take more room than is taken unasked.
     """
-    ray = importlib.import_module("ray")
+    ray = start()
     engine.check_room(plan, dataset)
     place = address(output)
     place = place.absolute() if is_local(place) else place
     rows.write_data(place, dataset)
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
     resources = _resources(ray) if resources is None else resources
     extra = {n: v for n, v in resources.items() if n not in ("CPU", "GPU")}
     task = ray.remote(
