@@ -372,6 +372,15 @@ def test_no_checkpoint_is_written_before_its_time(tmp_path, monkeypatch):
 # --- Stopping ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as in a terminal: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_an_interruption_waits_for_what_is_being_written():
     done = []
 
@@ -386,6 +395,7 @@ def test_an_interruption_waits_for_what_is_being_written():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_stop_while_rows_are_written_keeps_the_chunk(tmp_path, monkeypatch):
     write = stored.write
 
