@@ -240,9 +240,14 @@ def _short(name: str) -> str:
 
 def _has_letters(name: str) -> bool:
     """Whether the font draws no letter as the box that stands for what it lacks."""
-    font = _font(15)
-    box = bytes(font.getmask("\U0010ffff"))
-    return all(bytes(font.getmask(c)) != box for c in _short(name) if not c.isspace())
+
+    def drawn(character: str) -> bytes:
+        image = Image.new("L", (32, 32))
+        ImageDraw.Draw(image).text((4, 4), character, 255, _font(15))
+        return image.tobytes()
+
+    box = drawn("\U0010ffff")
+    return all(drawn(c) != box for c in _short(name) if not c.isspace())
 
 
 @functools.cache
