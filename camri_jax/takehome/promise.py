@@ -179,7 +179,8 @@ def verify(path: str | os.PathLike[str]) -> Verification:
         return Verification(False, told)
     evidence = read_evidence(directory)
     wrong = []
-    if evidence.digest() != about["evidence"]["digest"]:
+    named = about.get("evidence")
+    if not isinstance(named, dict) or evidence.digest() != named.get("digest"):
         wrong.append("The calibration scores are not those that the model came with.")
     first = stated.certificates[0] if isinstance(stated, Certificates) else stated
     again = evidence.certify(first.candidates)
