@@ -471,22 +471,37 @@ def test_a_share_or_a_place_that_is_none_is_one_sentence(words, sentence, capsys
 
 
 def test_without_a_terminal_lines_come_also_within_an_epoch(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "FIRST", 0.02)
     monkeypatch.setattr(progress, "MINUTE", 0.02)
     with progress.progress(4) as report:
         time.sleep(0.1)
-        report(Progress(0.5, 4, "camri, cosine"))
-        time.sleep(0.2)
+        report(Progress(0.5, 4, "CAMRI"))
+        time.sleep(0.1)
+        report(Progress(1.5, 4, "CAMRI"))
+        time.sleep(0.1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("0 of 4 trials, ")
     assert lines[0].endswith(", compiling")
-    assert re.fullmatch(
-        r"0\.50 of 4 trials, .*, about .* left, camri, cosine", lines[-1]
-    )
-    assert len(lines) >= 4
+    # One report measures nothing: before it, programs were compiled.
+    halfway = [line for line in lines if line.startswith("0.50")]
+    assert halfway
+    assert all(re.fullmatch(r"0\.50 of 4 trials, .* s, CAMRI", x) for x in halfway)
+    assert re.fullmatch(r"1\.50 of 4 trials, .*, about .* s left, CAMRI", lines[-1])
+
+
+def test_what_is_left_is_reckoned_without_what_was_compiled(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "time", lambda: now[0])
+    shown = progress.progress(10)
+    with shown as report:
+        now[0] = 100.0
+        report(Progress(1.0, 10, "CAMRI"))
+        now[0] = 110.0
+        assert shown._left(Progress(3.0, 10, "CAMRI")) == ", about 35 s left"
 
 
 def test_with_nothing_to_train_no_line_speaks_of_compiling(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "MINUTE", 0.02)
+    monkeypatch.setattr(progress, "FIRST", 0.02)
     with progress.progress(17) as report:
         report(Progress(0, 0, "reading what was trained"))
         time.sleep(0.1)

@@ -188,7 +188,7 @@ def test_who_has_nothing_left_waits_for_others(undisturbed, tmp_path, monkeypatc
     seen = []
 
     def report(progress):
-        seen.append(progress.family)
+        seen.append(progress.doing)
         if seen.count("waiting for others") == 3:
             held.__exit__(None, None, None)
 

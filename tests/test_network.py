@@ -2,7 +2,6 @@
 
 import functools
 from typing import get_args
-from unittest import mock
 
 import chex
 import jax
@@ -28,10 +27,9 @@ def _random(shape, seed=0):
     strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.sampled_from(["SAME", "VALID", ((2, 1), (0, 3))]),
     size=st.tuples(st.integers(4, 7), st.integers(4, 7)),
-    tile=st.sampled_from([1, 5_000]),
 )
 def test_patches_equal_the_convolution_and_its_gradients(
-    kernel, strides, padding, size, tile
+    kernel, strides, padding, size
 ):
     images, weights = _random((5, *size, 3)), _random((*kernel, 3, 5), seed=1)
 
@@ -44,41 +42,19 @@ def test_patches_equal_the_convolution_and_its_gradients(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    def patches(images, weights, in_tiles=False):
-        return network.patches_conv(
-            images, weights, strides, padding, in_tiles=in_tiles
-        )
+    def patches(images, weights):
+        return network.patches_conv(images, weights, strides, padding)
 
-    tiles = functools.partial(patches, in_tiles=True)
     outputs = []
-    with mock.patch.object(network, "_TILE", tile):
-        for function in (convolve, patches, tiles):
+    for function in (convolve, patches):
 
-            @jax.jit
-            def both(images, weights, function=function):
-                value, pullback = jax.vjp(function, images, weights)
-                return value, pullback(jnp.cos(value))
+        @jax.jit
+        def both(images, weights, function=function):
+            value, pullback = jax.vjp(function, images, weights)
+            return value, pullback(jnp.cos(value))
 
-            outputs.append(both(images, weights))
+        outputs.append(both(images, weights))
     chex.assert_trees_all_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-4)
-    chex.assert_trees_all_close(outputs[2], outputs[0], rtol=1e-4, atol=1e-4)
-
-
-def test_a_tile_of_patches_is_all_that_tiles_hold():
-    images, weights = _random((64, 32, 32, 8)), _random((3, 3, 8, 8))
-    needs = {}
-    for in_tiles in (False, True):
-
-        def objective(weights, images, in_tiles=in_tiles):
-            outputs = network.patches_conv(
-                images, weights, (1, 1), "SAME", in_tiles=in_tiles
-            )
-            return jnp.cos(outputs).sum()
-
-        program = jax.jit(jax.grad(objective)).lower(weights, images).compile()
-        needs[in_tiles] = program.memory_analysis().temp_size_in_bytes
-    patches = 4 * 64 * 32 * 32 * 72
-    assert needs[True] < patches < needs[False]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from rich.progress import (
 from camri_jax.cli.console import console, say
 from camri_jax.sweeps import engine
 
-MINUTE = 60.0
-"""Seconds between two lines."""
+FIRST, MINUTE = 15.0, 60.0
+"""Seconds to the first line, and between two."""
 
 
 def duration(seconds: float) -> str:
@@ -35,7 +35,10 @@ class progress:
     """Shows trials done and time left: a bar, or without a terminal a line a minute."""
 
     def __init__(self, total: int):
-        self._total, self._start, self._made = total, time.time(), None
+        self._total, self._start = total, time.time()
+        self._made: engine.Progress | None = None
+        # When training was first heard of, compiled, and how far it was by then.
+        self._first: tuple[float, float] | None = None
         self._ended = threading.Event()
         self._bar = Progress(
             SpinnerColumn(),
@@ -66,6 +69,8 @@ class progress:
     def _show(self, made: engine.Progress) -> None:
         # What was trained before is known only once it was looked for.
         self._made, self._total = made, made.num_trials
+        if self._first is None and made.num_done:
+            self._first = time.time(), made.num_done
         trials = f"{int(made.num_done)} of {self._total} trials"
         self._bar.update(
             self._task,
@@ -73,21 +78,26 @@ class progress:
             total=self._total or 1,
             completed=made.num_done if self._total else 1,
             done=trials if self._total else "nothing to train",
-            description=made.family,
+            description=made.doing,
         )
 
     def _tell(self) -> None:
-        while not self._ended.wait(MINUTE):
-            made, spent = self._made, duration(time.time() - self._start)
-            doing = "compiling" if made is None else made.family
+        wait = FIRST
+        while not self._ended.wait(wait):
+            wait, made, spent = MINUTE, self._made, duration(time.time() - self._start)
+            doing = "compiling" if made is None else made.doing
             if not self._total:
                 say(f"nothing to train, {spent}, {doing}")
             elif made is None or not made.num_done:
                 say(f"0 of {self._total} trials, {spent}, {doing}")
             else:
-                share = (self._total - made.num_done) / made.num_done
-                left = duration((time.time() - self._start) * share)
-                say(
-                    f"{made.num_done:.2f} of {self._total} trials, {spent}, "
-                    f"about {left} left, {doing}"
-                )
+                done = f"{made.num_done:.2f} of {self._total} trials, {spent}"
+                say(f"{done}{self._left(made)}, {doing}")
+
+    def _left(self, made: engine.Progress) -> str:
+        """By what was trained since the first step: what compiles is not measured."""
+        begin, num_done = self._first or (0.0, made.num_done)
+        if made.num_done <= num_done:
+            return ""
+        rate = (made.num_done - num_done) / (time.time() - begin)
+        return f", about {duration((self._total - made.num_done) / rate)} left"

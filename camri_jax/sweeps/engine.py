@@ -41,11 +41,11 @@ it; or memory did not do."""
 
 
 class Progress(NamedTuple):
-    """How far a sweep has come: trials done, in fractions, of how many; and where."""
+    """How far a sweep has come: trials done, in fractions, of how many; at what."""
 
     num_done: float
     num_trials: int
-    family: str
+    doing: str
 
 
 def run(
@@ -97,7 +97,7 @@ def run(
         def on_epoch(epoch: float, chunk=chunk, num_done=num_done) -> None:
             share = epoch / chunk.config.recipe.epochs
             done = num_done + len(chunk.trials) * share
-            report(Progress(done, plan.num_missing, chunk.family))
+            report(Progress(done, plan.num_missing, chunk.methods))
 
         outcome = train_and_save(
             plan,

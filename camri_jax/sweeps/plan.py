@@ -166,6 +166,11 @@ class Chunk(NamedTuple):
         """What its methods have in common."""
         return METHODS[self.trials[0].method].family
 
+    @property
+    def methods(self) -> str:
+        """What people call its methods."""
+        return ", ".join(dict.fromkeys(METHODS[t.method].label for t in self.trials))
+
 
 class Plan(NamedTuple):
     """What a sweep is going to do.
@@ -356,7 +361,7 @@ def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
     """
     width = num_devices * _ceil_div(chunks[0].width, 2 * num_devices)
     # Each for itself, as the trials of a chunk may have to be of one seed.
-    halves = [_grouped(chunk.config, chunk.trials, width) for chunk in chunks]
+    halves = [grouped(chunk.config, chunk.trials, width) for chunk in chunks]
     return list(itertools.chain(*halves))
 
 
@@ -576,12 +581,13 @@ def _chunks(
             width = num_devices * _ceil_div(len(groups[0]), num_chunks * num_devices)
         for group in groups:
             missing = [trial for trial in group if trial.trial_id not in done]
-            chunks += _grouped(shared, missing, width)
+            chunks += grouped(shared, missing, width)
     # By seed, so that what exists at any moment can be compared.
     return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
 
 
-def _grouped(config: TrainConfig, trials: Sequence[Trial], width: int) -> list[Chunk]:
+def grouped(config: TrainConfig, trials: Sequence[Trial], width: int) -> list[Chunk]:
+    """Returns trials in chunks of a width; the last may hold fewer."""
     return [
         Chunk(config, tuple(trials[start : start + width]), width)
         for start in range(0, len(trials), width)

@@ -93,7 +93,7 @@ def run(
         outcome = ray.get(ready)
         if outcome == "done":
             num_done += len(chunk.trials)
-            report(engine.Progress(num_done, plan.num_missing, chunk.family))
+            report(engine.Progress(num_done, plan.num_missing, chunk.methods))
         elif outcome == "held":
             time.sleep(engine.PAUSE)
             again = [chunk]

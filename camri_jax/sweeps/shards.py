@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from camri_jax._files import UsageError
-from camri_jax.sweeps.plan import Chunk, Plan, _grouped
+from camri_jax.sweeps.plan import Chunk, Plan, grouped
 from camri_jax.training.methods import METHODS
 
 
@@ -100,7 +100,7 @@ def share(plan: Plan, shard: Shard) -> Plan:
     for config in dict.fromkeys(chunk.config for chunk in plan.chunks):
         alike = [chunk for chunk in plan.chunks if chunk.config == config]
         trials = [t for chunk in alike for t in chunk.trials if t.trial_id in own]
-        chunks += _grouped(config, trials, alike[0].width)
+        chunks += grouped(config, trials, alike[0].width)
     return plan._replace(chunks=sorted(chunks, key=lambda c: c.trials[0].seed))
 
 

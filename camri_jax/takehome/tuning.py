@@ -412,7 +412,7 @@ class _Lab:
             only = self.planned._replace(chunks=[chunk])
 
             def told(made: Progress, before: int = len(done)) -> None:
-                report(before + made.num_done, made.family)
+                report(before + made.num_done, made.doing)
 
             engine.run(only, self.dataset, self.output, provenance=facts, report=told)
             self.seconds[chunk.family] = self.clock() - start

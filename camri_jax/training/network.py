@@ -16,11 +16,8 @@ from flax import linen as nn
 
 from camri_jax._files import UsageError
 
-Convolution = Literal["patches", "tiles", "lax", "mixed"]
+Convolution = Literal["patches", "lax", "mixed"]
 HeadKind = Literal["linear", "cosine"]
-
-_TILE = 2**20
-"""Bytes of patches that `tiles` gathers at a time."""
 
 _PIXELS = 5 * 2**20
 """Pixels that a whitening measures: 5,120 images of 32x32."""
@@ -51,7 +48,6 @@ def patches_conv(
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
     precision: Any = None,
-    in_tiles: bool = False,
 ) -> jax.Array:
     r"""Convolves by one product of image patches with the kernel as a matrix.
 
@@ -61,8 +57,6 @@ def patches_conv(
     The same numbers as `jax.lax.conv_general_dilated` on NHWC images and HWIO
     kernels, in a form that XLA:CPU keeps fast inside a loop and that `vmap` over
     kernels turns into a batched matrix product instead of a grouped convolution.
-    In tiles, images are taken a few at a time, so that the caches of a CPU hold their
-    patches.
 
     Args:
       lhs: images `[batch, height, width, channel]`.
@@ -74,7 +68,6 @@ def patches_conv(
       dimension_numbers: taken for granted to mean NHWC, HWIO, NHWC.
       feature_group_count: see `lhs_dilation`.
       precision: precision of the matrix product.
-      in_tiles: whether to take a few images at a time, one tile after another.
 
     Returns:
       `[batch, height', width', output channel]`.
@@ -106,29 +99,16 @@ def patches_conv(
     columns = (lhs.shape[2] - width) // right + 1
     matrix = rhs.reshape(height * width * channels, outputs)
 
-    def convolve(images: jax.Array) -> jax.Array:
-        windows = [
-            images[
-                :,
-                u : u + down * (rows - 1) + 1 : down,
-                v : v + right * (columns - 1) + 1 : right,
-            ]
-            for u in range(height)
-            for v in range(width)
+    windows = [
+        lhs[
+            :,
+            u : u + down * (rows - 1) + 1 : down,
+            v : v + right * (columns - 1) + 1 : right,
         ]
-        patches = jnp.concatenate(windows, axis=-1)
-        return jnp.matmul(patches, matrix, precision=precision)
-
-    size = rows * columns * matrix.shape[0] * lhs.dtype.itemsize
-    if not in_tiles or len(lhs) * size <= _TILE:
-        return convolve(lhs)
-
-    # Gathering patches anew for the gradient is faster than keeping them in memory.
-    @jax.checkpoint
-    def tile(image: jax.Array) -> jax.Array:
-        return convolve(image[None])[0]
-
-    return jax.lax.map(tile, lhs, batch_size=max(1, _TILE // size))
+        for u in range(height)
+        for v in range(width)
+    ]
+    return jnp.matmul(jnp.concatenate(windows, -1), matrix, precision=precision)
 
 
 def _mixed_conv(
@@ -144,7 +124,6 @@ def _mixed_conv(
 
 _CONVOLUTIONS: dict[Convolution, Callable[..., jax.Array]] = {
     "patches": patches_conv,
-    "tiles": functools.partial(patches_conv, in_tiles=True),
     "lax": jax.lax.conv_general_dilated,
     "mixed": _mixed_conv,
 }
@@ -248,8 +227,7 @@ class CNN(nn.Module):
       dtype: type of the activations and of the operands of matrix products; the
         weights, the statistics of batch normalization, the global average and what
         comes out are float32.
-      convolution: `"patches"` (`patches_conv`, made for `scan` and `vmap`),
-        `"tiles"` (the same, a few images at a time), `"lax"`
+      convolution: `"patches"` (`patches_conv`, made for `scan` and `vmap`), `"lax"`
         (`jax.lax.conv_general_dilated`) or `"mixed"` (`"lax"`, but for images no
         larger than the kernel).
 

@@ -4,7 +4,7 @@
 
 Steps of CAMRI on images of 32x32x3, by the recipes `small`, `paper` (batches of 64) and
 `fast` (500, moved and mirrored images): as the sweep trains, an epoch as one compiled
-`scan` of convolutions by patches or in tiles, or as steps of mixed convolutions that
+`scan` of convolutions by patches, or as steps of mixed convolutions that
 Python calls; on a CPU one trial on all cores, and one trial a core. Against it: the
 same network, loss, optimizer and augmentation in PyTorch (`torch_network.py`,
 `torch_epochs.py`), one trial on all cores, eager and by `torch.compile`, float32. On
@@ -65,7 +65,6 @@ class Sizes:
     networks: tuple[str, ...] = tuple(RECIPES)
     forms: tuple[Form, ...] = (
         Form("mixed", "steps"),
-        Form("tiles", "scan"),
         Form("patches", "scan"),
     )
     shape: tuple[int, int, int] = (32, 32, 3)
