@@ -126,6 +126,7 @@ CHOICES = st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True)
 
 
 @hypothesis.given(ROWS, CHOICES)
+@hypothesis.example(np.float32([[np.finfo(np.float32).tiny, 0.0]]), [0])
 @UNHURRIED
 def test_scores_are_where_the_decision_turns(logits, important):
     at = guarantee.scores(logits, important)
@@ -133,8 +134,8 @@ def test_scores_are_where_the_decision_turns(logits, important):
     for row, score in zip(logits, at, strict=True):
         below = np.nextafter(score, np.float32(-np.inf))
         assert score == 0 or abs(score) >= tiny
-        if abs(score) <= tiny:  # What lies between these is no normal number.
-            below = np.float32(0.0 if score == tiny else -tiny)
+        # What lies between -tiny, 0 and tiny is no normal number.
+        below = {0.0: -tiny, float(tiny): np.float32(0.0)}.get(float(score), below)
         for offset, found in [(score, True), (below, False), (score + 1, True)]:
             assert (decide([row], important, offset)[0] in important) == found
             (prediction,) = guarantee.predict([row], important, float(offset))
