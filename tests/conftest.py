@@ -17,10 +17,11 @@ from camri_jax import _arrays
 # The backend reads the flags when it starts, which is later.
 _arrays.cure_wrong_sums()
 
-# In CI a failure must come from the commit, not from the day's examples.
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-if "CI" in os.environ:
-    hypothesis.settings.load_profile("ci")
+# A failure must come from the commit, not from the day's examples. New ones are looked
+# for with --hypothesis-profile=explore.
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 # Programs that several tests compile are compiled once, and anew in every session.
 _CACHE = tempfile.TemporaryDirectory(prefix="camri_jax_tests_")

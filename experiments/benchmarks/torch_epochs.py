@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch_network import Network, camri_loss, correspondence, twin
 
@@ -83,6 +84,8 @@ def trained(
         for index in order[:used].split(recipe.batch_size):
             optimizer.zero_grad()
             objective(batch_of(index, count), labels[index]).backward()
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimizer.step()
         count += 1
         if images.is_cuda:
