@@ -204,7 +204,7 @@ def theirs(sizes: Sizes, network: str, device: torch.device) -> Epochs:
             made_up.camri(config.num_classes),
             on_device(data, device),
             variant,
-        )
+        ).epoch
         try:
             epoch()
         except RuntimeError as error:

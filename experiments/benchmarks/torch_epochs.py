@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from torch_network import Network, camri_loss, correspondence, twin
 
 from camri_jax.training.methods import Hyperparameters
+from camri_jax.training.optimizer import learning_rate
 from camri_jax.training.recipe import Recipe, TrainConfig
 
 Data = tuple[torch.Tensor, torch.Tensor]
@@ -35,17 +38,21 @@ def variants_of(device: torch.device, compiled: bool) -> dict[str, Variant]:
     return variants
 
 
+class Trained(NamedTuple):
+    """A network in PyTorch and the function that trains it for one more epoch."""
+
+    network: Network
+    epoch: Callable[[], None]
+
+
 def trained(
     config: TrainConfig,
     variables: Mapping[str, Any],
     hyperparameters: Hyperparameters,
     data: Data,
     variant: Variant,
-) -> Callable[[], None]:
-    """Returns a function that trains a new network for one more epoch.
-
-    The rate stays at its highest, for a schedule costs nothing; SGD's decay is
-    PyTorch's own, which goes through the momentum.
+) -> Trained:
+    """Returns a new network and how it is trained by the recipe.
 
     Args:
       config: our own.
@@ -60,7 +67,16 @@ def trained(
     network.to(images.device)
     if images.is_cuda:
         network.to(memory_format=torch.channels_last)
+    steps = recipe.epochs * config.num_batches
     optimizer = optimizer_of(network, recipe)
+    rate = learning_rate(recipe, steps)
+    rates = np.float64(jax.vmap(rate)(jnp.arange(steps + 1))) / recipe.learning_rate
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        # Who goes on past the end of the recipe does so at its last rate.
+        optimizer,
+        lambda step: rates[min(step, steps)],
+    )
+    follow = lookahead(network, recipe, steps)
     margins = torch.from_numpy(np.array(hyperparameters["margins"])).to(images.device)
     scale = float(hyperparameters["scale"])
 
@@ -79,6 +95,7 @@ def trained(
 
     def epoch() -> None:
         nonlocal count
+        network.train()
         order = torch.randperm(len(labels), device=labels.device)
         used = config.num_batches * recipe.batch_size
         for index in order[:used].split(recipe.batch_size):
@@ -87,11 +104,30 @@ def trained(
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
             optimizer.step()
+            schedule.step()
+            follow(schedule.last_epoch)
         count += 1
         if images.is_cuda:
             torch.cuda.synchronize()
 
-    return epoch
+    return Trained(network, epoch)
+
+
+def lookahead(network: Network, recipe: Recipe, steps: int) -> Callable[[int], None]:
+    """Returns what pulls slow weights after a step, and puts them into the network."""
+    fast = [p for p in network.parameters() if p.requires_grad]
+    slow = [p.detach().clone() for p in fast]
+
+    @torch.no_grad()
+    def follow(step: int) -> None:
+        if not recipe.lookahead or (step % recipe.lookahead and step != steps):
+            return
+        kept = 1.0 if step == steps else 0.95**5 * (step / steps) ** 3
+        for own, new in zip(slow, fast, strict=True):
+            own.lerp_(new, 1 - kept)
+            new.copy_(own)
+
+    return follow
 
 
 def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
@@ -108,7 +144,8 @@ def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
         lr=rate,
         momentum=recipe.momentum,
         nesterov=True,
-        weight_decay=recipe.weight_decay,
+        # Ours comes after the momentum, which would sum it up.
+        weight_decay=recipe.weight_decay * (1 - recipe.momentum),
     )
 
 
