@@ -170,6 +170,21 @@ def test_logits_come_back_by_trial_and_part(tmp_path):
     assert not dict(stored.read_logits(tmp_path, "calibration"))
 
 
+def test_logits_that_lie_in_one_row_group_are_read_too(tmp_path):
+    trials = {
+        name: {part: np.full((2, 3), i + j, np.float32) for j, part in enumerate("vt")}
+        for i, name in enumerate("ab")
+    }
+    stored.write_logits(tmp_path, "one", trials)
+    path = tmp_path / "logits" / "one.parquet"
+    assert pq.ParquetFile(path).num_row_groups == 4
+    pq.write_table(pq.read_table(path), path)
+    assert pq.ParquetFile(path).num_row_groups == 1
+    for wanted in ("a", "b"):
+        found = dict(stored.read_logits(tmp_path, "t", [wanted]))
+        np.testing.assert_equal(found, {wanted: trials[wanted]["t"]})
+
+
 def test_logits_are_read_a_file_at_a_time(tmp_path):
     """The first trial is there before a later, broken file is opened."""
     stored.write_logits(tmp_path, "a", {"x": {"test": np.ones((2, 3), np.float32)}})

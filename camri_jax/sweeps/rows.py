@@ -167,6 +167,8 @@ def write_logits(
     _write(
         table,
         path,
+        # So that one trial's are read without the others'.
+        row_group_size=1,
         use_dictionary=False,
         column_encoding={
             "trial_id": "PLAIN",
@@ -264,14 +266,20 @@ def read_logits(
     seen = set()
     for path in _files(address(directory) / "logits"):
         try:
-            source = _source(path)
-            names = _read(source, columns=["trial_id", "part"]).to_pandas()
-            here = names["part"] == part
-            if wanted is not None:
-                here &= names["trial_id"].isin(wanted)
-            if not here.any():
+            file = pq.ParquetFile(_source(path), page_checksum_verification=True)
+            held = file.read(columns=["trial_id", "part"]).to_pylist()
+            places = [
+                place
+                for place, line in enumerate(held)
+                if line["part"] == part
+                and (wanted is None or line["trial_id"] in wanted)
+            ]
+            if not places:
                 continue
-            table = _read(source, filters=[("part", "=", part)])
+            if file.num_row_groups == len(held):
+                table = file.read_row_groups(places)
+            else:
+                table = file.read().take(places)
         except _DAMAGED as error:
             raise UsageError(
                 f"{path} is not a file of logits ({error}); move it and the file of "
@@ -286,7 +294,7 @@ def read_logits(
             )
         for trial, values in zip(table["trial_id"], table["logits"], strict=True):
             name = trial.as_py()
-            if name not in seen and (wanted is None or name in wanted):
+            if name not in seen:
                 seen.add(name)
                 flat = values.values.to_numpy(zero_copy_only=False)
                 yield name, flat.reshape(-1, num_classes)
