@@ -370,6 +370,8 @@ LINES = [
     ),
     ("sweep DATA --image-size 0", "image_size is 0"),
     ("sweep DATA --fit stretch", "invalid choice 'stretch' for argument '--fit'"),
+    ("sweep DATA --image-size 3", "at least 5 pixels high and wide, got shape (64, 3"),
+    ("tune DATA --image-size 3 PARTS", "at least 5 pixels high and wide, got shape"),
     ("sweep DATA --groups x", "groups is a pattern for folder:PATH"),
     ("sweep DATA --split-seed -1", "seed is -1"),
     ("sweep --dataset digit", "no data set is called 'digit'; there is digits"),
@@ -531,6 +533,8 @@ LINES = [
     ("predict model_recipe pictures", "unexpected keyword argument 'magic'"),
     ("predict model_nothing pictures", "damaged, or of another version of camri_jax"),
     ("predict model_backbone pictures", "needs its own backbone: Mine()"),
+    ("predict model_shapes pictures", "weights of another network than it names: "),
+    ("check model_shapes NEW", "BatchNorm_0/mean must be floats [64], got floats [1]"),
     ("predict model_format pictures", "is of format 1, this version of camri_jax"),
     ("predict pickled_trial.npz pictures", "Object arrays cannot be loaded when"),
     ("predict foreign_trial.npz pictures", "is not a saved classifier"),
@@ -570,6 +574,7 @@ LINES = [
     ("doctor --fast", "there is no option --fast"),
 ]
 WORDS = {"DATA": DATA, "DATASET": DATA[:2], "NEW": ("npz:signs.npz",)}
+WORDS["PARTS"] = ("--calibration-fraction", ".5", "--batch-size", "8")
 
 
 @pytest.mark.parametrize(("line", "sentence"), LINES, ids=[line for line, _ in LINES])

@@ -122,6 +122,7 @@ def test_each_trial_has_one_row_with_its_numbers(finished):
         assert provenance["by"] == "test"
         assert provenance["num_devices"] == 2
         assert provenance["seconds_per_trial"] > 0
+        assert provenance["processor_seconds_per_trial"] > 0
 
 
 def test_progress_rises_to_all_trials(finished):
@@ -279,7 +280,7 @@ def test_many_logits_are_kept_if_it_is_said(tmp_path, monkeypatch):
         assert (tmp_path / str(keep) / "models").exists() == keep
         assert frame["test_confusion"].map(np.sum).tolist() == [12] * 4
     monkeypatch.setattr(engine, "LOGITS_LIMIT", 1008)
-    engine.check_room(plan(), DATASET)
+    engine.check(plan(), DATASET)
 
 
 # Data and history.

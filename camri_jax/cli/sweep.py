@@ -188,7 +188,7 @@ def run(
         plan = shards.share(plan, share)
         trials = f"{plan.num_missing:,} of the missing trials"
         say(f"shard     {share}, by {share.source}: {trials}")
-    engine.check_room(plan, dataset)
+    engine.check(plan, dataset)
     if options.dry_run:
         tell_needs(plan, dataset)
         return 0

@@ -269,6 +269,28 @@ def _batched(part: Part, size: int, apart: bool) -> Any:
     return np.asarray(part.images[index]), np.asarray(part.labels[index])
 
 
+def states_of(chunk: Chunk, dataset: Dataset, placement: Placement) -> TrialState:
+    """Returns the shapes and types of a chunk's states; nothing is computed.
+
+    Args:
+      chunk: of a plan for this placement.
+      dataset: the images.
+      placement: the devices.
+
+    Raises:
+      UsageError: the images are too small for the network.
+    """
+    seeds, _ = stack(chunk, problem_of(dataset))
+    look = _look(dataset.parts["train"].images)
+    shape = jax.ShapeDtypeStruct(look.shape, look.dtype)
+    return jax.eval_shape(programs(chunk.config, placement).init, shape, seeds)
+
+
+def _look(images: Any) -> Any:
+    """What a network may measure before its first step."""
+    return images[: None if images.ndim == 2 else _LOOK]
+
+
 def train_chunk(
     chunk: Chunk,
     data: Placed,
@@ -302,8 +324,7 @@ def train_chunk(
     seeds, hyperparameters = lift.shard(stack(chunk, data.problem), placement.mesh)
     watched = "validation" if "validation" in data.scored else "test"
     evaluated = history_epochs(epochs, _affordable(chunk, len(data.labels[watched])))
-    most = None if data.train[0].ndim == 2 else _LOOK
-    look = lift.replicate(np.asarray(data.train[0][:most]), placement.mesh)
+    look = lift.replicate(np.asarray(_look(data.train[0])), placement.mesh)
     states = run.init(look, seeds)
     begin, told, losses, history = 0, 0.0, [], []
     if midway is not None and _fits(midway, states, epochs, evaluated):

@@ -19,7 +19,7 @@ import jax
 from camri_jax._files import UsageError, address, uninterrupted, written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import checkpoints, claims, rows
-from camri_jax.sweeps.chunk import Placed, Trained, place, train_chunk
+from camri_jax.sweeps.chunk import Placed, Trained, place, states_of, train_chunk
 from camri_jax.sweeps.plan import (
     LOGITS_LIMIT,
     Chunk,
@@ -73,10 +73,10 @@ def run(
 
     Raises:
       OSError: what a chunk came to cannot be written.
-      UsageError: the logits would take more room than is taken unasked, or a device's
-        memory holds not even one trial.
+      UsageError: the images are too small for the network, the logits would take more
+        room than is taken unasked, or a device's memory holds not even one trial.
     """
-    check_room(plan, dataset)
+    check(plan, dataset)
     waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
     if not waiting:
         return
@@ -162,7 +162,8 @@ def train_and_save(
             return "done"
         if not ours:
             return "held"
-        start, path = time.perf_counter(), checkpoints.path_of(output, chunk.name)
+        start, worked = time.perf_counter(), time.process_time()
+        path = checkpoints.path_of(output, chunk.name)
         midway = checkpoints.load(path)
         try:
             with checkpoints.keeping(path, checkpoint_minutes) as keep:
@@ -173,7 +174,7 @@ def train_and_save(
             if not out_of_memory(error):
                 raise
             return "out of memory"
-        seconds = time.perf_counter() - start
+        seconds, worked = time.perf_counter() - start, time.process_time() - worked
         facts = {
             **provenance,
             "width": chunk.width,
@@ -182,6 +183,8 @@ def train_and_save(
             "convolution": plan.placement.convolution,
             "loop": plan.placement.loop,
             "seconds_per_trial": round(seconds / len(chunk.trials), 3),
+            # What a busy machine makes less of a difference to.
+            "processor_seconds_per_trial": round(worked / len(chunk.trials), 3),
         }
         if midway is not None:
             facts["resumed_after_epoch"] = midway.epoch
@@ -219,15 +222,16 @@ def placed(plan: Plan, dataset: Dataset) -> Placed:
         ) from error
 
 
-def check_room(plan: Plan, dataset: Dataset) -> None:
-    """Refuses to keep more logits than anyone expects, unless it was asked for.
+def check(plan: Plan, dataset: Dataset) -> None:
+    """Refuses, before anything is written, what cannot be trained or kept.
 
     Args:
       plan: of the sweep.
       dataset: the images it was made for.
 
     Raises:
-      UsageError: they would take more than `LOGITS_LIMIT`.
+      UsageError: the images are too small for the network; or the logits would take
+        more than `LOGITS_LIMIT`, unless they are asked for.
     """
     need = logits_bytes(plan, dataset)
     if plan.config.keep_logits is None and need > LOGITS_LIMIT:
@@ -236,6 +240,8 @@ def check_room(plan: Plan, dataset: Dataset) -> None:
             f"take {need / 1e9:,.1f} GB; --keep-logits keeps them, --keep-logits no "
             "keeps only confusions, from which no threshold can be moved"
         )
+    if plan.chunks:
+        states_of(plan.chunks[0], dataset, plan.placement)
 
 
 def save(

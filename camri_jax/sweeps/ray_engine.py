@@ -65,10 +65,11 @@ def run(
     Raises:
       ModuleNotFoundError: the extra `ray` is not installed.
       ray.exceptions.RayTaskError: what a task raised.
-      UsageError: logits would take more room than is taken unasked.
+      UsageError: the images are too small for the network, or the logits would take
+        more room than is taken unasked.
     """
     ray = start()
-    engine.check_room(plan, dataset)
+    engine.check(plan, dataset)
     place = address(output)
     place = place.absolute() if is_local(place) else place
     rows.write_data(place, dataset)

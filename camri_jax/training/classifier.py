@@ -170,13 +170,8 @@ def flat(classifier: Classifier) -> tuple[dict[str, np.ndarray], str]:
     Args:
       classifier: any.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(classifier.variables)
-    arrays = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): np.ascontiguousarray(
-            leaf
-        )
-        for key, leaf in leaves
-    }
+    named = _named(classifier.variables)
+    arrays = {key: np.ascontiguousarray(leaf) for key, leaf in named.items()}
     config = classifier.config
     header = {
         "format": FORMAT,
@@ -201,7 +196,8 @@ def unflat(
       backbone: the Flax module that was trained, where it is not one of ours.
 
     Raises:
-      UsageError: it is of another version, or needs a backbone.
+      UsageError: it is of another version, needs a backbone, or its weights are those
+        of another network.
     """
     try:
         known = json.loads(header)
@@ -225,14 +221,48 @@ def unflat(
             backbone=backbone,
             convolution=known["convolution"],
         )
+        expected = _shapes(config, tuple(about["image_shape"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{name} is damaged, or of another version of camri_jax ({error!r}); read "
             "it with the version that wrote it, or train it anew"
         ) from error
+    for key in sorted({*arrays, *expected}):
+        found, needed = _shape(arrays.get(key)), _shape(expected.get(key))
+        if found != needed:
+            raise UsageError(
+                f"{name} holds weights of another network than it names: {key} must be "
+                f"{needed}, got {found}"
+            )
     variables: dict[str, Any] = {}
     for key, array in arrays.items():
         *parents, leaf = key.split("/")
         inner = functools.reduce(lambda d, k: d.setdefault(k, {}), parents, variables)
         inner[leaf] = array
     return Classifier(config, variables, about)
+
+
+def _named(variables: Any) -> dict[str, Any]:
+    """Leaves by their place, as `params/classes/bias`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return {
+        jax.tree_util.keystr(key, simple=True, separator="/"): leaf
+        for key, leaf in leaves
+    }
+
+
+def _shapes(config: TrainConfig, image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """What `flat` makes of such a classifier; nothing is computed."""
+    kind = np.float32 if len(image_shape) == 1 else np.uint8
+    images = jax.ShapeDtypeStruct((1, *image_shape), kind)
+    init = functools.partial(trial.init, config)
+    states = jax.eval_shape(init, images, jax.ShapeDtypeStruct((), np.int32))
+    return _named(trial.evaluated_variables(states))
+
+
+def _shape(array: Any) -> str:
+    """For a message; how many bits a float has does not matter."""
+    if array is None:
+        return "absent"
+    kind = "floats" if jnp.issubdtype(array.dtype, jnp.floating) else str(array.dtype)
+    return f"{kind} [{', '.join(map(str, array.shape))}]"
