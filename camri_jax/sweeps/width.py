@@ -15,7 +15,7 @@ import psutil
 
 from camri_jax._files import written_whole
 from camri_jax.datasets import Dataset
-from camri_jax.sweeps.chunk import programs
+from camri_jax.sweeps.chunk import programs, states_of
 from camri_jax.sweeps.engine import out_of_memory
 from camri_jax.sweeps.plan import Chunk, Plan, Trial, problem_of, stack
 from camri_jax.training import lift, trial
@@ -197,9 +197,9 @@ def _compiled(
     """A few steps as one program, where an epoch is one; else a step."""
     run = programs(chunk.config, placement)
     data, _ = _few(chunk, dataset, placement)
-    seeds, hyperparameters = stack(chunk, problem_of(dataset))
+    _, hyperparameters = stack(chunk, problem_of(dataset))
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
-    states = jax.eval_shape(run.init, shapes[0], seeds)
+    states = states_of(chunk, dataset, placement)
     if placement.loop == "steps":
         orders = jax.eval_shape(run.shuffle, states)
         return run.step.lower(states, hyperparameters, orders, *shapes).compile()
@@ -254,5 +254,28 @@ def _free_bytes(placement: Placement) -> float:
     """What programs may take of a device, with a tenth left for what they lose."""
     statistics = placement.mesh.devices.flat[0].memory_stats()
     if statistics is None:
-        return 0.9 * psutil.virtual_memory().available / placement.mesh.size
+        free = min(psutil.virtual_memory().available, _allowed_bytes())
+        return 0.9 * free / placement.mesh.size
     return 0.9 * (statistics["bytes_limit"] - statistics["bytes_in_use"])
+
+
+def _allowed_bytes(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """What a container's limit of memory leaves; infinite where there is none."""
+    for folder, limit, used, cached in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (
+            root / "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ):
+        try:
+            most, now = (int((folder / name).read_text()) for name in (limit, used))
+            lines = (folder / "memory.stat").read_text().splitlines()
+        except (OSError, ValueError):  # no such limit, or the word max
+            continue
+        # Files that were read make room for what needs it.
+        counts = dict(line.split() for line in lines)
+        return most - now + int(counts.get(cached, 0))
+    return float("inf")
