@@ -1,7 +1,13 @@
 """Laws of lifting: many trials are each trial alone, and devices do not talk."""
 
+import contextlib
 import functools
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -126,10 +132,8 @@ PLACEMENTS = [
 ]
 
 
-@pytest.mark.parametrize("where", PLACEMENTS)
-def test_however_it_is_placed_a_trial_is_that_of_plain_calls(where):
-    found, first = trained(*where), where[4]
-    assert len(found.rows) == len(found.logits) == len(found.variables) == where[5]
+def assert_alone(found, first=0):
+    """Trials from this one on are what plain calls make of them."""
     for i, row in enumerate(found.rows):
         assert row["trial_id"] == TRIALS[first + i].trial_id
         logits, loss = alone(first + i)
@@ -142,6 +146,13 @@ def test_however_it_is_placed_a_trial_is_that_of_plain_calls(where):
         np.testing.assert_allclose(row["history_loss"], loss, rtol=1e-4)
     spread = np.std([trial["test"] for trial in found.logits], 0).max()
     assert len(found.logits) == 1 or spread > 0.1
+
+
+@pytest.mark.parametrize("where", PLACEMENTS)
+def test_however_it_is_placed_a_trial_is_that_of_plain_calls(where):
+    found, first = trained(*where), where[4]
+    assert len(found.rows) == len(found.logits) == len(found.variables) == where[5]
+    assert_alone(found, first)
 
 
 def test_a_rerun_is_bit_for_bit_the_same():
@@ -172,32 +183,69 @@ def test_a_trial_that_explodes_disturbs_no_other_of_its_chunk(where):
         )
 
 
-@pytest.mark.parametrize("where", [PLACEMENTS[1], PLACEMENTS[3]])
-def test_the_programs_of_two_devices_hold_no_collectives(where, monkeypatch):
-    """Of those that train a chunk, as they are called, with the sharding they get."""
-    texts, plain = {}, lift.lift
+@contextlib.contextmanager
+def recorded():
+    """Texts of the programs that are called, by name, with the sharding they get."""
+    texts, compiled, plain = {}, {}, lift.lift
 
-    def recorded(function, *arguments, **options):
+    def record(function, *arguments, **options):
         lifted = plain(function, *arguments, **options)
         name = getattr(function, "func", function).__name__
 
         def call(*trees):
-            program = lifted.lower(*trees).compile()
-            texts[name] = program.as_text()
-            return program(*trees)
+            if name not in compiled:
+                compiled[name] = lifted.lower(*trees).compile()
+                texts[name] = compiled[name].as_text()
+            return compiled[name](*trees)
 
         return call
 
-    monkeypatch.setattr(lift, "lift", recorded)
     chunks.programs.cache_clear()
-    found = trained.__wrapped__(*where)
-    chunks.programs.cache_clear()
+    try:
+        with mock.patch.object(lift, "lift", record):
+            yield texts
+    finally:
+        chunks.programs.cache_clear()
+
+
+def assert_silent(texts, num_devices, loop):
+    """A chunk's programs, all of them, in which no device waits for another."""
     steps = {"shuffle", "train_batch", "score"}
     loops = {"train_epoch", "score_all"}
-    expected = {"init", "is_finite"} | (loops if where[1] else steps)
-    assert set(texts) == expected
+    assert set(texts) == {"init", "is_finite"} | (loops if loop == "scan" else steps)
     for name, text in texts.items():
-        assert "num_partitions=2" in text, name
+        assert f"num_partitions={num_devices}" in text, name
         assert not COLLECTIVES.search(text), name
+
+
+@pytest.mark.parametrize("where", [PLACEMENTS[1], PLACEMENTS[3]])
+def test_the_programs_of_two_devices_hold_no_collectives(where):
+    with recorded() as texts:
+        found = trained.__wrapped__(*where)
+    assert_silent(texts, 2, where[2])
     again = trained(*where)
     jax.tree.map(np.testing.assert_array_equal, found.logits, again.logits)
+
+
+EIGHT = """
+import jax, sys
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+import test_lift
+for where in (test_lift.CPU, test_lift.GPU):
+    with test_lift.recorded() as texts:
+        found = test_lift.trained(8, *where.values(), 8, 0, 5)
+    assert len(found.rows) == 5
+    test_lift.assert_alone(found)
+    test_lift.assert_silent(texts, 8, where["loop"])
+"""
+
+
+@pytest.mark.slow
+def test_five_trials_on_eight_devices_are_those_of_one_which_do_not_talk():
+    """Three of the devices repeat the last; a minute where cores are shared."""
+    programs = jax.config.values["jax_compilation_cache_dir"]
+    command = [sys.executable, "-c", EIGHT, programs]
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
