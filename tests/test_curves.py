@@ -1,14 +1,17 @@
 """Laws of curves: exact at every score, and compared at the same recall."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import CROSS_ENTROPY, Spec, labels, load, logits
 
 from camri_jax._files import UsageError
+from camri_jax.evidence import selection
 from camri_jax.evidence.curves import COSTS, at_recall, curve, prices
 from camri_jax.evidence.measures import MEASURES, measures, moved_confusion
+from camri_jax.sweeps import rows
 
 CAMRI = Spec("camri", {"margin": 0.2, "scale": 16.0}, push=0.3, skill=0.2)
 
@@ -108,6 +111,23 @@ def test_prices_are_of_the_curves_and_paired_by_seed(tmp_path):
         for name in COSTS:
             assert line[name] == own[name]
             assert line[f"{name}_difference"] == own[name] - other[name]
+
+
+def test_what_is_asked_twice_is_read_once_and_is_nobodys_to_change(
+    tmp_path, monkeypatch
+):
+    study = load(tmp_path, [CROSS_ENTROPY, CAMRI], num_seeds=2)
+    made = {
+        "prices": lambda: prices(study, (1,), [0.5, 0.95]),
+        "trials": lambda: selection.trials(study, (1,)),
+    }
+    first = {name: make() for name, make in made.items()}
+    kept = {name: table.copy() for name, table in first.items()}
+    for table in first.values():
+        table["recall"] = 0.0
+    monkeypatch.setattr(rows, "read_logits", lambda *args: pytest.fail("read again"))
+    for name, make in made.items():
+        pd.testing.assert_frame_equal(make(), kept[name])
 
 
 def test_the_price_of_a_promise_is_paid_at_its_certificate(tmp_path):

@@ -5,6 +5,7 @@ method counts as better only where its curve lies above that of cross-entropy, a
 fair comparison is what one and the same recall costs.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures
-from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study
 from camri_jax.training.methods import BASELINE
 
 RECALLS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99, 0.995)
@@ -159,6 +160,17 @@ def prices(
       UsageError: a certificate is asked for and there are no calibration images of the
         important classes, or no recalls.
     """
+    asked = None if recalls is None else tuple(recalls)
+    return _prices(study, important, asked, confidence).copy()
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _prices(
+    study: Study,
+    important: Choice,
+    recalls: tuple[float, ...] | None,
+    confidence: float | None,
+) -> pd.DataFrame:
     labels = study.data.labels["test"]
     num_important = int(np.isin(labels, important).sum())
     rows = study.of(important)

@@ -1,5 +1,6 @@
 """From trials to the numbers of tables: thresholds, settings, and the one to use."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from camri_jax._files import UsageError
 from camri_jax.evidence.curves import curve
 from camri_jax.evidence.measures import MEASURES, chance, measures, moved_confusion
 from camri_jax.evidence.statistics import ALPHA, LEVEL
-from camri_jax.evidence.study import POINT, Choice, Study, point_text
+from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study, point_text
 from camri_jax.training.methods import BASELINE, METHODS
 
 KEY = ["important", "method", "moved", *POINT]
@@ -38,6 +39,11 @@ def trials(study: Study, important: Choice) -> pd.DataFrame:
       `chance`, see `camri_jax.evidence.measures.chance`; and all these on validation
       images as `validation_...`. NaN without images, and where a trial diverged.
     """
+    return _trials(study, important).copy()
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _trials(study: Study, important: Choice) -> pd.DataFrame:
     rows = study.of(important)
     to_keep = {
         int(row.seed): float(measures(row.validation_confusion, important)["accuracy"])

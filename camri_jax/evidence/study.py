@@ -17,13 +17,18 @@ from camri_jax.training.methods import HYPERPARAMETERS, METHODS, Value, describe
 POINT = [*HYPERPARAMETERS, "by_class"]
 """Columns of the hyperparameters: numbers, and the text of those by class."""
 
+REMEMBERED = 32
+"""Tables made of logits, which are slow to read, that are kept for who asks again."""
+
 Choice = tuple[int, ...]
 """The important classes: their indices, ascending. A key; names are for people."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """Trials of one data set that were trained with the same settings.
+
+    Equal only to itself, so that what is made of its logits can be remembered.
 
     Attributes:
       rows: as `camri_jax.sweeps.rows.read` gives them, one a trial; `by_class` is ""
