@@ -201,9 +201,15 @@ def test_who_has_nothing_left_waits_for_others(undisturbed, tmp_path, monkeypatc
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 7), st.sets(st.integers(0, 23)), st.data())
-def test_shards_part_what_is_missing_whatever_is_done(count, done, data):
-    grid = {"methods": ("cross_entropy", "l2_softmax", "camri"), "num_seeds": 6}
+@given(st.integers(1, 7), st.sets(st.integers(0, 23)), st.booleans(), st.data())
+def test_shards_part_what_is_missing_whatever_is_done(count, done, one_order, data):
+    """By trials, or by seeds where those of a chunk must be of one."""
+    where = placement(one_order=one_order, together=one_order)
+    grid = {
+        "where": where,
+        "methods": ("cross_entropy", "l2_softmax", "camri"),
+        "num_seeds": 6,
+    }
     grid |= {"important": ("bee", "ant")}
     trials = [trial.trial_id for trial in plan(**grid).trials]
     done = {trials[i] for i in done if i < len(trials)}
@@ -213,10 +219,14 @@ def test_shards_part_what_is_missing_whatever_is_done(count, done, data):
         found = shards.share(plan(done=done, **grid), shards.Shard(index, count))
         mine = [t.trial_id for chunk in found.chunks for t in chunk.trials]
         again = shards.share(plan(**grid), shards.Shard(index, count))
-        all_of_it = {t.trial_id for chunk in again.chunks for t in chunk.trials}
+        units = [(c.family, t) for c in again.chunks for t in c.trials]
+        all_of_it = {t.trial_id for _, t in units}
         assert set(mine) == all_of_it - done
         own += all_of_it
-        sizes.append(len(all_of_it))
+        if one_order:
+            assert all(len({t.seed for t in c.trials}) == 1 for c in found.chunks)
+            units = {(family, trial.seed) for family, trial in units}
+        sizes.append(len(units))
         done |= data.draw(st.sets(st.sampled_from(sorted(all_of_it or {""}))))
     assert sorted(own) == sorted(trials)
     assert max(sizes) - min(sizes) <= 2  # programs

@@ -233,8 +233,7 @@ def plan(
     """
     if backbone is None:
         _check_network(config.recipe, dataset)
-    if config.recipe.network == "features" and backbone is None:
-        placement = placement._replace(together=True, loop="scan", one_order=True)
+    placement = placement_of(config.recipe, placement, backbone)
     choices = resolve(config.important, dataset, baseline_recall)
     settings = what_trials_share(config.recipe, dataset, backbone)
     grid = _grid_of_choices(config.grid, choices, dataset.class_names, baseline_recall)
@@ -246,6 +245,21 @@ def plan(
         hyperparameters(trial.method, own, trial.point)
     chunks = _chunks(config, dataset, placement, backbone, trials, done)
     return Plan(config, placement, settings, choices, trials, chunks)
+
+
+def placement_of(
+    recipe: Recipe, placement: Placement, backbone: Any = None
+) -> Placement:
+    """Returns how trials of a network are placed: heads together, in one order.
+
+    Args:
+      recipe: of the trials.
+      placement: what the devices want of trials on images.
+      backbone: a Flax module in place of the recipe's network.
+    """
+    if recipe.network != "features" or backbone is not None:
+        return placement
+    return placement._replace(together=True, loop="scan", one_order=True)
 
 
 def _check_network(recipe: Recipe, dataset: Dataset) -> None:

@@ -18,7 +18,7 @@ from camri_jax import _arrays
 from camri_jax._files import UsageError, address, is_local
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import engine, rows
-from camri_jax.sweeps.plan import Chunk, Plan, halve
+from camri_jax.sweeps.plan import Chunk, Plan, halve, placement_of
 from camri_jax.training import lift
 
 _data: dict[str, tuple[Dataset, Any]] = {}
@@ -122,6 +122,7 @@ def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
     placed = lift.placement(lift.trial_mesh(shared))
     config = dataclasses.replace(chunk.config, convolution=placed.convolution)
     chunk = chunk._replace(config=config)
+    placed = placement_of(config.recipe, placed, config.backbone)
     plan = plan._replace(placement=placed, chunks=[chunk])
     if fingerprint not in _data:
         dataset = load()

@@ -82,6 +82,7 @@ def share(plan: Plan, shard: Shard) -> Plan:
     Of the trials of each program in their order, shard i of n takes i, i + n, ...;
     neither what is done nor the devices of this process have a say in it, so shards
     that are started again, or run on other machines, still share all trials exactly.
+    Trials in one order, as those of heads, go by whole seeds.
 
     Args:
       plan: of all trials.
@@ -91,11 +92,19 @@ def share(plan: Plan, shard: Shard) -> Plan:
     order = list(dict.fromkeys(families))
     # Each program starts with another shard, so that what is left over is spread.
     counts = collections.Counter({family: at for at, family in enumerate(order)})
+    owners: dict[tuple[str, int | str], int] = {}
     own = set()
     for trial, family in zip(plan.trials, families, strict=True):
-        if counts[family] % shard.count == shard.index:
+        unit = family, trial.seed if plan.placement.one_order else trial.trial_id
+        if unit not in owners:
+            owners[unit] = counts[family] % shard.count
+            counts[family] += 1
+        if owners[unit] == shard.index:
             own.add(trial.trial_id)
-        counts[family] += 1
+    if plan.placement.one_order:
+        return plan._replace(
+            chunks=[chunk for chunk in plan.chunks if chunk.trials[0].trial_id in own]
+        )
     chunks: list[Chunk] = []
     for config in dict.fromkeys(chunk.config for chunk in plan.chunks):
         alike = [chunk for chunk in plan.chunks if chunk.config == config]
