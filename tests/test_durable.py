@@ -353,10 +353,15 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_chunk_begins_anew(how, tmp_pa
     assert len(stored.read(tmp_path)) == 6
 
 
-def test_a_checkpoint_of_other_programs_is_left_out(tmp_path):
+@pytest.mark.parametrize(
+    "changed",
+    [lambda leaves: leaves[1:], lambda leaves: [leaf[..., :1] for leaf in leaves]],
+    ids=["fewer", "smaller"],
+)
+def test_a_checkpoint_of_other_programs_is_left_out(changed, tmp_path):
     path = stopped(tmp_path)
     midway = checkpoints.load(path)
-    checkpoints.save(path, midway._replace(leaves=midway.leaves[1:]))
+    checkpoints.save(path, midway._replace(leaves=changed(midway.leaves)))
     with pytest.warns(RuntimeWarning, match="a checkpoint is of other programs"):
         start(tmp_path, **LONG)
     assert len(stored.read(tmp_path)) == 6
