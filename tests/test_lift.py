@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import DATASET, placement, plan
+from tiny import CLASSES, DATASET, placement, plan
 
+from camri_jax.datasets.dataset import Part, make_dataset
 from camri_jax.sweeps import chunk as chunks
+from camri_jax.sweeps import plan as planning
 from camri_jax.sweeps.plan import Chunk, problem_of, stack
 from camri_jax.training import lift, trial
+from camri_jax.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
 
@@ -185,18 +188,18 @@ def test_a_trial_that_explodes_disturbs_no_other_of_its_chunk(where):
 
 @contextlib.contextmanager
 def recorded():
-    """Texts of the programs that are called, by name, with the sharding they get."""
-    texts, compiled, plain = {}, {}, lift.lift
+    """Names and texts of the programs that are called, with the sharding they get."""
+    texts, plain = [], lift.lift
 
     def record(function, *arguments, **options):
-        lifted = plain(function, *arguments, **options)
+        lifted, compiled = plain(function, *arguments, **options), []
         name = getattr(function, "func", function).__name__
 
         def call(*trees):
-            if name not in compiled:
-                compiled[name] = lifted.lower(*trees).compile()
-                texts[name] = compiled[name].as_text()
-            return compiled[name](*trees)
+            if not compiled:
+                compiled.append(lifted.lower(*trees).compile())
+                texts.append((name, compiled[0].as_text()))
+            return compiled[0](*trees)
 
         return call
 
@@ -208,12 +211,14 @@ def recorded():
         chunks.programs.cache_clear()
 
 
-def assert_silent(texts, num_devices, loop):
-    """A chunk's programs, all of them, in which no device waits for another."""
-    steps = {"shuffle", "train_batch", "score"}
-    loops = {"train_epoch", "score_all"}
-    assert set(texts) == {"init", "is_finite"} | (loops if loop == "scan" else steps)
-    for name, text in texts.items():
+STEPS = ["init", "is_finite", "score", "shuffle", "train_batch"]
+SCAN = ["init", "is_finite", "score_all", "train_epoch"]
+
+
+def assert_silent(texts, num_devices, names):
+    """These are all programs, and in none does a device wait for another."""
+    assert sorted(name for name, _ in texts) == names
+    for name, text in texts:
         assert f"num_partitions={num_devices}" in text, name
         assert not COLLECTIVES.search(text), name
 
@@ -222,9 +227,33 @@ def assert_silent(texts, num_devices, loop):
 def test_the_programs_of_two_devices_hold_no_collectives(where):
     with recorded() as texts:
         found = trained.__wrapped__(*where)
-    assert_silent(texts, 2, where[2])
+    assert_silent(texts, 2, SCAN if where[2] == "scan" else STEPS)
     again = trained(*where)
     jax.tree.map(np.testing.assert_array_equal, found.logits, again.logits)
+
+
+def test_programs_of_trials_in_one_order_hold_no_collectives():
+    def features(part):
+        pixels = part.images.reshape(len(part.images), -1)[:, :6]
+        return Part(pixels.astype(np.float32), part.labels)
+
+    parts = {name: features(DATASET.parts[name]) for name in ("train", "test")}
+    dataset = make_dataset("features", parts, CLASSES)
+    planned = planning.plan(
+        planning.SweepConfig(
+            methods=("l2_softmax", "camri"),
+            important=("bee",),
+            num_seeds=1,
+            recipe=Recipe.heads(epochs=2, batch_size=8),
+        ),
+        dataset,
+        placement(2),
+    )
+    (chunk,) = planned.chunks
+    data = chunks.place(dataset, chunk.config, planned.placement)
+    with recorded() as texts:
+        chunks.train_chunk(chunk, data, planned.placement)
+    assert_silent(texts, 2, ["init", "is_finite", "of_one", "of_one"])
 
 
 EIGHT = """
@@ -232,12 +261,15 @@ import jax, sys
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 import test_lift
-for where in (test_lift.CPU, test_lift.GPU):
+for where, names in (
+    (test_lift.CPU, test_lift.STEPS),
+    (test_lift.GPU, test_lift.SCAN),
+):
     with test_lift.recorded() as texts:
         found = test_lift.trained(8, *where.values(), 8, 0, 5)
     assert len(found.rows) == 5
     test_lift.assert_alone(found)
-    test_lift.assert_silent(texts, 8, where["loop"])
+    test_lift.assert_silent(texts, 8, names)
 """
 
 
