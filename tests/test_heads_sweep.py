@@ -13,6 +13,7 @@ from camri_jax._files import UsageError
 from camri_jax.cli.main import main
 from camri_jax.datasets.dataset import Part, make_dataset
 from camri_jax.sweeps import chunk as chunks
+from camri_jax.sweeps import engine, ray_engine
 from camri_jax.sweeps import plan as planning
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters
@@ -61,6 +62,18 @@ def test_a_chunk_holds_one_seed_and_one_program_serves_all():
     mixed = planned.chunks[0]._replace(trials=tuple(planned.trials[-6:]))
     with pytest.raises(ValueError, match="must be of one seed"):
         chunks.train_chunk(mixed, None, planned.placement)
+
+
+def test_a_worker_of_a_cluster_takes_heads_as_one_process_does(monkeypatch):
+    planned, seen = plan(), []
+    monkeypatch.setattr(ray_engine, "_data", {})
+    monkeypatch.setattr(
+        engine, "train_and_save", lambda own, *_, **__: seen.append(own.placement)
+    )
+    job = planned, FEATURES.fingerprint, lambda: FEATURES, "out", {}, 1.0
+    ray_engine._train(job, planned.chunks[0])
+    assert seen[0].one_order
+    assert seen == [planned.placement]
 
 
 def test_trials_in_one_order_are_what_each_is_alone():
