@@ -96,6 +96,9 @@ def npz_files(cwd):
     np.savez(cwd / "nan.npz", **arrays(**features))
     whole = (cwd / "signs.npz").read_bytes()
     (cwd / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    patched = bytearray(whole)
+    patched[patched.rindex(b"PK\x01\x02") + 8] |= 1 << 5
+    (cwd / "patched.npz").write_bytes(patched)
     (cwd / "text.npz").write_text("no archive")
     (cwd / "pickle.npz").write_bytes(pickle.dumps(Forbidden()))
     with zipfile.ZipFile(cwd / "huge.npz", "w") as archive:
@@ -431,6 +434,7 @@ LINES = [
     ("sweep --dataset npz:twice.npz", "class_names must be different; go is twice"),
     ("sweep --dataset npz:nan.npz", "192 values that are infinite or no numbers"),
     ("sweep --dataset npz:cut.npz", "cut.npz is not a readable .npz file"),
+    ("sweep --dataset npz:patched.npz", "readable .npz file (compressed patched data"),
     ("sweep --dataset npz:text.npz", "it begins with b'no archive'"),
     ("sweep --dataset npz:pickle.npz", "pickle.npz is not a readable .npz file"),
     ("sweep --dataset npz:huge.npz", "of 1,000,000,000,000 bytes and holds 0"),
