@@ -196,14 +196,19 @@ def results(cwd):
     pq.write_table(pa.Table.from_pylist(ragged, schema=table.schema), path)
     path = copy("logits_classes")["logits"]
     pq.write_table(table.replace_schema_metadata({}), path)
+    path = copy("logits_many")["logits"]
+    many = {"num_classes": "4!"}
+    pq.write_table(table.replace_schema_metadata(many), path)
     copy("labels_absent")
     (cwd / "labels_absent" / "data" / "made-up.parquet").unlink()
     copy("labels_html")
     (cwd / "labels_html" / "data" / "made-up.parquet").write_text("<html>")
     copy("labels_about")
-    path = cwd / "labels_about" / "data" / "made-up.parquet"
-    table = pq.read_table(path).replace_schema_metadata({"camri_jax": "{"})
-    pq.write_table(table, path)
+    copy("labels_poor")
+    for name, about in (("labels_about", "{"), ("labels_poor", '{"dataset": "x"}')):
+        path = cwd / name / "data" / "made-up.parquet"
+        table = pq.read_table(path).replace_schema_metadata({"camri_jax": about})
+        pq.write_table(table, path)
 
 
 def models(cwd):
@@ -511,6 +516,8 @@ LINES = [
     ("report labels_absent", "labels_absent/data/made-up.parquet holds no labels"),
     ("table1 labels_html", "labels_html/data/made-up.parquet holds no labels"),
     ("power labels_about", "labels_about/data/made-up.parquet holds no labels"),
+    ("report labels_poor", "holds no labels (KeyError('class_names')); starting the"),
+    ("report logits_many", "logits_many/logits/a.parquet is not a file of logits"),
     ("report out --recall nan", "recall must be between 0 and 1, got nan"),
     ("report out --output /dev/null/x", "/dev/null is not a directory"),
     ("verify", "MODEL is missing"),

@@ -280,20 +280,20 @@ def read_logits(
                 table = file.read_row_groups(places)
             else:
                 table = file.read().take(places)
-        except _DAMAGED as error:
+            num_classes = int((table.schema.metadata or {}).get(b"num_classes", 0))
+            names = table["trial_id"].to_pylist()
+            lengths = [len(values) for values in table["logits"]]
+        except (*_DAMAGED, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{path} is not a file of logits ({error}); move it and the file of "
                 "rows of the same name away, and run the sweep again"
             ) from error
-        num_classes = int((table.schema.metadata or {}).get(b"num_classes", 0))
-        lengths = [len(values) for values in table["logits"]]
         if not num_classes or any(length % num_classes for length in lengths):
             raise UsageError(
                 f"{path} holds logits of no whole number of images; move it and the "
                 "file of rows of the same name away, and run the sweep again"
             )
-        for trial, values in zip(table["trial_id"], table["logits"], strict=True):
-            name = trial.as_py()
+        for name, values in zip(names, table["logits"], strict=True):
             if name not in seen:
                 seen.add(name)
                 flat = values.values.to_numpy(zero_copy_only=False)
@@ -318,21 +318,21 @@ def read_data(directory: Path, fingerprint: str) -> Data:
         table = _read(_source(path))
         about = _facts(table)
         lines = table.to_pylist()
-    except (*_DAMAGED, KeyError, TypeError) as error:
+        return Data(
+            about["dataset"],
+            tuple(about["class_names"]),
+            {line["part"]: np.array(line["labels"], np.int32) for line in lines},
+            {
+                line["part"]: None
+                if line["groups"] is None
+                else np.array(line["groups"], np.int32)
+                for line in lines
+            },
+        )
+    except (*_DAMAGED, KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
-            f"{path} holds no labels ({error}); starting the sweep again writes it"
+            f"{path} holds no labels ({error!r}); starting the sweep again writes it"
         ) from error
-    return Data(
-        about["dataset"],
-        tuple(about["class_names"]),
-        {line["part"]: np.array(line["labels"], np.int32) for line in lines},
-        {
-            line["part"]: None
-            if line["groups"] is None
-            else np.array(line["groups"], np.int32)
-            for line in lines
-        },
-    )
 
 
 def mend(directory: Path) -> None:
