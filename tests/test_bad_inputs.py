@@ -268,6 +268,10 @@ def models(cwd):
     path.write_bytes(path.read_bytes()[:-99])
     path = copy("model_scores_bare", "calibration.safetensors")
     path.write_bytes(safetensors.numpy.save({"scores": np.zeros(9)}))
+    path = copy("model_scores_named", "calibration.safetensors")
+    facts = {"goal": {"important": [1], "recalls": [0.5], "confidence": 0.9}}
+    facts = {"camri_jax": json.dumps(facts | {"relative": [0.0]})}
+    path.write_bytes(safetensors.numpy.save({"scares": np.zeros(9)}, facts))
     path = copy("model_scores_html", "calibration.safetensors")
     path.write_text("<html>")
     flat, header = classifier.flat(own)
@@ -535,6 +539,7 @@ LINES = [
     ("verify model_without_weights", "model_without_weights holds no weights"),
     ("verify model_without_scores", "calibration.safetensors holds no calibration"),
     ("verify model_scores_bare", "calibration.safetensors holds no calibration"),
+    ("verify model_scores_named", "calibration.safetensors holds no calibration"),
     ("verify model_scores_html", "calibration.safetensors holds no calibration"),
     ("predict model_other_class pictures", "'halt' is not in list"),
     ("predict model_offset pictures", "could not convert string to float: 'much'"),

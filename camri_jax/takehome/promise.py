@@ -123,12 +123,12 @@ def read_evidence(directory: Path) -> Evidence:
         with safetensors.safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = json.loads(file.metadata()["camri_jax"])
-        goal = header["goal"]
-        return Evidence(
-            Goal(tuple(goal["important"]), tuple(goal["recalls"]), goal["confidence"]),
-            tuple(header["relative"]),
-            arrays,
-        )
+        own = header["goal"]
+        goal = Goal(tuple(own["important"]), tuple(own["recalls"]), own["confidence"])
+        needed = {"scores"} if goal.together else {"logits", "labels"}
+        if missing := sorted(needed - arrays.keys()):
+            raise KeyError(*missing)
+        return Evidence(goal, tuple(header["relative"]), arrays)
     except (
         safetensors.SafetensorError,
         OSError,
