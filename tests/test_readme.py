@@ -7,6 +7,7 @@ import shlex
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_architecture import FLOOR, PACKAGE
 
@@ -15,6 +16,7 @@ from camri_jax.cli import arguments
 from camri_jax.cli.main import COMMANDS
 from camri_jax.evidence import study, tables
 from camri_jax.evidence.statistics import p_text, shown
+from camri_jax.sweeps import rows as stored
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,6 +72,19 @@ def digits():
 def test_recalls_in_the_readme_are_those_of_rows(digits, method, moved):
     line = digits.loc[method, moved]
     assert f"{line['recall']:.3f} ± {line['recall_std']:.3f}" in README
+
+
+def accuracies(folder):
+    """Test accuracies of the kept trials, in percent."""
+    rows = stored.read(ROOT / "experiments" / "results" / folder)
+    return np.array([100 * np.trace(x) / x.sum() for x in rows["test_confusion"]])
+
+
+def test_accuracies_of_the_fast_recipe_are_those_of_rows():
+    cifar10, gtsrb = accuracies("cifar10_fast"), accuracies("gtsrb_fast")
+    told = f"{cifar10.mean():.1f} ± {cifar10.std(ddof=1):.1f} % test accuracy"
+    assert f"{told} on CIFAR-10 (cross-entropy, {len(cifar10)} seeds" in README
+    assert f"{gtsrb.mean():.1f} % on GTSRB at 32x32 ({len(gtsrb)} seed)" in README
 
 
 def test_what_the_readme_says_is_shown_is_shown(digits):
