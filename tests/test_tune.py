@@ -1,12 +1,14 @@
 """From images to a promise: most of it with training that is made up, and fast."""
 
 import dataclasses
+import functools
 import html
 import json
 import math
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -28,6 +30,7 @@ from camri_jax.takehome import (
     verify,
 )
 from camri_jax.takehome.tuning import TuneConfig, num_certifiable, num_trials
+from camri_jax.training import trial
 
 SIZES = {"train": 27, "validation": 60, "calibration": 300, "test": 90}
 PARTS = {name: tiny.part(size, i) for i, (name, size) in enumerate(SIZES.items())}
@@ -39,6 +42,16 @@ ASKED = {
     "num_finalists": 2,
     "recipe": tiny.RECIPE,
 }
+
+
+@functools.cache
+def untrained(config):
+    """Weights of the right shapes."""
+    images = jax.ShapeDtypeStruct((1, *DATA.train_images.shape[1:]), np.uint8)
+    seed = jax.ShapeDtypeStruct((), np.int32)
+    states = jax.eval_shape(functools.partial(trial.init, config), images, seed)
+    shapes = trial.evaluated_variables(states)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 class Laboratory:
@@ -72,7 +85,7 @@ class Laboratory:
                     "diverged": each.method in self.diverging,
                 }
             )
-        weights = [{"params": {"x": np.zeros(1, np.float32)}}] * len(made)
+        weights = [untrained(chunk.config)] * len(made)
         trained = Trained(made, logits, weights)
         engine.save(plan, dataset, chunk, trained, output, provenance)
         report(engine.Progress(len(made), plan.num_missing, chunk.family))

@@ -171,7 +171,8 @@ def flat(classifier: Classifier) -> tuple[dict[str, np.ndarray], str]:
       classifier: any.
     """
     named = _named(classifier.variables)
-    arrays = {key: np.ascontiguousarray(leaf) for key, leaf in named.items()}
+    # `np.ascontiguousarray` would give a number an axis.
+    arrays = {key: np.asarray(leaf, order="C") for key, leaf in named.items()}
     config = classifier.config
     header = {
         "format": FORMAT,
