@@ -5,6 +5,7 @@ import math
 import unicodedata
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,7 +116,15 @@ def _read(path: Path) -> _Arrays:
                     wanted[key], found[key] = name, stem
             _refuse_what_does_not_fit(path)
             arrays = {key: _array(tree, name, key) for key, name in wanted.items()}
-    except Exception as error:  # what was cut or changed fails in every way
+    # RuntimeError: an archive that says it is encrypted, patched or of a newer kind.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         if isinstance(error, DatasetError) and "neither" not in str(error):
             raise
         raise DatasetError(

@@ -72,8 +72,8 @@ def trained(
     rate = learning_rate(recipe, steps)
     rates = np.float64(jax.vmap(rate)(jnp.arange(steps + 1))) / recipe.learning_rate
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        # Who goes on past the end of the recipe does so at its last rate.
         optimizer,
+        # Who goes on past the end of the recipe does so at its last rate.
         lambda step: rates[min(step, steps)],
     )
     follow = lookahead(network, recipe, steps)
