@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -86,7 +87,7 @@ def test_a_column_that_rows_lack_is_an_error_and_not_lost(tmp_path):
 def test_rows_of_an_older_schema_are_read_beside_newer_ones(tmp_path):
     stored.write(tmp_path, "new", [row(trial_id="new", weight=3.0)])
     old = pq.read_table(tmp_path / "rows" / "new.parquet")
-    old = old.drop_columns(["weight", "angle_mean", "validation_confusion"])
+    old = old.drop_columns(["weight", "angle_mean", "validation_confusion", "checksum"])
     old = old.set_column(0, "trial_id", pa.array(["old"]))
     old = old.append_column("curve", pa.array([[1, 2]]))
     pq.write_table(old, tmp_path / "rows" / "old.parquet")
@@ -97,6 +98,25 @@ def test_rows_of_an_older_schema_are_read_beside_newer_ones(tmp_path):
     assert frame.validation_confusion["old"] is None
     np.testing.assert_array_equal(frame.test_confusion["old"], CONFUSION)
     assert "curve" not in frame
+
+
+def test_merged_rows_keep_their_checksums(tmp_path):
+    stored.write(tmp_path, "one", [row(trial_id="a"), row(trial_id="b", weight=3.0)])
+    stored.write(tmp_path, "two", [row(trial_id="c")])
+    paths = [tmp_path / "rows" / f"{name}.parquet" for name in ("one", "two")]
+    merged = pa.concat_tables([pq.read_table(path) for path in paths])
+    path = tmp_path / "merged" / "rows.parquet"
+    path.parent.mkdir()
+    pq.write_table(merged, path)
+    pd.testing.assert_frame_equal(
+        stored.read(path.parent), stored.read(tmp_path / "rows")
+    )
+    changed = merged.set_column(
+        merged.column_names.index("seed"), "seed", pa.array([7, 8, 9])
+    )
+    pq.write_table(changed, path)
+    with pytest.raises(UsageError, match="not what was written"):
+        stored.read(path.parent)
 
 
 def test_a_trial_written_twice_counts_once(tmp_path):

@@ -6,12 +6,13 @@
 
 DIR is a directory, or the URL of one in a store. A file appears whole or not at all,
 and rows after their logits: a trial with a row is done. Reading rows never touches
-logits.
+logits. Each line of a file has a checksum, and what differs from it is refused.
 """
 
+import hashlib
 import json
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,6 +174,7 @@ def write_logits(
         column_encoding={
             "trial_id": "PLAIN",
             "part": "PLAIN",
+            _CHECKSUM: "PLAIN",
             "logits.list.element": "BYTE_STREAM_SPLIT",
         },
     )
@@ -266,7 +268,7 @@ def read_logits(
     seen = set()
     for path in _files(address(directory) / "logits"):
         try:
-            file = pq.ParquetFile(_source(path), page_checksum_verification=True)
+            file = _open(path)
             held = file.read(columns=["trial_id", "part"]).to_pylist()
             places = [
                 place
@@ -277,9 +279,9 @@ def read_logits(
             if not places:
                 continue
             if file.num_row_groups == len(held):
-                table = file.read_row_groups(places)
+                table = _read(file, places)
             else:
-                table = file.read().take(places)
+                table = _read(file).take(places)
             num_classes = int((table.schema.metadata or {}).get(b"num_classes", 0))
             names = table["trial_id"].to_pylist()
             lengths = [len(values) for values in table["logits"]]
@@ -315,7 +317,7 @@ def read_data(directory: Path, fingerprint: str) -> Data:
     """
     path = address(directory) / "data" / f"{fingerprint}.parquet"
     try:
-        table = _read(_source(path))
+        table = _read(_open(path))
         about = _facts(table)
         lines = table.to_pylist()
         return Data(
@@ -353,7 +355,6 @@ def mend(directory: Path) -> None:
     for path in _files(directory / "rows"):
         try:
             ids = _table(path, pa.schema([SCHEMA.field("trial_id")]))
-            _read(_source(path))
             chunks |= dict.fromkeys(ids["trial_id"].to_pylist(), path)
         except _DAMAGED:
             set_aside(path, "it is no file of rows; its trials are trained anew")
@@ -364,7 +365,7 @@ def mend(directory: Path) -> None:
             set_aside(path, "it holds no labels; it is written anew")
     for path in _files(directory / "logits"):
         try:
-            if pq.read_schema(_source(path)).names != _LOGITS.names:
+            if pq.read_schema(_source(path)).names[:3] != _LOGITS.names:
                 raise pa.ArrowInvalid("it has other columns")
         except _DAMAGED:
             _with_rows(path, directory / "rows" / path.name, "logits")
@@ -386,11 +387,10 @@ _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 def _table(path: Path, schema: pa.Schema) -> pa.Table:
     """Rows with the columns of a schema, null where an older file lacks them."""
-    source = _source(path)
-    known = pq.read_schema(source).names
+    table = _read(_open(path))
+    known = table.column_names
     if not {"trial_id", "method", "seed"} <= set(known):
         raise pa.ArrowInvalid("it has no trial_id, method and seed")
-    table = _read(source, columns=[name for name in schema.names if name in known])
     for name in set(schema.names) - set(known):
         nulls = pa.nulls(len(table), schema.field(name).type)
         table = table.append_column(schema.field(name), nulls)
@@ -402,8 +402,47 @@ def _source(path: Path) -> Any:
     return path if is_local(path) else pa.BufferReader(path.read_bytes())
 
 
-def _read(source: Any, **options: Any) -> pa.Table:
-    return pq.read_table(source, page_checksum_verification=True, **options)
+def _open(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(_source(path), page_checksum_verification=True)
+
+
+def _read(file: pq.ParquetFile, groups: Sequence[int] | None = None) -> pa.Table:
+    """Row groups of a file, all by default, if they are what was written."""
+    table = file.read() if groups is None else file.read_row_groups(groups)
+    # An older version wrote none.
+    if _CHECKSUM not in table.column_names:
+        return table
+    written = table[_CHECKSUM].to_pylist()
+    table = table.drop_columns(_CHECKSUM)
+    for found, expected in zip(_checksums(table), written, strict=True):
+        if expected not in (None, found):
+            raise pa.ArrowInvalid("its contents are not what was written")
+    return table
+
+
+_CHECKSUM = "checksum"
+"""A column of every file: Parquet's own checksums cover pages alone, and a bit that
+flips in a page's header or in the schema can give other numbers. One a row, without
+its nulls, so that files can be merged, also with those of an older schema."""
+
+
+def _checksums(table: pa.Table) -> Iterator[str]:
+    facts = table.schema.metadata or {}
+    # Other libraries add their own.
+    ours = repr([facts.get(key) for key in (b"camri_jax", b"num_classes")])
+    for row in zip(*table.columns, strict=True):
+        digest = hashlib.sha256(ours.encode())
+        for name, value in zip(table.column_names, row, strict=True):
+            if not value.is_valid:
+                continue
+            digest.update(f"\n{name} ".encode())
+            if isinstance(value, pa.ListScalar):
+                numbers = value.values.to_numpy(zero_copy_only=False)
+                digest.update(f"{numbers.shape} {numbers.dtype} ".encode())
+                digest.update(numbers.tobytes())
+            else:
+                digest.update(repr(value.as_py()).encode())
+        yield digest.hexdigest()[:16]
 
 
 def _facts(table: pa.Table) -> dict[str, Any]:
@@ -420,6 +459,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
+    table = table.append_column(_CHECKSUM, pa.array(_checksums(table), pa.string()))
     with written_whole(path) as unfinished:
         pq.write_table(
             table, unfinished, compression="zstd", write_page_checksum=True, **options
