@@ -49,7 +49,7 @@ def report(
     output: Path | None,
     packages: Sequence[str] = (),
 ) -> None:
-    """Prints the lines as tables; writes NAME.parquet, NAME.csv and NAME.png.
+    """Writes NAME.parquet, NAME.csv and NAME.png, then prints the lines as tables.
 
     Args:
       name: of the benchmark.
@@ -63,23 +63,23 @@ def report(
     )
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     flags = os.environ.get("XLA_FLAGS", "")
-    print(f"\n{device}, {platform.machine()}; {versions}; XLA_FLAGS={flags}")
     table = pd.DataFrame(lines).assign(reached=[line.reached for line in lines])
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        about = {"device": device, "versions": versions, "xla_flags": flags}
+        kept = table.assign(date=today, **about)
+        kept.to_parquet(output / f"{name}.parquet", index=False)
+        kept.to_csv(output / f"{name}.csv", index=False, float_format="%.4g")
+        figure = draw(lines, f"{name}, {device}, {today}")
+        figure.savefig(output / f"{name}.png", dpi=150)
+    print(f"\n{device}, {platform.machine()}; {versions}; XLA_FLAGS={flags}")
     for what, some in table.groupby("what", sort=False):
         print(f"\n{what}")
         shown = some.drop(columns="what").to_string(
             index=False, float_format=lambda x: f"{x:.3g}"
         )
         print(shown, flush=True)
-    if output is None:
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    kept = table.assign(date=today, device=device, versions=versions, xla_flags=flags)
-    kept.to_parquet(output / f"{name}.parquet", index=False)
-    kept.to_csv(output / f"{name}.csv", index=False, float_format="%.4g")
-    figure = draw(lines, f"{name}, {device}, {today}")
-    figure.savefig(output / f"{name}.png", dpi=150)
 
 
 def draw(lines: Sequence[Line], title: str) -> Figure:
