@@ -174,12 +174,32 @@ def test_it_stands_in_pipelines_searches_and_files():
         ({"num_seeds": 0}, "num_seeds must be a whole number above 0, got 0"),
         ({"num_steps": 2.5}, "num_steps must be a whole number"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
         ({"scale": -1.0}, "scale must be"),
     ],
 )
 def test_what_is_wrong_is_said(changes, message):
     with pytest.raises(ValueError, match=message):
         head(**changes).fit(*blobs(60))
+
+
+@pytest.mark.parametrize("decay", [5.0, 50.0])
+def test_weights_end_within_one_over_their_decay(decay):
+    X, y = blobs(300)
+    free, held = (
+        head(important="cat", method="cross_entropy", weight_decay=each).fit(X, y)
+        for each in (0.0, decay)
+    )
+    assert np.abs(held.coef_).max() < 1 / decay < np.abs(free.coef_).max()
+
+
+def test_the_decay_of_its_own_is_a_64th_of_the_number_of_features():
+    X, y = blobs(60)
+    plain, named = (
+        head(important="cat", method="cross_entropy", weight_decay=each).fit(X, y)
+        for each in (None, X.shape[1] / 64)
+    )
+    np.testing.assert_array_equal(plain.coef_, named.coef_)
 
 
 def test_the_rule_is_the_one_that_was_certified():

@@ -69,7 +69,12 @@ def features_of(sizes: Sizes) -> made_up.Data:
 
 
 def config_of(sizes: Sizes, method: str) -> TrainConfig:
-    own = {"epochs": EPOCHS, "learning_rate": RATE, "schedule": "constant"}
+    own = {
+        "epochs": EPOCHS,
+        "learning_rate": RATE,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+    }
     return TrainConfig.of(
         METHODS[method],
         num_classes=CLASSES,
