@@ -21,7 +21,7 @@ from camri_jax import guarantee
 from camri_jax.datasets import splitting
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters, points
-from camri_jax.training.recipe import Recipe, TrainConfig
+from camri_jax.training.recipe import Recipe, TrainConfig, weight_decay
 
 _ROWS = 1024
 """Examples are filled up to a power of two from here on, so that the folds of a
@@ -60,7 +60,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
       batch_size: examples a step.
       learning_rate: the highest in training.
       weight_decay: what weights shrink by in a step, times the learning rate; it hardly
-        matters to a cosine head. None: a 64th of the number of features.
+        matters to a cosine head. None: 20 times the features for each example that is
+        trained on.
       random_state: fixes weights, order and calibration part, as scikit-learn has it.
 
     Attributes:
@@ -348,9 +349,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         method = METHODS[self.method]
         steps, size = self._count("num_steps"), self._count("batch_size")
         mean, scale = _standard(X, weight)
-        # Adam's steps are of one size, so weights end within 1 / decay, and logits grow
-        # with the number of features.
-        decay = X.shape[1] / 64 if self.weight_decay is None else self.weight_decay
+        decay = self.weight_decay
+        if decay is None:
+            decay = weight_decay(X.shape[1], len(X))
         features = ((X - mean) / scale).astype(np.float32)
         config = TrainConfig.of(
             dataclasses.replace(method, loss=_Weighted(method.loss)),

@@ -193,11 +193,11 @@ def test_weights_end_within_one_over_their_decay(decay):
     assert np.abs(held.coef_).max() < 1 / decay < np.abs(free.coef_).max()
 
 
-def test_the_decay_of_its_own_is_a_64th_of_the_number_of_features():
+def test_the_decay_of_its_own_is_a_prior_that_more_examples_outweigh():
     X, y = blobs(60)
     plain, named = (
         head(important="cat", method="cross_entropy", weight_decay=each).fit(X, y)
-        for each in (None, X.shape[1] / 64)
+        for each in (None, 20 * X.shape[1] / len(X))
     )
     np.testing.assert_array_equal(plain.coef_, named.coef_)
 

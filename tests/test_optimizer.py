@@ -106,6 +106,22 @@ def test_the_rule_is_what_its_formula_says(fields):
         np.testing.assert_allclose(float(leaf[i]), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_heads_have_a_decay_of_their_data():
+    """20 features and 40 images drawn: 20 * 20 / 40."""
+    params = {"classes": {"bias": jnp.ones(3), "prototypes": jnp.ones((20, 3))}}
+    moved = []
+    for decay in (None, 10.0):
+        recipe = Recipe.heads(batch_size=4, resample=40, weight_decay=decay)
+        config = TrainConfig.of(
+            METHODS["cross_entropy"], num_classes=3, num_images=90, recipe=recipe
+        )
+        rule = optimizer(config)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        moved.append(rule.update(zeros, rule.init(params), params)[0])
+    chex.assert_trees_all_close(*moved, rtol=1e-6)
+    np.testing.assert_allclose(moved[0]["classes"]["bias"], -0.01 * 10, rtol=1e-6)
+
+
 def test_a_clipped_step_is_as_long_whatever_the_loss_is_multiplied_by():
     recipe = Recipe(optimizer="sgd", batch_size=2, epochs=3, clip_norm=0.01)
     far = Recipe(optimizer="sgd", batch_size=2, epochs=3, clip_norm=1e9)
@@ -153,6 +169,7 @@ def test_the_fast_recipe_takes_changes():
         ("momentum", 1.0, r"momentum must be in \[0, 1\), got 1.0"),
         ("weight_decay", -0.1, "weight_decay must be at least 0, got -0.1"),
         ("weight_decay", float("nan"), "weight_decay must be at least 0, got nan"),
+        ("weight_decay", None, "weight_decay must be at least 0, got None"),
         ("norm_bias_rate", 0.0, "norm_bias_rate must be above 0, got 0.0"),
         ("lookahead", -1, "lookahead must be at least 0, got -1"),
         ("schedule", "square", "schedule must be one of constant, cosine, triangle"),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from camri_jax.training.network import param_labels
-from camri_jax.training.recipe import Recipe, TrainConfig
+from camri_jax.training.recipe import Recipe, TrainConfig, weight_decay
 
 _WHITENING_EPOCHS = 3
 """Epochs in which the bias of a whitening trains; the network settles on it then."""
@@ -50,7 +50,7 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
         *([optax.clip_by_global_norm(recipe.clip_norm)] if recipe.clip_norm else []),
         direction,
         _only("norm_bias", optax.scale(recipe.norm_bias_rate)),
-        optax.add_decayed_weights(recipe.weight_decay),
+        _decayed(config),
         optax.scale_by_learning_rate(learning_rate(recipe, steps)),
         _only("whitening_bias", optax.scale_by_schedule(training)),
     ]
@@ -82,6 +82,18 @@ def learning_rate(recipe: Recipe, steps: int) -> optax.Schedule:
         heights = jnp.array([0.2, 1.0, 0.07]) * peak
         return lambda n: jnp.interp(jnp.float32(n), corners, heights)
     return optax.constant_schedule(peak)
+
+
+def _decayed(config: TrainConfig) -> optax.GradientTransformation:
+    if config.recipe.weight_decay is not None:
+        return optax.add_decayed_weights(config.recipe.weight_decay)
+
+    def decayed(updates: Any, params: Any) -> Any:
+        num_features = params["classes"]["prototypes"].shape[0]
+        rate = weight_decay(num_features, config.num_drawn)
+        return jax.tree.map(lambda u, p: u + rate * p, updates, params)
+
+    return optax.stateless(decayed)
 
 
 def _only(

@@ -38,7 +38,8 @@ class Recipe:
         cross-entropy; 0 for no bound.
       schedule: Constant, a cosine from the learning rate down to zero, or a triangle
         with its peak at 23 % of the steps.
-      weight_decay: What all weights shrink by in a step, times the learning rate.
+      weight_decay: What all weights shrink by in a step, times the learning rate. None,
+        for heads on features: 20 times the features for each training image.
       norm_bias_rate: What the steps of the biases of normalizations are multiplied by.
       lookahead: Steps between two pulls of slow weights, which end the training; 0 for
         none.
@@ -63,7 +64,7 @@ class Recipe:
     learning_rate: float = 1e-3
     clip_norm: float = 0.0
     schedule: Literal["constant", "cosine", "triangle"] = "constant"
-    weight_decay: float = 0.0
+    weight_decay: float | None = 0.0
     norm_bias_rate: float = 1.0
     lookahead: int = 0
     ema_decay: float = 0.0
@@ -96,10 +97,11 @@ class Recipe:
             ("weight_decay", 0),
             ("clip_norm", 0),
         ):
-            if not least <= getattr(self, name) < math.inf:
-                raise UsageError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if value is None and self.network == "features":
+                continue
+            if value is None or not least <= value < math.inf:
+                raise UsageError(f"{name} must be at least {least}, got {value}")
         if self.epochs > 10**6:
             raise UsageError(f"epochs must be at most 10**6, got {self.epochs}")
         if self.feature_dim is not None and self.feature_dim < 2:
@@ -183,10 +185,29 @@ class Recipe:
             "batch_size": 256,
             "learning_rate": 0.01,
             "schedule": "cosine",
-            # Without it a linear head on a thousand features is worse at everything.
-            "weight_decay": 5.0,
+            "weight_decay": None,
         }
         return cls(**(own | changes))
+
+
+def weight_decay(num_features: int, num_images: int) -> float:
+    r"""Returns the weight decay of a linear head that suits its data.
+
+    .. math::
+        \lambda = 20\, \frac{d}{n}
+
+    A prior that does not change weighs less the more images there are, by 1 / n; and
+    Adam's steps are of one size, so that weights end within 1 / λ of 0, and logits grow
+    with the number of features.
+
+    Args:
+      num_features: d, each in about the same unit.
+      num_images: n, that it is trained on.
+
+    >>> weight_decay(1280, 1000)
+    25.6
+    """
+    return 20 * num_features / num_images
 
 
 @dataclass(frozen=True)
