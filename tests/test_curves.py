@@ -9,7 +9,7 @@ from synthetic import CROSS_ENTROPY, Spec, labels, load, logits
 
 from camri_jax._files import UsageError
 from camri_jax.evidence import selection
-from camri_jax.evidence.curves import COSTS, at_recall, curve, prices
+from camri_jax.evidence.curves import COSTS, at_recall, cheapest, curve, prices
 from camri_jax.evidence.measures import MEASURES, measures, moved_confusion
 from camri_jax.sweeps import rows
 
@@ -164,6 +164,42 @@ def test_the_price_of_a_promise_is_paid_at_its_certificate(tmp_path):
     none = load(tmp_path / "none", [CROSS_ENTROPY, CAMRI])
     with pytest.raises(UsageError, match="no calibration images"):
         prices(none, (1,), [0.9], confidence=0.95)
+
+
+NARROW, WIDE = (
+    Spec("camri", {"margin": margin, "scale": 16.0}, skill=0.2) for margin in (0.1, 0.4)
+)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_the_cheapest_setting_is_that_of_the_validation_images(validation, tmp_path):
+    def make(spec, seed, important, part, truth):
+        better = spec == (NARROW if part == "validation" else WIDE)
+        return logits(spec._replace(skill=0.2 + better), seed, important, part, truth)
+
+    specs = [CROSS_ENTROPY, WIDE, NARROW]
+    study = load(tmp_path, specs, make=make, validation=validation)
+    table = prices(study, (1,), [0.8, 0.95])
+    margin = (NARROW if validation else WIDE).point["margin"]
+    expected = table[table["margin"].isna() | (table["margin"] == margin)]
+    pd.testing.assert_frame_equal(
+        cheapest(study, (1,), [0.8, 0.95]), expected.reset_index(drop=True)
+    )
+
+
+def test_each_recall_has_its_cheapest_setting(tmp_path):
+    def make(spec, seed, important, part, truth):
+        found = logits(spec, seed, important, part, truth)
+        if spec == NARROW:  # Better, but for a tenth of the class.
+            found[truth == 1, 1] += 5
+            found[np.flatnonzero(truth == 1)[::10], 1] -= 10
+        return found
+
+    study = load(tmp_path, [CROSS_ENTROPY, WIDE, NARROW], make=make)
+    table = cheapest(study, (1,), [0.8, 0.95])
+    margins = table[table["method"] == "camri"].groupby("asked")["margin"].unique()
+    assert margins[0.8] == [0.1]
+    assert margins[0.95] == [0.4]
 
 
 @pytest.mark.parametrize("push", [-1.0, 0.5, 1.0])

@@ -3,10 +3,10 @@
     camri prices RESULTS
     camri prices RESULTS --confidence 0.95
 
-Each method in the setting that was picked on validation images; without any, on test
-images. With a confidence, thresholds are moved to where the calibration images certify
-the recall: the price of a promise. Writes prices.csv, or promises.csv, with all
-numbers, the same as .md, and what each trial pays as .parquet.
+At each recall a method is in the setting that was cheapest there on validation images;
+without any, on test images. With a confidence, thresholds are moved to where the
+calibration images certify the recall: the price of a promise. Writes prices.csv, or
+promises.csv, with all numbers, the same as .md, and what each trial pays as .parquet.
 """
 
 import dataclasses
@@ -19,8 +19,7 @@ from camri_jax.cli import arguments as words
 from camri_jax.cli import tables
 from camri_jax.cli.arguments import ResultsArguments
 from camri_jax.cli.console import wrote
-from camri_jax.evidence import curves, selection, verdicts
-from camri_jax.evidence.figures.drawings import selected_prices
+from camri_jax.evidence import curves, verdicts
 from camri_jax.evidence.tables import prices_sheet
 
 
@@ -52,12 +51,9 @@ def main(argv: Sequence[str]) -> None:
     frames, trials, sheets = [], [], []
     for choice in found.choices:
         name = found.name(choice)
-        settings = selection.settings(selection.trials(found, choice))
-        selected = selection.select(settings, on=selection.held_out(settings))
-        prices = curves.prices(
+        prices = curves.cheapest(
             found, choice, given.recalls, confidence=given.confidence
         )
-        prices = selected_prices(prices, selected)
         if prices.empty:
             raise UsageError(
                 f"{given.results} holds no logits, of which prices are made"

@@ -133,10 +133,11 @@ def prices(
     recalls: Sequence[float] | None = RECALLS,
     *,
     confidence: float | None = None,
+    part: str = "test",
 ) -> pd.DataFrame:
     """Returns what recalls cost each trial on test images, and cross-entropy's trial.
 
-    Both thresholds are moved, on the test images themselves, to where just the recall
+    Both thresholds are moved, on these images themselves, to where just the recall
     is reached: so it is told apart how good a model is and how well its threshold was
     picked. With a confidence, they are moved on the calibration images to where the
     recall is certified: this is what a promise costs. What it costs is compared within
@@ -147,6 +148,7 @@ def prices(
       important: the choice of important classes.
       recalls: what is asked; None asks of each trial the recall that it has as trained.
       confidence: of the certificate; None asks for none.
+      part: "test", or "validation" for what they cost there.
 
     Returns:
       A line for each trial that kept its logits and did not diverge, and recall asked:
@@ -161,7 +163,44 @@ def prices(
         important classes, or no recalls.
     """
     asked = None if recalls is None else tuple(recalls)
-    return _prices(study, important, asked, confidence).copy()
+    return _prices(study, important, asked, confidence, part).copy()
+
+
+def cheapest(
+    study: Study,
+    important: Choice,
+    recalls: Sequence[float] = RECALLS,
+    *,
+    confidence: float | None = None,
+) -> pd.DataFrame:
+    """Returns the prices of one setting a method: at each recall, the cheapest.
+
+    That is the one with the fewest false alarms on validation images, mean over seeds,
+    thresholds moved there to where just the recall is reached; where no images of the
+    important classes were held out, on test images, which flatters methods of many
+    settings.
+
+    Args:
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
+      recalls: what is asked.
+      confidence: of the certificates by which the thresholds of the prices are moved;
+        None moves them as `prices` does.
+
+    Returns:
+      Some of the lines of `prices`.
+
+    Raises:
+      UsageError: as `prices`.
+    """
+    found = prices(study, important, recalls, confidence=confidence)
+    judged = prices(study, important, recalls, part="validation")
+    if judged.empty:
+        judged = prices(study, important, recalls)
+    keys = ["method", *POINT, "asked"]
+    means = judged.groupby(keys, dropna=False, sort=False)["false_alarms"].mean()
+    picked = means.reset_index().sort_values("false_alarms", kind="stable")
+    return found.merge(picked.drop_duplicates(["method", "asked"])[keys], on=keys)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
@@ -170,8 +209,11 @@ def _prices(
     important: Choice,
     recalls: tuple[float, ...] | None,
     confidence: float | None,
+    part: str,
 ) -> pd.DataFrame:
-    labels = study.data.labels["test"]
+    if part not in study.data.labels:
+        return pd.DataFrame(columns=_COLUMNS)
+    labels = study.data.labels[part]
     num_important = int(np.isin(labels, important).sum())
     rows = study.of(important)
     rows = rows[~rows["diverged"]]
@@ -180,7 +222,7 @@ def _prices(
     baseline_ids = list(rows.index[is_baseline])
     baselines = {
         int(rows["seed"][trial_id]): (trial_id, curve(logits, labels, important))
-        for trial_id, logits in study.logits("test", baseline_ids)
+        for trial_id, logits in study.logits(part, baseline_ids)
     }
     certified = {}
     if confidence is not None:
@@ -194,7 +236,7 @@ def _prices(
         return at_offset(curve, certified[trial_id]).assign(asked=asked)
 
     frames = [pd.DataFrame(columns=_COLUMNS)]
-    for trial_id, logits in study.logits("test", list(rows.index)):
+    for trial_id, logits in study.logits(part, list(rows.index)):
         row: Any = rows.loc[trial_id]
         asked = recalls
         if asked is None:

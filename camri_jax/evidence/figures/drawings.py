@@ -16,7 +16,7 @@ from camri_jax.evidence.figures.price import price
 from camri_jax.evidence.figures.training import training
 from camri_jax.evidence.measures import moved_confusion
 from camri_jax.evidence.selection import KEY, title
-from camri_jax.evidence.study import POINT, Choice, Study
+from camri_jax.evidence.study import Choice, Study
 from camri_jax.training.methods import BASELINE
 
 ASKED = (*(i / 100 for i in range(80, 100)), *(i / 1000 for i in range(991, 1000)))
@@ -43,7 +43,7 @@ def drawings(
     """Returns the pictures of a study by name: price, penalties, confusions, training.
 
     Each method is in the setting that was picked on validation images or, without any,
-    on test images.
+    on test images: by the paper's rule or, for the price, at each recall the cheapest.
 
     Args:
       study: from `camri_jax.evidence.study.load`.
@@ -60,11 +60,12 @@ def drawings(
         "price": Drawing(
             "What each recall costs",
             "The threshold is moved for all, on the test images themselves, to where "
-            "just so many are found. The line is the mean over seeds, the band reaches "
-            "from the lowest to the highest; the horizontal axis is even in the share "
-            "that is missed.",
+            "just so many are found, and each method is in the setting that is the "
+            "cheapest there on validation images. The line is the mean over seeds, the "
+            "band reaches from the lowest to the highest; the horizontal axis is even "
+            "in the share that is missed.",
             lambda: price(
-                selected_prices(curves.prices(study, important, ASKED), selected),
+                curves.cheapest(study, important, ASKED),
                 name,
                 certifiable=certifiable(study, important),
                 emphasis="camri",
@@ -92,18 +93,6 @@ def drawings(
             lambda: training(study.of(important), selected, important, name),
         ),
     }
-
-
-def selected_prices(prices: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
-    """Returns the prices of one setting a method, the one to move the threshold of.
-
-    Args:
-      prices: from `camri_jax.evidence.curves.prices`.
-      selected: from `camri_jax.evidence.selection.select`.
-    """
-    chosen = selected.sort_values("moved", kind="stable")
-    chosen = chosen.drop_duplicates("method", keep="last")[["method", *POINT]]
-    return prices.merge(chosen, on=["method", *POINT])
 
 
 def certifiable(study: Study, important: Choice) -> float | None:

@@ -19,7 +19,6 @@ from markupsafe import Markup, escape
 from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection, tables, verdicts
 from camri_jax.evidence.figures import drawings, looks
-from camri_jax.evidence.figures.drawings import selected_prices
 from camri_jax.evidence.report import slider, svg, words
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
 from camri_jax.evidence.study import POINT, Choice, Study, notes
@@ -150,7 +149,8 @@ def _section(
     picked = selection.recommend(trials)
     ranked, taken = words.ranked(table, picked)
     prices = curves.prices(study, choice, slider.ASKED)
-    parts = _parts(study, choice, trials, prices, table, key, accuracy_margin)
+    priced = curves.cheapest(study, choice, slider.ASKED)
+    parts = _parts(study, choice, trials, priced, table, key, accuracy_margin)
     answer = words.answer(
         table,
         picked,
@@ -159,7 +159,7 @@ def _section(
         # Successive halving gives no setting more seeds than it deserves.
         notes=notes(study) if promise is None else study.aside,
     )
-    selected, trial = tables.chosen(table), picked.trial
+    trial = picked.trial
     certified: Sequence[Mapping[str, Any]] = ()
     if promise is not None:
         # What a sweep would recommend was picked otherwise, and is no finalist's.
@@ -167,16 +167,16 @@ def _section(
         answer = answer._replace(lead=lead, sentences=sentences, findings=())
         parts.insert(0, _Part("ranked", ranked.title, sheets=[ranked]))
         ranked, taken = promise.finalists, promise.taken
-        selected = pd.DataFrame(
+        finalists = pd.DataFrame(
             [
-                {"method": x["method"], "moved": True, "by_class": ""}
-                | columns_of(x["point"])
+                {"method": x["method"], "by_class": ""} | columns_of(x["point"])
                 for x in promise.lines
             ]
-        ).reindex(columns=["method", "moved", *POINT])
-        selected = selected.drop_duplicates("method").astype(
+        ).reindex(columns=["method", *POINT])
+        finalists = finalists.drop_duplicates("method").astype(
             dict.fromkeys(HYPERPARAMETERS, float)
         )
+        priced = prices.merge(finalists, on=["method", *POINT])
         trial = pd.Series(promise.lines[promise.taken])
         certified = [line for line in promise.lines if line["certified"]]
     return _Section(
@@ -189,7 +189,7 @@ def _section(
             study,
             choice,
             prices,
-            selected,
+            priced,
             trial,
             name=key,
             recall=recall,
@@ -204,7 +204,7 @@ def _parts(
     study: Study,
     choice: Choice,
     trials: pd.DataFrame,
-    prices: pd.DataFrame,
+    priced: pd.DataFrame,
     table: pd.DataFrame,
     key: str,
     accuracy_margin: float,
@@ -212,8 +212,8 @@ def _parts(
     """What is folded; what cannot be made says why."""
     name, chosen = study.name(choice), tables.chosen(table)
 
-    def priced() -> Sheet:
-        found = selected_prices(prices[prices["asked"].isin(curves.RECALLS)], chosen)
+    def costs() -> Sheet:
+        found = priced[priced["asked"].isin(curves.RECALLS)]
         if found.empty:
             raise UsageError("no trial kept its logits")
         return tables.prices_sheet(verdicts.price_differences(found), name)
@@ -232,7 +232,7 @@ def _parts(
     drawn = drawings(study, choice, trials)
     return [
         _Part("tables", "Table I, other measures, differences", sheets=sheets),
-        _made("prices", "What recalls cost, tested", priced),
+        _made("prices", "What recalls cost, tested", costs),
         _made("angles", "Table II: how far features spread", spreads),
         *(
             _pictured(part, drawn[part], f"{key}-{part}")

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from camri_jax.evidence import figures
 from camri_jax.evidence.figures import looks
-from camri_jax.evidence.figures.drawings import ASKED, certifiable, selected_prices
+from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.measures import measures, moved_confusion
 from camri_jax.evidence.report import svg
 from camri_jax.evidence.selection import title
@@ -77,7 +77,7 @@ def slider(
     study: Study,
     important: Choice,
     prices: pd.DataFrame,
-    selected: pd.DataFrame,
+    priced: pd.DataFrame,
     taken: pd.Series | None,
     *,
     name: str,
@@ -90,7 +90,7 @@ def slider(
       study: from `camri_jax.evidence.study.load`.
       important: the choice of important classes.
       prices: from `camri_jax.evidence.curves.prices` at `ASKED`.
-      selected: the settings to show, from `camri_jax.evidence.selection.select`.
+      priced: those of them to show, of one setting a method at each recall.
       taken: the trial that is recommended, if any.
       name: an identifier of the page.
       recall: where the slider starts.
@@ -99,7 +99,6 @@ def slider(
     Returns:
       The slider; None where no trial kept its logits, so that no threshold can move.
     """
-    priced = selected_prices(prices, selected)
     if priced.empty:
         return None
     start = int(np.abs(np.array(ASKED) - recall).argmin())
