@@ -159,6 +159,13 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         tried = self._points()
         random = check_random_state(self.random_state)
         seeds = random.randint(0, 2**31 - 1, size=self._count("num_seeds"))
+        if groups is not None:
+            if np.shape(groups) != labels.shape:
+                raise ValueError(
+                    f"groups must be [{len(labels)}], one for each example, got "
+                    f"{list(np.shape(groups))}"
+                )
+            groups = np.unique(np.asarray(groups), return_inverse=True)[1]
         kept = self._calibration_part(labels, groups, int(seeds[0]))
         if self.recall is not None:
             self._check_enough(labels, important, kept, groups, len(tried))
@@ -259,7 +266,10 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         own = points(METHODS[self.method].grid)[0]
         asked: dict[str, Any] = {"margin": self.margin, "scale": self.scale}
         asked = {n: value for n, value in asked.items() if value is not None}
-        asked |= dict(self.hyperparameters or {})
+        more = dict(self.hyperparameters or {})
+        if twice := sorted(set(asked) & set(more)):
+            raise ValueError(f"{twice[0]} is given, and among hyperparameters again")
+        asked |= more
         if unknown := sorted(set(asked) - set(own)):
             raise ValueError(
                 f"{self.method} has no hyperparameter {unknown[0]}; it has "
@@ -285,14 +295,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         return int(value)
 
     def _calibration_part(
-        self, labels: np.ndarray, groups: Any, seed: int
+        self, labels: np.ndarray, groups: np.ndarray | None, seed: int
     ) -> np.ndarray:
         """Which examples `[n]` are kept out of training."""
-        if groups is not None and np.shape(groups) != labels.shape:
-            raise ValueError(
-                f"groups must be [{len(labels)}], one for each example, got "
-                f"{list(np.shape(groups))}"
-            )
         if self.recall is None:
             return np.zeros(len(labels), bool)
         if not 0 < self.calibration_fraction < 1:
@@ -300,8 +305,6 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 "calibration_fraction must be between 0 and 1, got "
                 f"{self.calibration_fraction!r}"
             )
-        if groups is not None:
-            groups = np.unique(np.asarray(groups), return_inverse=True)[1]
         names = tuple(map(str, self.classes_))
         place = splitting.assign(
             labels,
@@ -317,14 +320,14 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         labels: np.ndarray,
         important: tuple[int, ...],
         kept: np.ndarray,
-        groups: Any,
+        groups: np.ndarray | None,
         candidates: int,
     ) -> None:
         """Refuses before training what cannot be certified after it."""
         mine, what = kept & np.isin(labels, important), "examples"
         number = int(mine.sum())
         if groups is not None:
-            number, what = len(np.unique(np.asarray(groups)[mine])), "groups"
+            number, what = len(np.unique(groups[mine])), "groups"
         assert self.recall is not None
         needed = guarantee.images_needed(
             self.recall, confidence=self.confidence, candidates=candidates
@@ -396,12 +399,12 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         labels: np.ndarray,
         important: tuple[int, ...],
         kept: np.ndarray,
-        groups: Any,
+        groups: np.ndarray | None,
     ) -> None:
         """Certifies every head, takes the one of fewest false alarms, and keeps it."""
         best, self.offset_, self.certificate_, self.price_ = 0, 0.0, None, None
         if self.recall is not None:
-            own = None if groups is None else np.asarray(groups)[kept]
+            own = None if groups is None else groups[kept]
             found = []
             for head in heads:
                 logits = _logits(head, X)

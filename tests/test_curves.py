@@ -202,6 +202,30 @@ def test_each_recall_has_its_cheapest_setting(tmp_path):
     assert margins[0.95] == [0.4]
 
 
+def test_a_recall_that_a_seed_does_not_reach_is_not_cheap(tmp_path):
+    """Offsets of two classes are one: where they take each other's images, no more."""
+
+    def make(spec, seed, important, part, truth):
+        found = logits(spec, seed, important, part, truth)
+        if spec == NARROW:
+            found += 6 * np.eye(4, dtype=np.float32)[truth]
+            if seed:
+                found[truth == 0] = found[truth == 0][:, [2, 1, 0, 3]]
+        return found
+
+    specs = [CROSS_ENTROPY, WIDE, NARROW]
+    study = load(tmp_path, specs, make=make, important=((0, 2),), num_seeds=3)
+    table = cheapest(study, (0, 2), [0.7])
+    assert set(table.loc[table["method"] == "camri", "margin"]) == {0.4}
+
+
+def test_a_recall_that_is_asked_twice_is_told_once(tmp_path):
+    study = load(tmp_path, [CROSS_ENTROPY, WIDE, NARROW])
+    pd.testing.assert_frame_equal(
+        cheapest(study, (1,), [0.9, 0.9]), cheapest(study, (1,), [0.9])
+    )
+
+
 @pytest.mark.parametrize("push", [-1.0, 0.5, 1.0])
 def test_recall_bought_by_a_moved_threshold_is_no_gain(push, tmp_path):
     """Cross-entropy with an offset built in has its recall, and costs the same."""

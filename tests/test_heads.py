@@ -132,6 +132,9 @@ def test_groups_are_never_cut_and_count_once():
     X, y, groups = X[order], y[order], np.arange(400) // 4
     fitted = head(important="cat", recall=0.5).fit(X, y, groups=groups)
     assert fitted.certificate_.num_groups <= fitted.certificate_.num_images / 3
+    named = np.array([f"patient {group}" for group in groups], object)
+    again = head(important="cat", recall=0.5).fit(X, y, groups=named)
+    assert again.certificate_.certified
     with pytest.raises(ValueError, match="calibration groups of cat"):
         head(important="cat", recall=0.9).fit(X, y, groups=groups)
     with pytest.raises(ValueError, match="groups must be"):
@@ -176,6 +179,7 @@ def test_it_stands_in_pipelines_searches_and_files():
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
         ({"scale": -1.0}, "scale must be"),
+        ({"margin": 0.1, "hyperparameters": {"margin": 0.2}}, "margin is given, and"),
     ],
 )
 def test_what_is_wrong_is_said(changes, message):

@@ -5,12 +5,18 @@ import re
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from test_export import untrained
 from tiny import CLASSES
 
 from camri_jax import guarantee
+from camri_jax._files import UsageError
 from camri_jax.cli import main
-from camri_jax.takehome import load_model, save_model
+from camri_jax.cli.recalibrate import load_for
+from camri_jax.datasets.dataset import Part, make_dataset
+from camri_jax.takehome import check, load_model, recalibrate, save_model
+from camri_jax.takehome.model import save_seen
+from camri_jax.takehome.promise import gathered
 
 
 def write(path, seed, number=150, **more):
@@ -23,13 +29,19 @@ def write(path, seed, number=150, **more):
     return images, labels
 
 
+def saved(path, *, classes=CLASSES, important=(1,), **about):
+    """An untrained model, on disk."""
+    model = untrained(method="cross_entropy", important=important, offset=0.0)
+    told = {"important": list(important), "fit": "stretch", "bits": None}
+    model.classifier.about.update(told | {"class_names": list(classes)} | about)
+    save_model(path, model)
+    return model
+
+
 @pytest.fixture
 def camri(tmp_path, monkeypatch, capsys, promotion_as_optax_needs_it):
     monkeypatch.chdir(tmp_path)
-    model = untrained(method="cross_entropy", offset=0.0)
-    about = {"important": [1], "fit": "stretch", "bits": None}
-    model.classifier.about.update(about)
-    save_model(tmp_path / "model", model)
+    saved(tmp_path / "model")
 
     def run(line, status=0):
         assert main.main(line.split()) == status
@@ -64,6 +76,98 @@ def test_a_promise_is_made_verified_checked_and_exported(camri, tmp_path):
     content = bytearray((tmp_path / "model.stablehlo").read_bytes())
     theirs = np.asarray(jax.export.deserialize(content).call(images)).argmax(-1)
     assert [CLASSES[k] for k in theirs] == model.predict(images)
+
+
+def in_one_part(images, labels):
+    """A data set without a part to train on."""
+    none = Part(images[:0], labels[:0].astype(np.int32), None)
+    part = Part(images, labels.astype(np.int32), None)
+    return make_dataset("new", {"train": none, "test": part}, CLASSES)
+
+
+def noise(shape, values=256, dtype=np.uint8):
+    return np.random.default_rng(list(shape)).integers(0, values, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("bits", [None, 12])
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_labelled_pictures_are_seen_as_those_that_are_predicted(fit, bits, tmp_path):
+    """Neither as new data of their own, nor with any held out: a class has one."""
+    model = saved(tmp_path / "model", fit=fit, bits=bits)
+    pictures = {
+        "ant": noise((10, 30)),
+        "bee": noise((40, 10), 1000, np.uint16),
+        "cat": noise((20, 20), 60000, np.uint16),
+    }
+    paths = [tmp_path / "new" / name / "a.png" for name in CLASSES]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        Image.fromarray(pictures[path.parent.name]).save(path)
+    dataset = load_for(model, f"folder:{tmp_path / 'new'}", None)
+    images, labels, _, _ = gathered(model, tmp_path / "model", dataset)
+    np.testing.assert_array_equal(images[np.argsort(labels)], model.prepared(paths))
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_images_are_known_again_in_another_form(tmp_path):
+    """By their pixels as the model takes them: here in colour, from greys."""
+    model = saved(tmp_path / "model", image_shape=[8, 8, 3])
+    grey = noise((6, 8, 8, 1))
+    save_seen(tmp_path / "model", [np.repeat(grey[:4], 3, axis=-1)])
+    dataset = in_one_part(grey, np.arange(6) % 3)
+    images, _, _, (told,) = gathered(model, tmp_path / "model", dataset)
+    np.testing.assert_array_equal(images, np.repeat(grey[4:], 3, axis=-1))
+    assert told.startswith("4 of 6 images are left out")
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_one_image_is_one_however_it_comes(tmp_path):
+    model = saved(tmp_path / "model")
+    many = noise((3, 8, 8, 1))
+    Image.fromarray(many[0, ..., 0]).save(tmp_path / "a.png")
+    path = tmp_path / "a.png"
+    for one in (many[0], many[0, ..., 0], path, str(path), Image.open(path)):
+        np.testing.assert_array_equal(model.prepared(one), many[:1])
+    for several in (many, list(many), many[..., 0]):
+        np.testing.assert_array_equal(model.prepared(several), many)
+    model = saved(tmp_path / "head", image_shape=[5])
+    features = np.arange(10, dtype=np.float32).reshape(2, 5)
+    np.testing.assert_array_equal(model.prepared(features[0]), features[:1])
+    np.testing.assert_array_equal(model.prepared(list(features)), features)
+    for wrong in (features[:, :4], [path]):
+        with pytest.raises(UsageError, match="features"):
+            model.prepared(wrong)
+
+
+def test_what_is_certified_is_status_0_whatever_a_class_is_called(camri, tmp_path):
+    names = ("mask", "WITHOUT", "other")
+    saved(tmp_path / "named", classes=names)
+    write("new.npz", 1)
+    with np.load("new.npz") as arrays:
+        np.savez("named.npz", **{**arrays, "class_names": np.array(names)})
+    told = camri("recalibrate named npz:named.npz --recall 0.9 --output promised")
+    assert "90 % of the images of WITHOUT" in told
+    assert "follows from" in camri("verify promised")
+    # The offset of another class keeps no promise.
+    path = tmp_path / "promised" / "model.json"
+    path.write_text(
+        re.sub(r'"important": \[\s*"WITHOUT"', '"important": ["mask"', path.read_text())
+    )
+    assert "The offset raises mask" in camri("verify promised", status=1)
+
+
+def test_of_several_promises_none_is_called_broken_by_chance(camri, tmp_path):
+    """Each is tested at a level that all together keep."""
+    saved(tmp_path / "two", important=(0, 1))
+    images, labels = write("new.npz", 1, number=600)
+    dataset = in_one_part(images, labels)
+    recalibrate("two", dataset, np.array([0.9, 0.8]), output="asked")
+    later = in_one_part(*write("later.npz", 2))
+    found = check("asked", later, 0.5, confidence=0.9)
+    assert [once.confidence for once, _ in found.checks] == pytest.approx([0.95] * 2)
+    (alone,) = check("model", later, 0.5, confidence=0.9).checks
+    assert alone[0].confidence == pytest.approx(0.9)
 
 
 def test_what_cannot_be_promised_is_told_and_is_status_1(camri):

@@ -221,6 +221,18 @@ def test_equal_recalls_are_told_apart_by_what_matters_next(better, worse):
     assert (best["method"], best["margin"]) == ("camri", points[0][0])
 
 
+def test_equal_means_are_equal_whatever_the_order_they_were_summed_in():
+    found = np.array([[37, 19, 17], [19, 37, 17]]) / 42
+    lines = [trial("cross_entropy", (), 0.1, 0.7)]
+    for point, recalls, accuracy in zip((0.1, 0.2), found, (0.8, 0.9), strict=True):
+        for seed, recall in enumerate(recalls):
+            lines.append(trial("camri", (point,), recall, accuracy, seed=seed))
+    settings = selection.settings(frame(*lines))
+    assert 0 < np.ptp(settings.loc[settings["method"] == "camri", "recall"]) < 1e-15
+    picked = selection.select(settings).set_index("method")
+    assert picked.loc["camri", "margin"] == 0.2
+
+
 def test_select_and_recommend_need_cross_entropy():
     lines = frame(trial("camri", (0.1,), 0.5, 0.9))
     with pytest.raises(UsageError, match="there must be rows of cross_entropy"):

@@ -230,6 +230,13 @@ def test_without_a_certificate_the_best_comes_clearly_without_a_promise(lab):
     assert "without a promise" in found.sentences[0]
 
 
+def test_a_group_that_counts_together_has_one_recall():
+    with pytest.raises(UsageError, match="recall must be one number for one class"):
+        tuning.goal_of(TuneConfig(("cat+bee",), (0.9, 0.8)), DATA)
+    apart = tuning.goal_of(TuneConfig(("cat", "bee"), (0.9, 0.8)), DATA)
+    assert dict(zip(apart.important, apart.recalls, strict=True)) == {2: 0.9, 1: 0.8}
+
+
 def test_as_many_are_certified_as_the_images_allow():
     for recall in (0.9, 0.96, 0.97, 0.99):
         goal = tuning.goal_of(TuneConfig(("bee",), (recall,)), DATA)

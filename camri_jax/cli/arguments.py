@@ -98,18 +98,24 @@ def load(arguments: DataArguments) -> Dataset:
     Raises:
       UsageError: it cannot be loaded.
     """
+    return noted(
+        datasets.load,
+        arguments.dataset,
+        data_dir=arguments.data_dir,
+        image_size=arguments.image_size,
+        fit=arguments.fit,
+        groups=arguments.groups,
+        validation_fraction=arguments.validation_fraction,
+        calibration_fraction=arguments.calibration_fraction,
+        seed=arguments.split_seed,
+    )
+
+
+def noted(loader: Callable[..., Dataset], *args: Any, **options: Any) -> Dataset:
+    """Returns what a loader loads, and prints its warnings as notes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DatasetWarning)
-        dataset = datasets.load(
-            arguments.dataset,
-            data_dir=arguments.data_dir,
-            image_size=arguments.image_size,
-            fit=arguments.fit,
-            groups=arguments.groups,
-            validation_fraction=arguments.validation_fraction,
-            calibration_fraction=arguments.calibration_fraction,
-            seed=arguments.split_seed,
-        )
+        dataset = loader(*args, **options)
     for warning in caught:
         note(str(warning.message))
     return dataset

@@ -28,7 +28,8 @@ class Arguments:
       model: Directory of a model.
       images: Labelled images: folder:PATH or npz:FILE.
       recall: Recall to check; else the one that was promised.
-      confidence: Chance that a kept promise is not called broken.
+      confidence: Chance that a kept promise is not called broken, for all its classes
+        together.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
         equal text belong together.
       seed: Draws one image of each group.

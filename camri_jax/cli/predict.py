@@ -27,7 +27,6 @@ from camri_jax.cli import backend
 from camri_jax.cli.console import note, say, wrote
 from camri_jax.datasets.dataset import some
 from camri_jax.datasets.pictures import is_picture
-from camri_jax.datasets.reading import read_images
 from camri_jax.takehome import Model, load_model
 
 _BATCH = 256  # pictures that are held at once
@@ -127,13 +126,11 @@ def predictions(
       paths: of the pictures.
       bad: takes a sentence for each that cannot.
     """
-    about = model.classifier.about
-    shape, fit = tuple(about["image_shape"]), about.get("fit", "stretch")
     for start in range(0, len(paths), _BATCH):
         names, pictures = [], []
         for path in paths[start : start + _BATCH]:
             try:
-                pictures.append(read_images([path], shape, fit)[0])
+                pictures.append(model.prepared([path])[0])
                 names.append(str(path))
             except UsageError as error:
                 bad.append(str(error))

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import tyro
 
+from camri_jax import datasets
 from camri_jax.cli import arguments as words
 from camri_jax.cli import backend
-from camri_jax.cli.arguments import DataArguments
 from camri_jax.cli.console import say, wrote
 from camri_jax.datasets import Dataset
 from camri_jax.takehome import Model, load_model, recalibrate
+from camri_jax.takehome.promise import certificate_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,30 +52,30 @@ def main(argv: Sequence[str]) -> int:
     backend.set_up_jax()
     dataset = load_for(load_model(given.model), given.images, given.groups)
     recall = given.recall[0] if len(given.recall) == 1 else given.recall
-    _, sentences = recalibrate(
+    new, sentences = recalibrate(
         given.model, dataset, recall, output=output, confidence=given.confidence
     )
     say("\n".join(sentences))
     wrote("model", output)
-    return 1 if any("WITHOUT" in text for text in sentences) else 0
+    certificate = certificate_of(new.about)
+    return 0 if certificate is not None and certificate.certified else 1
 
 
 def load_for(model: Model, name: str, groups: str | None) -> Dataset:
     """Loads labelled images as a model takes them.
 
     Args:
-      model: whose size and fit they get.
+      model: whose size, fit and brightness they get, as those that it predicts.
       name: of the data set.
       groups: pattern of images that belong together.
     """
     about = model.classifier.about
-    fit = about.get("fit", "stretch")
-    return words.load(
-        DataArguments(
-            dataset=name,
-            image_size=about["image_shape"][0],
-            fit=fit if fit in ("pad", "crop") else "pad",
-            groups=groups,
-            validation_fraction=0.0,
-        )
+    shape = about["image_shape"]
+    return words.noted(
+        datasets.load_labelled,
+        name,
+        image_size=shape[0] if len(shape) == 3 else None,
+        fit=about["fit"],
+        bits=about["bits"],
+        groups=groups,
     )

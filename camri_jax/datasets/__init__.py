@@ -17,6 +17,7 @@ from camri_jax.datasets.dataset import (
     class_index,
     some,
 )
+from camri_jax.datasets.pictures import Fit
 from camri_jax.datasets.splitting import hold_out
 from camri_jax.datasets.store import cache_root
 
@@ -28,6 +29,7 @@ __all__ = [
     "Part",
     "class_index",
     "load",
+    "load_labelled",
 ]
 
 _PUBLISHED = ("mnist", "cifar10", "gtsrb", "awa2")
@@ -89,8 +91,6 @@ def load(
     if fit not in ("pad", "crop"):
         raise DatasetError(f"fit is {fit!r}; it must be 'pad' or 'crop'")
     seed = _integer("seed", seed, 0, 2**63 - 1)
-    if groups is not None and not name.startswith("folder:"):
-        raise DatasetError("groups is a pattern for folder:PATH; an .npz has arrays")
     dataset = _load(name, _data_dir(data_dir, name), size, fit, groups)
     if not len(dataset.test_labels):
         dataset = hold_out(dataset, {"test": _TEST_FRACTION}, seed=seed)
@@ -103,6 +103,34 @@ def load(
         dataset = hold_out(dataset, wanted, seed=seed)
     _tell_of_empty_classes(dataset)
     return dataset
+
+
+def load_labelled(
+    name: str,
+    *,
+    image_size: int | None,
+    fit: Fit,
+    bits: int | None = None,
+    groups: str | None = None,
+) -> Dataset:
+    """Loads labelled images for a trained model; nothing is held out of any part.
+
+    Args:
+      name: as in `load`. Images of `npz:FILE` keep their size.
+      image_size: the model's; None for features.
+      fit: as the model's own images were made square.
+      bits: of grey pictures of more than 8 bits, as the model's own had; None: each
+        its own.
+      groups: as in `load`.
+
+    Returns:
+      The data set.
+
+    Raises:
+      DatasetError: as `load`.
+    """
+    own = None if name.startswith("npz:") else image_size
+    return _load(name, _data_dir(None, name), own, fit, groups, bits or 8)
 
 
 def _check_fractions(fractions: dict[str, float]) -> None:
@@ -149,9 +177,12 @@ def _load(
     name: str,
     data_dir: Path | None,
     image_size: int | None,
-    fit: Literal["pad", "crop"],
+    fit: Fit,
     groups: str | None,
+    bits: int | None = None,
 ) -> Dataset:
+    if groups is not None and not name.startswith("folder:"):
+        raise DatasetError("groups is a pattern for folder:PATH; an .npz has arrays")
     # Each loader is imported when it is needed: most need much that others do not.
     kind, _, argument = name.partition(":")
     _refuse_another_kind(name, kind, argument)
@@ -165,6 +196,7 @@ def _load(
             image_size=image_size,
             fit=fit,
             groups=groups,
+            bits=bits,
         )
     if kind == "npz" and argument:
         from camri_jax.datasets.npz import load_npz

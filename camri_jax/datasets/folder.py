@@ -47,6 +47,7 @@ def load_folder(
     image_size: int | None = None,
     fit: pictures.Fit = "pad",
     groups: str | None = None,
+    bits: int | None = None,
 ) -> Dataset:
     """Loads pictures from a directory or a .zip of one folder a class.
 
@@ -57,10 +58,11 @@ def load_folder(
       name: of the data set.
       cache: where prepared data are kept.
       image_size: height and width in pixels; None: 64.
-      fit: `pad` the shorter axis with black or `crop` the longer one.
+      fit: `pad` the shorter axis with black, `crop` the longer one, or `stretch` both.
       groups: a regular expression that is searched in `CLASS/...` of each picture;
         where it finds the same text, there is one group. Copies of a picture are in
         one group anyway.
+      bits: of grey pictures of more than 8 bits; None: as many as any of them uses.
 
     Returns:
       The data set; grey if all pictures are.
@@ -71,11 +73,12 @@ def load_folder(
     """
     size = image_size or _IMAGE_SIZE
     with open_tree(path) as tree:
-        key = digest(_FORMAT, tree.fingerprint, str(size), fit, groups or "")
+        asked = (str(size), fit, groups or "", *([] if bits is None else [str(bits)]))
+        key = digest(_FORMAT, tree.fingerprint, *asked)
 
         def write_arrays(directory: Path) -> None:
             try:
-                _write(directory, tree, size, fit, groups)
+                _write(directory, tree, size, fit, groups, bits)
             except DatasetError as error:
                 raise DatasetError(f"{path}: {error}") from None
 
@@ -84,12 +87,17 @@ def load_folder(
 
 
 def _write(
-    directory: Path, tree: Tree, size: int, fit: pictures.Fit, groups: str | None
+    directory: Path,
+    tree: Tree,
+    size: int,
+    fit: pictures.Fit,
+    groups: str | None,
+    bits: int | None,
 ) -> None:
     listing = list_pictures(tree.names)
     names = [name for files in listing.files.values() for name in files]
     store.refuse_what_does_not_fit((len(names), size, size, 3))
-    decoded, broken, notes, bits = _decode(tree, names, size, fit)
+    decoded, broken, notes, bits = _decode(tree, names, size, fit, bits)
     if len(broken) > _MAX_BROKEN * len(names):
         raise DatasetError(
             f"{len(broken)} of {len(names)} pictures cannot be read, more than 1 %: "
@@ -137,10 +145,10 @@ def _refuse_empty_classes(listing: Listing, decoded: Mapping[str, _Picture]) -> 
 
 
 def _decode(
-    tree: Tree, names: Sequence[str], size: int, fit: pictures.Fit
+    tree: Tree, names: Sequence[str], size: int, fit: pictures.Fit, given: int | None
 ) -> tuple[dict[str, _Picture], list[str], list[str], int | None]:
     """Returns the pictures, those that cannot be read, remarks, and the bits."""
-    results = dict(_decode_each(tree, names, size, fit, None))
+    results = dict(_decode_each(tree, names, size, fit, given))
     bits = {
         name: int(found[1])
         for name, result in results.items()
@@ -148,8 +156,8 @@ def _decode(
         for remark in result.remarks
         if (found := _BITS.fullmatch(remark))
     }
-    most = max(bits.values(), default=None)
-    if len(set(bits.values())) > 1:  # one scale of brightness for all
+    most = max(bits.values(), default=None) if given is None else given
+    if given is None and len(set(bits.values())) > 1:  # one brightness for all
         results |= _decode_each(tree, list(bits), size, fit, most)
     broken, remarks = [], {}
     if bits:

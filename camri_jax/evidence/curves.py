@@ -162,7 +162,7 @@ def prices(
       UsageError: a certificate is asked for and there are no calibration images of the
         important classes, or no recalls.
     """
-    asked = None if recalls is None else tuple(recalls)
+    asked = None if recalls is None else tuple(dict.fromkeys(recalls))
     return _prices(study, important, asked, confidence, part).copy()
 
 
@@ -198,6 +198,9 @@ def cheapest(
     if judged.empty:
         judged = prices(study, important, recalls)
     keys = ["method", *POINT, "asked"]
+    # A recall that some seed does not reach has no price.
+    alarms = judged["false_alarms"].astype(float).fillna(np.inf)
+    judged = judged.assign(false_alarms=alarms)
     means = judged.groupby(keys, dropna=False, sort=False)["false_alarms"].mean()
     picked = means.reset_index().sort_values("false_alarms", kind="stable")
     return found.merge(picked.drop_duplicates(["method", "asked"])[keys], on=keys)

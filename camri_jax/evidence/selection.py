@@ -18,7 +18,8 @@ from camri_jax.training.methods import BASELINE, METHODS
 KEY = ["important", "method", "moved", *POINT]
 """What makes a setting: columns that frames are merged by."""
 
-_SAME = 1e-9  # Far below one image: shares that are equal but for rounding.
+_DIGITS = 9
+_SAME = 10.0**-_DIGITS  # Far below one image: shares that are equal but for rounding.
 
 
 def trials(study: Study, important: Choice) -> pd.DataFrame:
@@ -257,8 +258,9 @@ def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     """
     ranked = _ranked(settings, on)
     keeps = ranked["keeps_accuracy"]
-    # Where none keeps accuracy, accuracy comes first.
-    recall = ranked[_on("recall", on)].where(keeps, -1.0)
+    # Where none keeps accuracy, accuracy comes first. Means that are equal differ in
+    # their last digits.
+    recall = ranked[_on("recall", on)].where(keeps, -1.0).round(_DIGITS)
     ranked = ranked.assign(_recall=recall).sort_values(
         ["_recall", "_rank"], ascending=[False, True], kind="stable"
     )
@@ -298,7 +300,7 @@ def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
 
 def _sorted(frame: pd.DataFrame, by: list[str], ascending: list[bool]) -> pd.DataFrame:
     """Sorts, with shares that differ by rounding alone as equal and NaN last."""
-    keys = frame[by].round(9)
+    keys = frame[by].round(_DIGITS)
     return frame.loc[keys.sort_values(by, ascending=ascending, kind="stable").index]
 
 

@@ -251,7 +251,9 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
     trained = paper[
         paper["keeps_accuracy"] & ~paper.index.get_level_values("moved").to_numpy(bool)
     ]
-    best = trained["recall"].idxmax() if trained["recall"].notna().any() else None
+    best = (
+        trained["recall"].round(9).idxmax() if trained["recall"].notna().any() else None
+    )
     rows = []
     for key in dict.fromkeys(zip(table["method"], table["moved"], strict=True)):
         line = paper.loc[key]

@@ -72,7 +72,7 @@ class Model:
         Args:
           images: as for `logits`.
         """
-        return self.classifier.logits(self._prepared(images))
+        return self.classifier.logits(self.prepared(images))
 
     def predict(self, images: Any) -> list[str]:
         """Returns the class of each image, by name, with the offset that was picked.
@@ -125,15 +125,38 @@ class Model:
             unfinished.write_bytes(content)
         return path
 
-    def _prepared(self, images: Any) -> np.ndarray:
-        """Pictures of any kind as training saw its own."""
-        shape = tuple(self.classifier.about["image_shape"])
+    def prepared(self, images: Any) -> np.ndarray:
+        """Returns images of any kind as training saw its own.
+
+        Args:
+          images: as for `logits`.
+        """
+        about = self.classifier.about
+        shape = tuple(about["image_shape"])
         if isinstance(images, np.ndarray) and images.shape[1:] == shape:
             return images
-        if isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
+        if len(shape) == 1:
+            return _features(images, shape[0])
+        # One array of several dimensions may be one image, or grey ones.
+        one = isinstance(images, np.ndarray) and (
+            images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3))
+        )
+        alone = isinstance(images, str | os.PathLike) or not isinstance(
+            images, Iterable
+        )
+        if one or alone:
             images = [images]
-        about = self.classifier.about
         return read_images(images, shape, about["fit"], about["bits"])
+
+
+def _features(given: Any, number: int) -> np.ndarray:
+    try:
+        features = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the model takes features, not images ({error})") from error
+    if features.shape[-1:] != (number,) or features.ndim > 2:
+        raise UsageError(f"features must be [n, {number}], got {list(features.shape)}")
+    return features.reshape(-1, number)
 
 
 def save_model(directory: Path, model: Model) -> None:

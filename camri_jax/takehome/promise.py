@@ -193,6 +193,12 @@ def verify(path: str | os.PathLike[str]) -> Verification:
                 else " ".join(telling.limits(again, names))
             )
         )
+    served = tuple(names.index(each) for each in about["important"])
+    if served != tuple(stated.important):
+        wrong.append(
+            f"The offset raises {', '.join(about['important'])}, and the certificate "
+            f"is of {', '.join(names[k] for k in stated.important)}."
+        )
     if not _keeps(about["offset"], stated.offset):
         wrong.append(
             f"The model's offset {about['offset']} is below the certified one, "
@@ -278,8 +284,8 @@ def recalibrate(
     if output.exists():
         raise UsageError(f"{output} is there already; a new directory is needed")
     model = load_model(path, backbone)
-    recalls = (recall,) if isinstance(recall, int | float) else tuple(recall)
-    goal = Goal(model.important, tuple(map(float, recalls)), confidence)
+    recalls = tuple(map(float, np.atleast_1d(recall)))
+    goal = Goal(model.important, recalls, confidence)
     images, labels, groups, left_out = gathered(
         model, directory, dataset, part="calibration"
     )
@@ -358,7 +364,8 @@ def check(
       dataset: labelled images; all parts count. Those that the model was trained,
         picked or certified on are left out, which is said.
       recall: in place of what was promised.
-      confidence: chance that a kept promise is not called broken.
+      confidence: chance that a kept promise is not called broken, for all its classes
+        together.
       seed: draws one image of each group.
       backbone: the Flax module that was trained, where it is not one of ours.
 
@@ -390,6 +397,8 @@ def check(
     images, labels, groups, left_out = gathered(model, directory, dataset)
     logits = model.logits(images)
     right = logits.argmax(-1) == labels
+    # Of several promises kept, none is called broken.
+    each = 1 - (1 - confidence) / len(asked)
     checks, told = [], [*left_out]
     for classes, share in asked:
         mine = np.flatnonzero(np.isin(labels, classes))
@@ -402,7 +411,7 @@ def check(
             guarantee.check_recall(
                 *(found, total),
                 recall=share,
-                confidence=confidence,
+                confidence=each,
                 sequential=sequential,
             )
             for sequential in (False, True)
@@ -486,7 +495,7 @@ def gathered(
         )
     as_model = np.array([known.get(name, -1) for name in dataset.class_names], np.int32)
     groups = [each.groups for each in used if each.groups is not None]
-    images = np.concatenate([np.asarray(each.images) for each in used])
+    images = model.prepared(np.concatenate([each.images for each in used]))
     new = ~seen(directory, images)
     if not new.any():
         raise UsageError(

@@ -227,8 +227,8 @@ def tune(
       Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter
       optimization, AISTATS, 2016 (successive halving).
     """
-    asked: Any = (important,) if isinstance(important, str | int) else important
-    recalls = (recall,) if isinstance(recall, int | float) else tuple(recall)
+    asked: Any = np.atleast_1d(important).tolist()
+    recalls = np.atleast_1d(recall).tolist()
     settings = TuneConfig(tuple(asked), tuple(map(float, recalls)), **config)
     output = Path(output).expanduser()
     goal = goal_of(settings, dataset)
@@ -263,6 +263,11 @@ def goal_of(config: TuneConfig, dataset: Dataset) -> Goal:
         choices = choices[:1]
     together = tuple(sorted({k for choice in choices for k in choice}))
     if len(choices) == 1:
+        if len(config.recall) > 1:
+            raise UsageError(
+                "recall must be one number for one class, or a group a+b that counts "
+                f"together, got {len(config.recall)}"
+            )
         return Goal(together, config.recall, config.confidence)
     if any(len(choice) > 1 for choice in choices):
         raise UsageError(
