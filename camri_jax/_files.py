@@ -134,19 +134,32 @@ def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
 def set_aside(path: Path, why: str, *others: Path) -> None:
     """Renames a damaged file, and warns of it.
 
+    Of several processes that find it, those that come too late say nothing.
+
     Args:
       path: the file.
       why: what it is not, and what follows.
       *others: what is of no use without it, and renamed as well.
     """
+    moved = False
     for each in (*others, path):
-        aside = each.with_name(f"{each.name}.damaged")
-        if is_local(each):
-            os.replace(each, aside)
+        moved = _move_aside(each)
+    if moved:
+        warnings.warn(f"{path} is set aside: {why}", RuntimeWarning, stacklevel=2)
+
+
+def _move_aside(path: Path) -> bool:
+    """Renames a file, and returns whether it was there."""
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        if is_local(path):
+            os.replace(path, aside)
         else:
-            put(aside, each.read_bytes())
-            each.unlink()
-    warnings.warn(f"{path} is set aside: {why}", RuntimeWarning, stacklevel=2)
+            put(aside, path.read_bytes())
+            path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -134,7 +134,7 @@ def widened_cosine(cosine, multiplier, margin, monotone):
     if not monotone or turns == 0 or angle == math.pi:
         return math.cos(angle)
     if multiplier == 1:
-        return cosine - margin * math.sin(margin)
+        return cosine - max(margin * math.sin(margin), 1 - math.cos(margin))
     return (-1) ** turns * math.cos(angle) - 2 * turns
 
 

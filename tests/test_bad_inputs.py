@@ -188,7 +188,7 @@ def results(cwd):
     pq.write_table(pa.table({"a": [1]}), path)
     copy("logits_html")["logits"].write_text("<html>")
     path = copy("logits_short")["logits"]
-    table = pq.read_table(path)
+    table = pq.read_table(path).drop_columns("checksum")
     short = [line | {"logits": line["logits"][:-4]} for line in table.to_pylist()]
     pq.write_table(pa.Table.from_pylist(short, schema=table.schema), path)
     path = copy("logits_ragged")["logits"]
@@ -207,7 +207,8 @@ def results(cwd):
     copy("labels_poor")
     for name, about in (("labels_about", "{"), ("labels_poor", '{"dataset": "x"}')):
         path = cwd / name / "data" / "made-up.parquet"
-        table = pq.read_table(path).replace_schema_metadata({"camri_jax": about})
+        table = pq.read_table(path).drop_columns("checksum")
+        table = table.replace_schema_metadata({"camri_jax": about})
         pq.write_table(table, path)
 
 
@@ -385,6 +386,7 @@ LINES = [
     ("sweep DATA --image-size 3", "at least 5 pixels high and wide, got shape (64, 3"),
     ("tune DATA --image-size 3 PARTS", "at least 5 pixels high and wide, got shape"),
     ("sweep DATA --groups x", "groups is a pattern for folder:PATH"),
+    ("sweep DATA --fit crop", "fit is 'crop', which is for folder:PATH; for other"),
     ("sweep DATA --split-seed -1", "seed is -1"),
     ("sweep --dataset digit", "no data set is called 'digit'; there is digits"),
     ("sweep --dataset npz:absent.npz", "absent.npz"),
@@ -423,6 +425,7 @@ LINES = [
     ("predict out/rows pictures", "out/rows is no model directory"),
     ("predict model absent.png", "absent.png: there is no picture"),
     ("predict model empty_folder", "empty_folder: there is no picture"),
+    ("predict model ~nobody_there/x.jpg", "~nobody_there/x.jpg: Could not determine"),
     ("predict model pictures --csv empty_folder", "--csv must be a file"),
     ("predict model pictures --csv a_file/x.csv", "a_file is not a directory"),
     ("show_data DATASET --examples 0", "examples must be from 1 to 1000, got 0"),
@@ -490,7 +493,7 @@ LINES = [
     ("tune --budget -5", "budget must be a time, as 90s, 20m or 2h, got '-5'"),
     ("tune --budget 0", "budget must be above 0 seconds, got 0.0"),
     ("tune --recall 1", "recall must be between 0 and 1, without them, got 1.0"),
-    ("tune --recall 0.9 0.8", "one number, or one for each of 1 important classes"),
+    ("tune --recall 0.9 0.8", "recall must be one number for one class, or a group"),
     ("tune --recall high", "'high' must be a number, or an angle"),
     ("tune --confidence 0", "confidence must be between 0 and 1, without them, got"),
     ("tune --important 12", "class index 12 is outside 0..9"),

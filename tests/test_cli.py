@@ -305,6 +305,32 @@ def test_what_is_said_for_all_methods_replaces_what_a_preset_says(monkeypatch):
     assert data.validation_fraction == 0
 
 
+def test_a_grid_is_laid_over_that_of_a_preset(monkeypatch):
+    preset = sweep.PRESETS["paper"][0].grid
+    words = ("sweep", "--preset", "paper", "--grid", "camri.scale=16")
+    grid = planned(monkeypatch, *words)[1].grid
+    assert grid == {**preset, "camri.scale": (16.0,)}
+    grid = planned(monkeypatch, *words, "--margins", "0.2")[1].grid
+    assert not [key for key in grid if key.endswith(".margin")]
+    assert (grid["margin"], grid["camri.scale"]) == ((0.2,), (16.0,))
+
+
+@pytest.mark.parametrize("flip", [None, "random"])
+def test_mirroring_is_left_out_unless_it_is_asked_for(flip, monkeypatch, tmp_path):
+    planned_with = []
+
+    def plan(config, *given, **options):
+        planned_with.append(config)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(sweep, "make_plan", plan)
+    monkeypatch.setattr(backend, "set_up_jax", lambda: None)
+    words = ["sweep", "--preset", "fast", "--dataset", "digits", "--dry-run"]
+    words += [] if flip is None else ["--augment-flip", flip]
+    assert main([*words, "--output", str(tmp_path)]) == 2
+    assert planned_with[0].recipe.augment_flip == (flip or "none")
+
+
 @pytest.mark.parametrize("kind", [DataArguments, ResultsArguments, sweep.RunArguments])
 def test_home_is_expanded_in_every_path(kind, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import fsspec
 import jax
@@ -149,6 +150,24 @@ def test_a_claim_that_beats_is_never_taken_over(tmp_path, monkeypatch):
             with claims.claimed(tmp_path, "chunk") as second:
                 assert not second
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize("boots", [("one", "two"), ("one", None), ("one", "one")])
+def test_of_two_hosts_of_one_name_none_judges_the_processes_of_the_other(
+    boots, tmp_path, monkeypatch
+):
+    """Cloned machines on one disk, each with a first container of the same number."""
+    boot = tmp_path / "boot_id"
+    monkeypatch.setattr(claims, "_BOOT", boot, raising=False)
+    theirs, ours = boots
+    boot.write_text(f"{theirs}\n")
+    there = {**json.loads(claims._content()), "pid": 10**30}  # of no process here
+    path = tmp_path / "claims" / "chunk.1"
+    path.parent.mkdir()
+    path.write_text(json.dumps(there))
+    boot.unlink() if ours is None else boot.write_text(f"{ours}\n")
+    with claims.claimed(tmp_path, "chunk") as taken:
+        assert taken == (theirs == ours)
 
 
 def test_who_was_suspended_does_not_end_the_claim_of_who_took_over(tmp_path):
@@ -484,6 +503,34 @@ def test_no_flipped_bit_changes_what_is_read(what, tmp_path):
         path.write_bytes(refused[0][0])
         with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
             stored.mend(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_of_many_that_find_damage_one_says_it_and_none_fails(place, tmp_path):
+    directory = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
+    path, other = directory / "one.parquet", directory / "two.parquet"
+    _files.put(path, b"damaged")
+    _files.put(other, b"of no use")
+    with pytest.warns(RuntimeWarning, match="one.parquet is set aside: why"):
+        _files.set_aside(path, "why", other)
+    _files.set_aside(path, "why", other)
+    names = sorted(p.name for p in directory.iterdir())
+    assert names == ["one.parquet.damaged", "two.parquet.damaged"]
+
+
+@pytest.mark.parametrize("missing", ["one", "two"])
+def test_what_another_process_set_aside_first_stops_nothing(missing, tmp_path):
+    """Between the renaming of a file and that of what goes with it."""
+    paths = {name: tmp_path / name for name in ("one", "two")}
+    for name, path in paths.items():
+        if name != missing:
+            path.write_bytes(b"damaged")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _files.set_aside(paths["one"], "why", paths["two"])
+    assert len(told) == (missing == "two")
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".damaged"
 
 
 def test_what_killed_processes_were_writing_goes_in_an_hour(tmp_path):

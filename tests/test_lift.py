@@ -97,6 +97,23 @@ def trained(num_devices, together, loop, width, first=0, count=None):
     return chunks.train_chunk(Chunk(CONFIG, some, width), data, where)
 
 
+def test_a_checkpoint_goes_on_on_another_number_of_devices():
+    """Without the trial that filled up the last place."""
+    one, kept = Chunk(CONFIG, TRIALS[:1], 1), []
+    for width, where in ((2, placement(2)), (1, placement(1))):
+        data = chunks.place(DATASET, CONFIG, where)
+        found = chunks.train_chunk(
+            one._replace(width=width),
+            data,
+            where,
+            midway=kept[0] if kept else None,
+            keep=lambda fetch: kept.append(fetch()),
+        )
+    assert found.begin == kept[0].epoch
+    for part, expected in trained(1, True, "scan", 1).logits[0].items():
+        np.testing.assert_allclose(found.logits[0][part], expected, atol=1e-3)
+
+
 @functools.cache
 def alone(i):
     """The logits of a trial by plain calls of its functions, without any lift."""

@@ -181,6 +181,12 @@ def test_one_hot_transport_of_huge_costs_is_exact(cost):
     # The second example has no share in the costly move, so it pays nothing.
     share = np.exp(1) / (1 + np.exp(1) + np.exp(-2))
     np.testing.assert_allclose(got, [share * cost, 0.1 * (np.log(0.5) - 1)], rtol=1e-6)
+    slope = jax.grad(
+        lambda z: losses.wasserstein_with_integer_labels(
+            z, np.array([2, 2]), cost_matrix=costs, epsilon=0.1
+        ).sum()
+    )(jnp.asarray(logits))
+    assert np.isfinite(slope).all()
 
 
 # One loss against another.
@@ -443,6 +449,11 @@ def test_past_pi_the_paper_falls_and_monotone_does_not():
     )
     past = theta + 1.0 > np.pi
     assert np.all(np.diff(arcface(monotone=True)) > 0)
+    for margin in (0.1, 2.0, 2.4, 2.8, 3.1):
+        values = jitted("arcface")(
+            cosines, labels, margin=np.float32(margin), scale=4.0, monotone=True
+        )
+        assert np.all(np.diff(values) > 0)
     falls = np.diff(arcface()) < 0
     assert np.all(falls[past[:-1]])
     assert not np.any(falls[~past[1:]])

@@ -282,6 +282,14 @@ def test_what_whitening_lets_out_is_white(channels):
     assert list(variables["params"]) == ["bias"]
 
 
+def test_whitening_measures_some_of_all_images(monkeypatch):
+    """Also where they come class by class, as folders do."""
+    monkeypatch.setattr(network, "_PIXELS", 10 * 8 * 8)
+    images = np.repeat([0.0, 1.0], 20)[:, None, None, None] * np.ones((1, 8, 8, 1))
+    constants = network.Whitening().init(jax.random.key(0), jnp.float32(images))
+    np.testing.assert_allclose(constants["constants"]["mean"], 0.5)
+
+
 def test_whitening_knows_the_images_of_init_and_no_key():
     images, others = _pictures((20, 8, 8, 3)), _pictures((20, 8, 8, 3), seed=1)
 

@@ -4,10 +4,13 @@ import dataclasses
 import functools
 import math
 import pickle
+from collections.abc import Callable
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CLASSES, DATASET, RECIPE, Tiny, part, placement, plan, without
@@ -15,7 +18,7 @@ from tiny import CLASSES, DATASET, RECIPE, Tiny, part, placement, plan, without
 from camri_jax._files import UsageError
 from camri_jax.datasets.dataset import make_dataset
 from camri_jax.sweeps import plan as planning
-from camri_jax.sweeps.plan import SweepConfig
+from camri_jax.sweeps.plan import SweepConfig, what_trials_share
 from camri_jax.training import network, recipe, trial
 from camri_jax.training.methods import (
     DEFAULT_METHODS,
@@ -564,3 +567,37 @@ def test_a_wrong_recipe_is_named(changes, message):
 def test_the_default_important_classes_are_those_of_the_data_set():
     digits = make_dataset("cifar10", DATASET.parts, ("cat", "dog", "airplane"))
     assert planning.resolve((), digits) == ((0,), (1,), (2,))
+
+
+class Sloped(nn.Module):
+    """A user's network, of which its fields do not tell all."""
+
+    slope: Callable[..., jnp.ndarray]
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        """Embeds images."""
+        x = images.reshape(len(images), -1).astype(jnp.float32)
+        return self.slope(nn.Dense(4)(x))
+
+
+def leaky(slope):
+    return lambda x: nn.leaky_relu(x, slope)
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_a_users_network_is_named_by_what_it_computes():
+    """Functions that are called the same are not the same, nor are two addresses."""
+    networks = [
+        *(Sloped(leaky(slope)) for slope in (0.1, 0.2)),
+        Sloped(lambda x: x * jnp.arange(4.0)[None]),
+        Sloped(lambda x: x * jnp.arange(4.0)[None, ::-1]),
+    ]
+    again = [
+        Sloped(leaky(0.1)),
+        Sloped(functools.partial(nn.leaky_relu, negative_slope=0.1)),
+    ]
+    names = [what_trials_share(RECIPE, DATASET, each)["network"] for each in networks]
+    assert len({each["program"] for each in names}) == len(networks)
+    for each in again:
+        assert what_trials_share(RECIPE, DATASET, each)["network"] == names[0]

@@ -98,7 +98,10 @@ def listed(text: str) -> list[Path]:
     Raises:
       UsageError: there is none.
     """
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text}: {error}") from error
     if path.is_dir():
         inside = (p for p in sorted(path.rglob("*")) if is_picture(p.name))
         found = [p for p in inside if not _hidden(p.relative_to(path)) and p.is_file()]

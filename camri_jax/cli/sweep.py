@@ -135,14 +135,16 @@ def sweep_from(
     given = words.parse(kind, argv, description, command, kind(*default))
     short = {n: getattr(given, f"{n}s") for n in HYPERPARAMETERS}
     grid = {name: values for name, values in short.items() if values}
-    # What is said for all methods takes the place of what a preset says for one.
-    same = given.sweep.grid == default[1].grid
+    preset = default[1].grid
+    if given.sweep.grid != preset:
+        grid |= given.sweep.grid
+    # What is said takes the place of what a preset says of as much or less.
     kept = {
         key: values
-        for key, values in given.sweep.grid.items()
-        if not (same and key.rpartition(".")[2].partition("@")[0] in grid)
+        for key, values in preset.items()
+        if not {key, whole := key.partition("@")[0], whole.rpartition(".")[2]} & {*grid}
     }
-    config = dataclasses.replace(given.sweep, grid=grid | kept)
+    config = dataclasses.replace(given.sweep, grid=kept | grid)
     if given.run.deterministic:
         # As much as XLA promises: also which kernels it chooses.
         flags = os.environ.get("XLA_FLAGS", "")
@@ -165,13 +167,20 @@ def run(
     if options.engine == "ray":
         if options.distributed:
             raise UsageError("ray shares the work itself: leave distributed out")
+        if options.convolution is not None or config.trials_per_device != "auto":
+            raise UsageError(
+                "with engine ray each worker takes the convolution and the trials at "
+                "once that suit it: leave convolution and trials_per_device out"
+            )
         if importlib.util.find_spec("ray") is None:
             raise UsageError("engine ray needs the package ray: install camri-jax[ray]")
         ray_engine.start()
     share = shard_of(options)
     output = words.directory(options.output, data.dataset)
     dataset = words.load(data)
-    if options.preset == "fast" and not dataset.mirror:
+    flip = config.recipe.augment_flip
+    own = PRESETS[options.preset][0].recipe.augment_flip
+    if options.preset == "fast" and flip == own and not dataset.mirror:
         note("mirrored pictures may change their class here: none is mirrored")
         recipe = dataclasses.replace(config.recipe, augment_flip="none")
         config = dataclasses.replace(config, recipe=recipe)

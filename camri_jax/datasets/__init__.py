@@ -91,6 +91,10 @@ def load(
     if fit not in ("pad", "crop"):
         raise DatasetError(f"fit is {fit!r}; it must be 'pad' or 'crop'")
     seed = _integer("seed", seed, 0, 2**63 - 1)
+    if fit != "pad" and not name.startswith("folder:"):
+        raise DatasetError(
+            f"fit is {fit!r}, which is for folder:PATH; for other data it must be 'pad'"
+        )
     dataset = _load(name, _data_dir(data_dir, name), size, fit, groups)
     if not len(dataset.test_labels):
         dataset = hold_out(dataset, {"test": _TEST_FRACTION}, seed=seed)

@@ -5,11 +5,12 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from camri_jax.datasets import copies, pictures, store
@@ -18,11 +19,13 @@ from camri_jax.datasets.layout import Listing, list_pictures
 from camri_jax.datasets.splitting import connect
 from camri_jax.datasets.trees import Tree, open_tree
 
-_FORMAT = "2"  # to be raised when the same files would be prepared differently
+_FORMAT = "3"  # to be raised when the same files would be prepared differently
 _IMAGE_SIZE = 64
 _MAX_BROKEN = 0.01
 _BLOCK = 1024  # pictures that are decoded before the first of them is stored
 _BITS = re.compile(r"has (\d+) bits")
+
+Made = TypeVar("Made")
 
 
 class _Picture(NamedTuple):
@@ -31,11 +34,15 @@ class _Picture(NamedTuple):
     Attributes:
       pixels: uint8 `[size, size, 1 or 3]`.
       print: hash of the file.
+      own_size: shorter and longer side of the file's picture; empty if unknown.
+      hurried: whether it may have been decoded at a fraction of its own size.
       remarks: what a user should know.
     """
 
     pixels: np.ndarray
     print: int
+    own_size: tuple[int, ...]
+    hurried: bool
     remarks: list[str]
 
 
@@ -61,7 +68,8 @@ def load_folder(
       fit: `pad` the shorter axis with black, `crop` the longer one, or `stretch` both.
       groups: a regular expression that is searched in `CLASS/...` of each picture;
         where it finds the same text, there is one group. Copies of a picture are in
-        one group anyway.
+        one group anyway: files of the same bytes, or whose pixels are the same at
+        their own size, however they were saved.
       bits: of grey pictures of more than 8 bits; None: as many as any of them uses.
 
     Returns:
@@ -105,7 +113,9 @@ def _write(
         )
     readable = [name for name in names if name in decoded]
     _refuse_empty_classes(listing, decoded)
-    keys = [np.array([decoded[name].print for name in readable])]
+    copy_of = _same_pixels(tree, decoded, bits)
+    prints = [decoded[name].print for name in readable]
+    keys = [np.array([copy_of.get(value, value) for value in prints])]
     if groups is not None:
         stated, missing = _stated(groups, [listing.inside[name] for name in readable])
         keys.append(stated)
@@ -183,30 +193,105 @@ def _decode_each(
     fit: pictures.Fit,
     bits: int | None,
 ) -> Iterator[tuple[str, _Picture | Exception]]:
-    def decode(name: str) -> _Picture | Exception:
+    def decode(content: bytes) -> _Picture:
         remarks: list[str] = []
+        file = io.BytesIO(content)
+        pixels = pictures.decode(file, size, fit, bits=bits, tell=remarks.append)
+        own_size = _own_size(content)
+        large = not own_size or own_size[0] > size
+        hurried = large and content.startswith(b"\xff\xd8")  # a JPEG
+        return _Picture(pixels, _hash(content), own_size, hurried, remarks)
+
+    return _of_each(tree, names, decode, "decoding")
+
+
+def _own_size(content: bytes) -> tuple[int, ...]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return tuple(sorted(image.size))
+    except Exception:  # of metadata that `pictures.decode` does without
+        return ()
+
+
+def _hash(content: bytes) -> int:
+    hashed = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(hashed, "big", signed=True)
+
+
+def _same_pixels(
+    tree: Tree, decoded: Mapping[str, _Picture], bits: int | None
+) -> dict[int, int]:
+    """Hashes pictures at their own size, where another file may hold the same.
+
+    Args:
+      tree: of the files.
+      decoded: the pictures, at one size for all.
+      bits: as in `pictures.decode`.
+
+    Returns:
+      By the hash of a file, that of its pixels.
+    """
+
+    def look(content: bytes) -> int:
+        return _look(pictures.decode(io.BytesIO(content), None, bits=bits))
+
+    names = _alike(decoded)
+    return {
+        decoded[name].print: result
+        for name, result in _of_each(tree, names, look, "comparing")
+        if isinstance(result, int)
+    }
+
+
+def _alike(decoded: Mapping[str, _Picture]) -> list[str]:
+    """Returns those whose pixels may be another file's, one name for each file.
+
+    Where these are equal, so are those at one size for all, except where only one was
+    decoded in a hurry: these two must at least have been of the same size.
+    """
+    by_look, by_size = {}, {}
+    for name in {picture.print: name for name, picture in decoded.items()}.values():
+        picture = decoded[name]
+        by_look.setdefault(_look(picture.pixels), []).append(name)
+        hurried, others = by_size.setdefault(picture.own_size, ([], []))
+        (hurried if picture.hurried else others).append(name)
+    found = [names for names in by_look.values() if len(names) > 1]
+    found += [[*one, *two] for one, two in by_size.values() if one and two]
+    return sorted({name for names in found for name in names})
+
+
+def _look(pixels: np.ndarray) -> int:
+    """Hashes the pixels and the shape of a picture; grey is as good as colour."""
+    height, width, _ = pixels.shape
+    colour = np.broadcast_to(pixels, (height, width, 3))
+    return _hash(f"{height} {width} ".encode() + colour.tobytes())
+
+
+def _of_each(
+    tree: Tree, names: Sequence[str], make: Callable[[bytes], Made], doing: str
+) -> Iterator[tuple[str, Made | Exception]]:
+    """Yields what a function makes of the content of each file, or why it cannot."""
+
+    def made(name: str) -> Made | Exception:
         try:
             with tree.open(name) as file:
                 content = file.read()
-            hashed = hashlib.blake2b(content, digest_size=8).digest()
-            file = io.BytesIO(content)
-            pixels = pictures.decode(file, size, fit, bits=bits, tell=remarks.append)
+            return make(content)
         except DatasetError:
             raise
         except Exception as error:  # Pillow raises of every kind
             return error
-        return _Picture(pixels, int.from_bytes(hashed, "big", signed=True), remarks)
 
     # Pillow decodes and resizes outside of Python's lock: threads are enough.
     with (
         warnings.catch_warnings(),
         concurrent.futures.ThreadPoolExecutor() as pool,
-        tqdm(total=len(names), desc="decoding", disable=None) as bar,
+        tqdm(total=len(names), desc=doing, disable=None if names else True) as bar,
     ):
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
-            yield from zip(block, pool.map(decode, block), strict=True)
+            yield from zip(block, pool.map(made, block), strict=True)
             bar.update(len(block))
 
 

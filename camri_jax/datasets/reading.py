@@ -1,5 +1,6 @@
 """Pictures from anywhere as the arrays that a trained model takes."""
 
+import contextlib
 import io
 import os
 from collections.abc import Iterable
@@ -8,9 +9,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from camri_jax.datasets.dataset import DatasetError
 from camri_jax.datasets.pictures import Fit, decode
+
+_ORIENTATION = 0x0112  # in EXIF
 
 
 def read_images(
@@ -23,7 +27,9 @@ def read_images(
 
     Args:
       images: paths, PIL images, or arrays uint8 `[height, width]` or
-        `[height, width, channels]`.
+        `[height, width, channels]`. Of a PIL image its orientation counts, as of a
+        file; if it is a large JPEG, it is the same as its file, to the bit, until it
+        is changed or shown: its pixels are then all decoded.
       shape: `(size, size, channels)` of each in the result.
       fit: how a picture becomes square: `stretch`, `pad` or `crop`.
       bits: of grey pictures of more than 8 bits, as in `Dataset.bits`.
@@ -49,7 +55,7 @@ def _read(
 ) -> np.ndarray:
     is_path = isinstance(image, str | os.PathLike)
     try:
-        content = Path(image).expanduser().read_bytes() if is_path else _png(image)
+        content = Path(image).expanduser().read_bytes() if is_path else _bytes(image)
         pixels = decode(io.BytesIO(content), shape[0], fit, bits=bits)
     except Exception as error:
         name = os.fspath(image) if is_path else f"images[{i}]"
@@ -61,12 +67,32 @@ def _read(
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
-def _png(image: Any) -> bytes:
+def _bytes(image: Any) -> bytes:
+    """Returns a file of an image: its own, or a new one."""
     if not isinstance(image, Image.Image):
         pixels = np.asarray(image)
         if pixels.dtype != np.uint8:
             raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+    # A large JPEG is decoded at a fraction of its size, which its pixels could not be.
+    # As long as it has a tile, none of them is decoded, so that none was changed.
+    file = image.fp if isinstance(image, JpegImageFile) and image.tile else None
+    if file is None or image.tell():
+        return _png(image)
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    return content
+
+
+def _png(image: Image.Image) -> bytes:
+    image.load()  # by which a TIFF turns itself upright
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # of damaged EXIF
+        orientation = image.getexif().get(_ORIENTATION)
+        if isinstance(orientation, int) and 1 <= orientation <= 8:
+            exif[_ORIENTATION] = orientation
     file = io.BytesIO()
-    image.save(file, "png")
+    image.save(file, "png", exif=exif)
     return file.getvalue()

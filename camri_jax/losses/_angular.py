@@ -54,8 +54,9 @@ def angular_margin_logits(
     Past an angle of pi the cosine rises again, and with it the logit of an example
     that could not be more wrong: that is CAMRI's definition. `monotone` goes on
     falling there, as the papers do that mind it: `cos(theta) - m sin(m)` for a class
-    whose multiplier is 1 (ArcFace), `(-1)^n cos(angle) - 2 n` with n the whole part of
-    angle / pi for any other (SphereFace).
+    whose multiplier is 1 (ArcFace; with 1 - cos(m) where that is more, from 2.33
+    radians on, since the logit would rise there), `(-1)^n cos(angle) - 2 n` with n the
+    whole part of angle / pi for any other (SphereFace).
 
     A margin below 0 is a bonus: a smaller loss for a class that matters less. Margins
     on the cosine may be negative and multipliers below 1; an angle may not, since
@@ -517,7 +518,9 @@ def _added_drop(
     drop = cosine * one_less_cosine + _sine(cosine) * margin_sine
     if monotone:
         past_pi = cosine < one_less_cosine - 1
-        drop = jnp.where(past_pi, _of_label(margin, labels) * margin_sine, drop)
+        # From 2.33 radians on m sin(m) alone would lift the logit there.
+        beyond = jnp.maximum(_of_label(margin, labels) * margin_sine, one_less_cosine)
+        drop = jnp.where(past_pi, beyond, drop)
     return drop
 
 
@@ -537,7 +540,9 @@ def _multiplied_drop(
     if monotone:
         turns = jnp.floor((theta + added) / jnp.pi)
         mirrored = (1 - 2 * (turns % 2)) * (cosine - drop) - 2 * turns
-        beyond = jnp.where(factor == 1, added * jnp.sin(added), cosine - mirrored)
+        least = 2 * jnp.sin(added / 2) ** 2
+        plain = jnp.maximum(added * jnp.sin(added), least)
+        beyond = jnp.where(factor == 1, plain, cosine - mirrored)
         drop = jnp.where(turns > 0, beyond, drop)
     return drop
 

@@ -130,9 +130,12 @@ def wasserstein_with_integer_labels(
     # 0 log 0 = 0, also where a logit of -inf rules a class out.
     log_shares = jnp.maximum(jax.nn.log_softmax(logits), -1e5)
     shares = jnp.exp(log_shares)
-    costs = jnp.where(shares > 0, of_label(costs.T, labels), 0)
-    terms = costs + epsilon * (log_shares - 1)
-    return counted.losses(jnp.sum(shares * terms, axis=-1))
+    costs = of_label(costs.T, labels)
+    # An infinite cost has no slope: what it weighs says that it is infinite, no more.
+    endless = jnp.any(jnp.isinf(costs) & (shares > 0), axis=-1)
+    terms = jnp.where(jnp.isinf(costs), 0, costs) + epsilon * (log_shares - 1)
+    total = jnp.sum(shares * terms, axis=-1)
+    return counted.losses(jnp.where(endless, jnp.inf, total))
 
 
 def _warn_unless_converged(result: SinkhornResult, tolerance: float) -> None:

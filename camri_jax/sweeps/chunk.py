@@ -78,11 +78,13 @@ class Trained(NamedTuple):
       rows: what is known of each, by name, for `camri_jax.sweeps.rows`.
       logits: `[image, class]` float32, by part, of each.
       variables: weights and statistics of each, as they are evaluated.
+      begin: the epoch after which their training went on; 0 for all of it.
     """
 
     rows: list[dict[str, Any]]
     logits: list[dict[str, np.ndarray]]
     variables: list[chex.ArrayTree]
+    begin: int = 0
 
 
 class Midway(NamedTuple):
@@ -287,8 +289,9 @@ def states_of(chunk: Chunk, dataset: Dataset, placement: Placement) -> TrialStat
 
 
 def _look(images: Any) -> Any:
-    """What a network may measure before its first step."""
-    return images[: None if images.ndim == 2 else _LOOK]
+    """What a network may measure before its first step: some of all classes."""
+    # Folders come class by class, so the first images are of one.
+    return images if images.ndim == 2 else images[:: -(-len(images) // _LOOK)]
 
 
 def train_chunk(
@@ -327,7 +330,10 @@ def train_chunk(
     look = lift.replicate(np.asarray(_look(data.train[0])), placement.mesh)
     states = run.init(look, seeds)
     begin, told, losses, history = 0, 0.0, [], []
-    if midway is not None and _fits(midway, states, epochs, evaluated):
+    number = len(chunk.trials)
+    fits = midway is not None and _fits(midway, states, epochs, evaluated, number)
+    if midway is not None and fits:
+        midway = _lengthened(midway, chunk.width)
         begin, states = midway.epoch, _restored(states, midway)
         losses, history = [[each] for each in midway.losses], list(midway.history)
     elif midway is not None:
@@ -365,7 +371,11 @@ def train_chunk(
             if epoch + 1 in evaluated:
                 history.append(_confusions(scored(watched), data.labels[watched]))
             if epoch + 1 < epochs:
-                keep(functools.partial(_midway, epoch + 1, states, losses, history))
+                keep(
+                    functools.partial(
+                        _midway, epoch + 1, states, losses, history, number
+                    )
+                )
         everything = {part: scored(part) for part in data.scored}
         finite = jax.device_get(run.is_finite(states))
         variables = jax.device_get(trial.evaluated_variables(states))
@@ -387,6 +397,7 @@ def train_chunk(
             for t in range(len(rows))
         ],
         [jax.tree.map(lambda x, t=t: x[t], variables) for t in range(len(rows))],
+        begin,
     )
 
 
@@ -395,20 +406,36 @@ def _midway(
     states: TrialState,
     losses: Sequence[Sequence[Any]],
     history: Sequence[np.ndarray],
+    number: int,
 ) -> Midway:
-    # Copied, as the next step takes the memory of these.
-    leaves = [np.array(jax.device_get(leaf)) for leaf in _kept(states)]
-    return Midway(epoch, leaves, [_mean(each) for each in losses], list(history))
+    # Copied, as the next step takes the memory of these; without what only fills up
+    # the devices of this host.
+    leaves = [np.array(jax.device_get(leaf)[:number]) for leaf in _kept(states)]
+    means = [_mean(each)[:number] for each in losses]
+    return Midway(epoch, leaves, means, [each[:number] for each in history])
+
+
+def _lengthened(midway: Midway, width: int) -> Midway:
+    """With the last trial again and again, as its chunk is stacked."""
+
+    def lengthened(each: np.ndarray) -> np.ndarray:
+        return np.concatenate([each, np.repeat(each[-1:], width - len(each), axis=0)])
+
+    return Midway(midway.epoch, *(list(map(lengthened, x)) for x in midway[1:]))
 
 
 def _fits(
-    midway: Midway, states: TrialState, epochs: int, evaluated: Sequence[int]
+    midway: Midway,
+    states: TrialState,
+    epochs: int,
+    evaluated: Sequence[int],
+    number: int,
 ) -> bool:
-    """Whether a checkpoint can be of these states, after one of these epochs."""
+    """Whether a checkpoint can be of so many trials, after one of these epochs."""
     scored = [epoch for epoch in evaluated if epoch <= midway.epoch]
     forms = [
-        [(leaf.shape, leaf.dtype.itemsize) for leaf in leaves]
-        for leaves in (_kept(states), midway.leaves)
+        [(number, *leaf.shape[1:], leaf.dtype.itemsize) for leaf in _kept(states)],
+        [(*leaf.shape, leaf.dtype.itemsize) for leaf in midway.leaves],
     ]
     return (
         0 < midway.epoch < epochs

@@ -30,6 +30,8 @@ BEAT = 20.0
 STALE = 120.0
 """Seconds without a heartbeat after which a claim is taken over."""
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
 _seen: dict[str, tuple[bytes, float]] = {}
 
 
@@ -153,8 +155,13 @@ def _content() -> bytes:
 
 
 def _machine() -> str:
-    """Where process numbers mean the same: containers of one name have their own."""
-    space = ""
+    """Where process numbers mean the same: containers of one name have their own.
+
+    So have hosts of one name, whose first containers all have one number.
+    """
+    space = boot = ""
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
-    return f"{socket.gethostname()} {space}"
+    with contextlib.suppress(OSError):
+        boot = _BOOT.read_text().strip()
+    return f"{socket.gethostname()} {space} {boot}"

@@ -186,8 +186,8 @@ def train_and_save(
             # What a busy machine makes less of a difference to.
             "processor_seconds_per_trial": round(worked / len(chunk.trials), 3),
         }
-        if midway is not None:
-            facts["resumed_after_epoch"] = midway.epoch
+        if trained.begin:
+            facts["resumed_after_epoch"] = trained.begin
         with uninterrupted():
             save(plan, dataset, chunk, trained, output, facts)
             path.unlink(missing_ok=True)

@@ -8,14 +8,17 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from camri_jax._files import UsageError
 from camri_jax.datasets import Dataset, class_index
+from camri_jax.datasets.dataset import digest
 from camri_jax.training import trial as trial_numerics
 from camri_jax.training.lift import Placement
 from camri_jax.training.methods import (
@@ -315,7 +318,9 @@ def what_trials_share(
         "fingerprint": dataset.fingerprint,
         "image_shape": list(dataset.parts["train"].images.shape[1:]),
         **own,
-        "network": _fields(config.network.backbone, recipe.network),
+        "network": _fields(config.network.backbone, recipe.network)
+        if backbone is None
+        else _program(backbone, dataset),
     }
 
 
@@ -409,10 +414,27 @@ def _fields(backbone: Any, name: str) -> dict[str, str]:
     """What a module computes; not what it is called, nor the form it computes in."""
     skipped = ("parent", "name", "convolution", "dtype")
     own = [f.name for f in dataclasses.fields(backbone) if f.name not in skipped]
-    values = {field: getattr(backbone, field) for field in own}
-    # The address in a function's text is another in every process.
-    texts = {n: getattr(v, "__qualname__", None) or repr(v) for n, v in values.items()}
+    texts = {field: repr(getattr(backbone, field)) for field in own}
     return {"name": name, "class": type(backbone).__name__} | texts
+
+
+def _program(backbone: Any, dataset: Dataset) -> dict[str, str]:
+    """What a user's module computes: neither its class nor its fields tell all of it.
+
+    Another version of JAX may write the same program otherwise: then it trains anew.
+    """
+
+    def computed(images: jax.Array) -> Any:
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        return backbone.init_with_output(keys, images, train=True)
+
+    images = dataset.parts["train"].images
+    some = jax.ShapeDtypeStruct((2, *images.shape[1:]), images.dtype)
+    closed = jax.make_jaxpr(computed)(some)
+    # The address of a function is another in every process.
+    text = re.sub(r"0x[0-9a-f]+", "", str(closed))
+    constants = [digest(np.asarray(each)) for each in closed.consts]
+    return {"class": type(backbone).__name__, "program": digest(text, *constants)}
 
 
 def _trials(

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, address, is_local, written_whole
 from camri_jax.datasets import copies
 from camri_jax.datasets.dataset import Dataset, digest
 from camri_jax.datasets.reading import read_images
@@ -157,6 +157,14 @@ def _features(given: Any, number: int) -> np.ndarray:
     if features.shape[-1:] != (number,) or features.ndim > 2:
         raise UsageError(f"features must be [n, {number}], got {list(features.shape)}")
     return features.reshape(-1, number)
+
+
+def local(output: str | os.PathLike[str]) -> Path:
+    """Returns where a model is written, which no store can be."""
+    path = address(output)
+    if not is_local(path):
+        raise UsageError(f"output must be a directory of this machine, got {output}")
+    return path
 
 
 def save_model(directory: Path, model: Model) -> None:

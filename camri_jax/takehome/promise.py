@@ -20,6 +20,7 @@ from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
     Model,
     load_model,
+    local,
     read_about,
     save_model,
     save_seen,
@@ -280,7 +281,7 @@ def recalibrate(
       UsageError: `output` is there already, or no image is new.
     """
     directory = Path(path).expanduser()
-    output = Path(output).expanduser()
+    output = local(output)
     if output.exists():
         raise UsageError(f"{output} is there already; a new directory is needed")
     model = load_model(path, backbone)

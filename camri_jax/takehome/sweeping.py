@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, address, written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import figures, report, selection, study, tables
 from camri_jax.evidence.selection import Recommendation
@@ -129,7 +129,7 @@ def sweep(
     Reference:
       Section IV of Nishiyama et al., CAMRI Loss, 2022.
     """
-    output = Path(output).expanduser()
+    output = address(output)
     planned = make_plan(config, dataset, output, backbone=backbone)
     quiet = on_progress is not None
     with tqdm(total=planned.num_missing, unit="trial", disable=quiet) as bar:

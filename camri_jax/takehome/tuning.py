@@ -25,6 +25,7 @@ from camri_jax.takehome.model import (
     Model,
     directory_of,
     load_model,
+    local,
     save_model,
     save_seen,
     used,
@@ -230,7 +231,7 @@ def tune(
     asked: Any = np.atleast_1d(important).tolist()
     recalls = np.atleast_1d(recall).tolist()
     settings = TuneConfig(tuple(asked), tuple(map(float, recalls)), **config)
-    output = Path(output).expanduser()
+    output = local(output)
     goal = goal_of(settings, dataset)
     lab = _Lab.of(settings, goal, dataset, output, backbone, command, clock)
     finals, told = _halve(lab, settings, goal, on_progress)

@@ -312,7 +312,8 @@ class Whitening(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps `[batch, h, w, c]` in 0..1 to `[batch, h - 1, w - 1, 8 c]`."""
         count = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
-        measured = images[:count]
+        some = slice(None, None, -(-len(images) // count))
+        measured = images[some]
 
         def spread() -> jax.Array:
             # A channel that is the same everywhere would be divided by nothing.
@@ -322,7 +323,7 @@ class Whitening(nn.Module):
         std = self.variable("constants", "std", spread)
         standard = (images - mean.value[None, None, None]) / std.value[None, None, None]
         kernel = self.variable(
-            "constants", "kernel", lambda: _whitening_kernel(standard[:count])
+            "constants", "kernel", lambda: _whitening_kernel(standard[some])
         )
         bias = self.param("bias", nn.initializers.zeros, kernel.value.shape[-1:])
         x = _CONVOLUTIONS[self.convolution](

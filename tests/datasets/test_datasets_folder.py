@@ -1,5 +1,6 @@
 """The user's own pictures, good and bad."""
 
+import io
 import itertools
 import os
 import shutil
@@ -14,7 +15,13 @@ from PIL import Image
 from test_datasets_pictures import pixel_bomb
 from tiny_datasets import picture, pixels, write
 
-from camri_jax.datasets import DatasetError, DatasetWarning, load, pictures
+from camri_jax.datasets import (
+    DatasetError,
+    DatasetWarning,
+    load,
+    load_labelled,
+    pictures,
+)
 from camri_jax.datasets.reading import read_images
 
 
@@ -239,6 +246,97 @@ def test_copies_within_a_class_are_never_split_apart(tmp_path):
         assert not seen[1] & seen[2]
 
 
+def _again(content, how):
+    """The same pixels in another file."""
+    image = Image.open(io.BytesIO(content))
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    if how == "turned":
+        exif[0x0112] = 6
+        image = image.transpose(Image.Transpose.ROTATE_90)
+    if how == "in colour":
+        image = image.convert("RGB")
+    if how == "other metadata":
+        raw = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+        segment = b"\xff\xe1" + (len(raw) + 2).to_bytes(2, "big") + raw
+        return "jpg", content[:2] + segment + content[2:]
+    file = io.BytesIO()
+    suffix = "bmp" if how == "another format" else "png"
+    options = {} if suffix == "bmp" else {"compress_level": 0, "exif": exif}
+    image.save(file, suffix, **options)
+    return suffix, file.getvalue()
+
+
+SAVED_AGAIN = {
+    "other compression": ("png", "RGB"),
+    "another format": ("png", "RGB"),
+    "turned": ("png", "RGB"),
+    "in colour": ("png", "L"),
+    "other metadata": ("jpg", "RGB"),
+    "decoded": ("jpg", "RGB"),
+}
+
+
+def _write_twice(root, how):
+    """100 x 90 pixels, of which a JPEG is decoded at a quarter for 16."""
+    suffix, mode = SAVED_AGAIN[how]
+    for c, class_name in enumerate(("cat", "dog")):
+        for i in range(8):
+            content = picture(100 * c + i, (100, 90), mode, suffix)
+            write(root / class_name / f"{i}.{suffix}", content)
+            other, copy = _again(content, how)
+            assert copy != content
+            write(root / class_name / f"{i} (1).{other}", copy)
+    return root
+
+
+@pytest.mark.parametrize("how", SAVED_AGAIN)
+def test_a_picture_saved_again_stays_with_itself_at_every_size(tmp_path, how):
+    """Groups are of the files' own pixels, so that all sizes have the same parts."""
+    root = _write_twice(tmp_path / "mine", how)
+    fractions = {"validation_fraction": 0.2, "calibration_fraction": 0.2}
+    found = []
+    for size, fit in [(16, "pad"), (16, "crop"), (128, "pad")]:
+        data = load(f"folder:{root}", image_size=size, fit=fit, seed=1, **fractions)
+        groups = [p.groups.tolist() for p in data.parts.values()]
+        found.append(groups)
+        sizes = [np.unique(each, return_counts=True)[1] for each in groups]
+        assert all((each == 2).all() for each in sizes)
+        assert sum(map(len, sizes)) == 16
+    assert found[0] == found[1] == found[2]
+
+
+def test_pictures_that_are_equal_only_when_they_are_small_are_not_copies(tmp_path):
+    root = tmp_path / "mine"
+    for i, class_name in itertools.product(range(5), ("cat", "dog")):
+        image = np.full((32, 32, 1), 100, np.uint8)
+        image[i, int(class_name == "dog")] = 101
+        write(root / class_name / f"{i}.png", pictures.encode(image))
+        larger = Image.new("L", (40 + i, 40 + i), 100)
+        larger.save(root / class_name / f"larger {i}.png")
+        larger.resize((60, 40 + i)).save(root / class_name / f"wider {i}.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)
+        data = load(f"folder:{root}", image_size=2, fit="crop")
+    images = np.concatenate([p.images for p in data.parts.values()])
+    assert len(np.unique(images, axis=0)) == 1
+    groups = np.concatenate([p.groups for p in data.parts.values()])
+    # Those of one size are the same in both classes, and these alone.
+    assert len(np.unique(groups)) == 10 + 10
+
+
+def test_a_picture_saved_again_for_testing_is_told_though_it_looks_another(tmp_path):
+    root = tmp_path / "mine"
+    files = itertools.product(("train", "test"), ("cat", "dog"), range(2))
+    for seed, (part, class_name, i) in enumerate(files):
+        write(root / part / class_name / f"{i}.png", picture(seed, (90, 90)))
+    content = picture(99, (90, 90), suffix="jpg")
+    write(root / "train/cat/photo.jpg", content)
+    write(root / "test/cat/photo.png", _again(content, "decoded")[1])
+    with pytest.warns(DatasetWarning, match="1 groups lie both in train and in test"):
+        load(f"folder:{root}", image_size=16)
+
+
 def test_a_class_without_test_pictures_is_told(tmp_path):
     root = write_folder(tmp_path / "mine")
     shutil.rmtree(root / "test" / "dog")
@@ -408,6 +506,22 @@ def test_a_pattern_that_finds_nothing_is_refused(tmp_path):
         load_folder(root, groups=r"dog/\d|cat/0\.png")
     with pytest.raises(DatasetError, match="groups is a pattern for folder"):
         load("digits", groups="x")
+
+
+@pytest.mark.parametrize("name", ["digits", "npz:absent.npz", "mnist", "awa2"])
+def test_a_fit_that_would_be_ignored_is_refused(name):
+    message = "fit is 'crop', which is for folder:PATH; for other data it must be 'pad'"
+    with pytest.raises(DatasetError, match=message):
+        load(name, fit="crop")
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_a_models_fit_is_for_folders_and_no_matter_for_other_data(tmp_path, fit):
+    assert load_labelled("digits", image_size=8, fit=fit).counts("test").all()
+    root = write_folder(tmp_path / "mine", each=1)
+    data = load_labelled(f"folder:{root}", image_size=8, fit=fit)
+    assert data.fit == fit
+    assert len(load("digits", fit="pad").test_labels)
 
 
 def test_a_group_in_train_and_in_test_is_told(tmp_path):
