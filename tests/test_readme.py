@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_architecture import FLOOR, PACKAGE
 
@@ -85,6 +86,37 @@ def test_accuracies_of_the_fast_recipe_are_those_of_rows():
     told = f"{cifar10.mean():.1f} ± {cifar10.std(ddof=1):.1f} % test accuracy"
     assert f"{told} on CIFAR-10 (cross-entropy, {len(cifar10)} seeds" in README
     assert f"{gtsrb.mean():.1f} % on GTSRB at 32x32 ({len(gtsrb)} seed)" in README
+
+
+def alarms(folder, kind):
+    """By method: mean false alarms of classes and seeds at 0.99, and how many seeds."""
+    path = ROOT / "experiments" / "results" / folder / f"{kind}.parquet"
+    prices = pd.read_parquet(path)
+    found = prices[prices["asked"] == 0.99].groupby("method")
+    return found["false_alarms"].mean(), found["seed"].nunique()
+
+
+@pytest.mark.parametrize("images", [1000, 5000, 36000])
+def test_prices_in_the_readme_are_those_of_rows(images):
+    (line,) = re.findall(rf"\| {images:,} \| (.*) \|", README)
+    *told, seeds = line.replace("*", "").split(" | ")
+    means, counts = alarms(f"cifar10_features_{images}", "prices")
+    methods = ("cross_entropy", "l2_softmax", "arcface", "camri")
+    assert told == [f"{means[method]:.1f}" for method in methods]
+    assert {int(seeds)} == {counts[method] for method in methods}
+
+
+def test_promises_in_the_readme_are_those_of_rows():
+    means, counts = alarms("cifar10_features", "promises")
+    told = re.search(
+        r"(\d+) seeds, a \*promise\* of 99 % costs (\S+) with cross-entropy and "
+        r"(\S+) with CAMRI",
+        README,
+    )
+    assert told
+    assert int(told[1]) == counts["camri"] == counts["cross_entropy"]
+    assert float(told[2]) == round(means["cross_entropy"], 1)
+    assert float(told[3]) == round(means["camri"], 1)
 
 
 def test_what_the_readme_says_is_shown_is_shown(digits):
