@@ -166,8 +166,13 @@ def every_slope(logits, cosines, labels, hyperparameters=LOSSES):
     )
 
 
-values_of = jax.jit(every_loss)
-slopes_of = jax.jit(every_slope)
+def ended(function):
+    """Waits: a call on a CPU reads arrays where they lie, and tests change them."""
+    return lambda *given: jax.block_until_ready(function(*given))
+
+
+values_of = ended(jax.jit(every_loss))
+slopes_of = ended(jax.jit(every_slope))
 
 
 @functools.cache
