@@ -117,7 +117,8 @@ def tiny(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in ALONE else PEERS) for n in TINY]
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ALONE else PEERS) for n in TINY],
 )
 def test_a_benchmark_writes_what_it_prints(name, tiny, tmp_path, capsys):
     tiny(name).main(["--quick", "--output", str(tmp_path)])

@@ -248,6 +248,7 @@ def test_figure_1_needs_no_results(camri, tmp_path, monkeypatch):
     assert "<svg" in (tmp_path / "docs" / "figure1.svg").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
 def test_figure_2_trains_once_and_draws(camri, finished, tmp_path):
     words = ("figure2", "--dataset", "npz:signs.npz", "--important", "c++", "--epochs")

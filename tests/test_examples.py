@@ -29,7 +29,14 @@ def test_it_is_short(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in EXAMPLES if p.stem not in APART], ids=lambda path: path.stem
+    "path",
+    [
+        # Trains a sweep.
+        pytest.param(p, marks=pytest.mark.slow if p.stem == "own_network" else ())
+        for p in EXAMPLES
+        if p.stem not in APART
+    ],
+    ids=lambda path: path.stem,
 )
 def test_it_finds_the_important_class(path, tmp_path):
     if path.stem.startswith("equinox"):
