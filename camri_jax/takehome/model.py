@@ -141,10 +141,8 @@ class Model:
         one = isinstance(images, np.ndarray) and (
             images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3))
         )
-        alone = isinstance(images, str | os.PathLike) or not isinstance(
-            images, Iterable
-        )
-        if one or alone:
+        path = isinstance(images, str | os.PathLike)
+        if one or path or not isinstance(images, Iterable):
             images = [images]
         return read_images(images, shape, about["fit"], about["bits"])
 
