@@ -533,10 +533,11 @@ def test_what_another_process_set_aside_first_stops_nothing(missing, tmp_path):
     assert left.suffix == ".damaged"
 
 
-def test_what_killed_processes_were_writing_goes_in_an_hour(tmp_path):
-    name = "." + "a" * 32 + ".parquet"
+@pytest.mark.parametrize("what", ["rows", "logits", "data", "models"])
+def test_what_killed_processes_were_writing_goes_in_an_hour(what, tmp_path):
+    name = "." + "a" * 32 + (".npz" if what == "models" else ".parquet")
     for age, kept in ((60, True), (4000, False)):
-        path = tmp_path / "rows" / name
+        path = tmp_path / what / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age, time.time() - age))

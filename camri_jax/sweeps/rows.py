@@ -372,7 +372,8 @@ def mend(directory: Path) -> None:
     # In a store each would be a request.
     models = directory / "models"
     for path in sorted(models.glob("*.npz")) if is_local(models) else ():
-        if not zipfile.is_zipfile(path):
+        # Another process may be writing what begins with a dot.
+        if not path.name.startswith(".") and not zipfile.is_zipfile(path):
             _with_rows(path, chunks.get(path.stem), "trained weights")
 
 
