@@ -492,6 +492,8 @@ LINES = [
     ("tune --budget soon", "budget must be a time, as 90s, 20m or 2h, got 'soon'"),
     ("tune --budget -5", "budget must be a time, as 90s, 20m or 2h, got '-5'"),
     ("tune --budget 0", "budget must be above 0 seconds, got 0.0"),
+    ("sweep --engine ray --convolution lax", "leave convolution and trials_per_device"),
+    ("sweep --engine ray --trials-per-device 4", "leave convolution and"),
     ("tune --recall 1", "recall must be between 0 and 1, without them, got 1.0"),
     ("tune --recall 0.9 0.8", "recall must be one number for one class, or a group"),
     ("tune --recall high", "'high' must be a number, or an angle"),

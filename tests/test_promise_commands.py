@@ -162,6 +162,8 @@ def test_of_several_promises_none_is_called_broken_by_chance(camri, tmp_path):
     saved(tmp_path / "two", important=(0, 1))
     images, labels = write("new.npz", 1, number=600)
     dataset = in_one_part(images, labels)
+    with pytest.raises(UsageError, match="must be a directory of this machine"):
+        recalibrate("two", dataset, 0.9, output="memory://asked")
     recalibrate("two", dataset, np.array([0.9, 0.8]), output="asked")
     later = in_one_part(*write("later.npz", 2))
     found = check("asked", later, 0.5, confidence=0.9)
