@@ -150,6 +150,18 @@ def prices(methods=("cross_entropy", "camri"), *, seeds=3, number=90, seed=0):
     )
 
 
+def test_a_line_of_several_settings_is_called_by_its_method():
+    lines = prices()
+    some = (lines["method"] == "camri") & (lines["asked"] > 0.9)
+    for changed, expected in (
+        (lines, "CAMRI m="),
+        (lines.assign(margin=lines["margin"] + some), "CAMRI"),
+    ):
+        names = labelled(figures.price(changed, "cat").axes[0])
+        assert any(n.startswith(expected) for n in names)
+        assert any("m=" in n for n in names) == (changed is lines)
+
+
 def labelled(place):
     return {
         line.get_label(): (np.asarray(line.get_xdata()), np.asarray(line.get_ydata()))

@@ -445,6 +445,17 @@ def title(line: pd.Series) -> str:
     return f"{name}, threshold moved" if line.get("moved", False) else name
 
 
+def title_of(lines: pd.DataFrame) -> str:
+    """Returns the setting of lines of one method; of several settings, the method.
+
+    Args:
+      lines: with `method` and its hyperparameters.
+    """
+    if len(lines[POINT].drop_duplicates()) > 1:
+        return METHODS[str(lines["method"].iloc[0])].label
+    return title(lines.iloc[0].drop("moved", errors="ignore"))
+
+
 def baseline_recall(rows: pd.DataFrame, num_classes: int) -> np.ndarray | None:
     """Returns the recall of each class under cross-entropy, the mean over trials.
 

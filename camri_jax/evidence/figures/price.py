@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
-from camri_jax.evidence.selection import title
+from camri_jax.evidence.selection import title, title_of
 from camri_jax.training.methods import BASELINE
 
 AXES = {
@@ -93,7 +93,7 @@ def _draw(place: Axes, lines: pd.DataFrame, measure: str, banded: bool) -> None:
     place.plot(
         asked,
         values.mean(axis=0),
-        label=title(lines.iloc[0].drop("moved", errors="ignore")),
+        label=title_of(lines),
         markevery=[i for i, r in enumerate(asked) if np.isclose(r, _TICKS).any()],
         markersize=8 if look["marker"] == "*" else 5,
         lw=1.6,

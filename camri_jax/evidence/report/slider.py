@@ -13,7 +13,7 @@ from camri_jax.evidence.figures import looks
 from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.measures import measures, moved_confusion
 from camri_jax.evidence.report import svg
-from camri_jax.evidence.selection import title
+from camri_jax.evidence.selection import title_of
 from camri_jax.evidence.statistics import interval
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.training.methods import BASELINE, METHODS
@@ -102,7 +102,8 @@ def slider(
     if priced.empty:
         return None
     start = int(np.abs(np.array(ASKED) - recall).argmin())
-    tables = [_rows(priced[priced["asked"] == asked]) for asked in ASKED]
+    names = {str(m): title_of(lines) for m, lines in priced.groupby("method")}
+    tables = [_rows(priced[priced["asked"] == asked], names) for asked in ASKED]
     class_name = looks.visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
     # Of several classes with a recall each, none is promised for all together.
@@ -174,14 +175,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-def _rows(priced: pd.DataFrame) -> list[Row]:
+def _rows(priced: pd.DataFrame, names: Mapping[str, str]) -> list[Row]:
     """The methods at one recall, the cheapest first; those that miss it last."""
     rows = []
     for method, lines in priced.groupby("method", sort=False):
         entry = METHODS[str(method)]
         looked = (_MARKERS.get(entry.marker, "●"), entry.colour or "inherit")
         key = lines["false_alarms"].mean()
-        row = Row(str(method), title(lines.iloc[0]), *looked, _texts(lines))
+        row = Row(str(method), names[str(method)], *looked, _texts(lines))
         rows.append((key, row))
     rows.sort(key=lambda pair: (np.isnan(pair[0]), pair[0]))
     return [row for _, row in rows]
