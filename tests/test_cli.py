@@ -1,5 +1,6 @@
 """Commands as users meet them: what they write, what they say, and how they end."""
 
+import contextlib
 import errno
 import io
 import json
@@ -431,6 +432,19 @@ def test_printing_never_fails(encoding, monkeypatch):
     assert printed.buffer.getvalue().strip() == wanted
 
 
+@contextlib.contextmanager
+def read_by_nobody(monkeypatch):
+    """Closes the pipe behind the standard output."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    closed = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stdout", closed)
+    monkeypatch.setattr(os, "dup2", lambda *numbers: None)
+    yield
+    with contextlib.suppress(BrokenPipeError):
+        closed.close()
+
+
 def test_a_closed_pipe_ends_no_command(monkeypatch):
     done = []
 
@@ -439,15 +453,14 @@ def test_a_closed_pipe_ends_no_command(monkeypatch):
         console.say("b")
         done.append("c")
 
-    reading, writing = os.pipe()
-    os.close(reading)
-    closed = os.fdopen(writing, "w")
-    monkeypatch.setattr(sys, "stdout", closed)
-    monkeypatch.setattr(os, "dup2", lambda *numbers: None)
-    assert console.run(command, []) == 0
+    with read_by_nobody(monkeypatch):
+        assert console.run(command, []) == 0
     assert done == ["c"]
-    with pytest.raises(BrokenPipeError):
-        closed.close()
+
+
+def test_help_that_nobody_reads_to_its_end_is_no_error(monkeypatch):
+    with read_by_nobody(monkeypatch):
+        assert console.run(sweep.main, ["--help"]) == 0
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"]])

@@ -233,6 +233,9 @@ def parse(
                 registry=_registry(),
                 **options,
             )
+    except BrokenPipeError:
+        # The reader of the help has seen enough of it, as `head` has.
+        raise SystemExit(0) from None
     except SystemExit as end:
         if not end.code:
             raise
