@@ -158,6 +158,7 @@ def scaled(function, factor):
     return lambda *arguments, **options: factor * function(*arguments, **options)
 
 
+@pytest.mark.slow
 def test_trials_that_differ_are_not_timed(tiny, monkeypatch):
     script = tiny("bench_trials")
     trials = script.made_up.Trials

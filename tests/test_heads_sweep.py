@@ -174,7 +174,6 @@ def test_the_commands_train_heads_on_a_file_of_features(tmp_path, monkeypatch, c
     data = ("--preset", "heads", "--dataset", "npz:own.npz", "--important", "1")
     methods = ("--methods", "cross_entropy", "camri", "--num-seeds", "1")
     few = ("--epochs", "2", "--batch-size", "32")
-    assert main(["sweep", *data, *methods, *few, "--dry-run"]) == 0
     asked = ("--recall", "0.8", "--output", "tuned")
     assert main(["tune", *data, *methods, *few, *asked]) == 0
     assert "certified" in capsys.readouterr().out

@@ -97,6 +97,7 @@ def trained(num_devices, together, loop, width, first=0, count=None):
     return chunks.train_chunk(Chunk(CONFIG, some, width), data, where)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_on_another_number_of_devices():
     """Without the trial that filled up the last place."""
     one, kept = Chunk(CONFIG, TRIALS[:1], 1), []
