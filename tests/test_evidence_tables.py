@@ -198,6 +198,10 @@ def all_lost(row):
     return row | {"diverged": True}
 
 
+def baseline_lost(row):
+    return row | {"diverged": row["method"] == "cross_entropy"}
+
+
 def camri_lost(row):
     return row | {"diverged": row["method"] == "camri"}
 
@@ -211,6 +215,7 @@ NO_BEES = np.where(labels(80) == 1, 0, labels(80))
         ({"num_seeds": 1}, "with one seed there is no interval"),
         ({"change": all_lost}, "every trial diverged"),
         ({"change": camri_lost}, "Take "),
+        ({"change": baseline_lost}, "every trial of cross-entropy diverged"),
         ({"truths": {"test": NO_BEES}}, "no test images of bee"),
         ({"truths": {"validation": NO_BEES}}, "settings are picked on the test images"),
         ({"validation": False}, "picked on the test images"),
@@ -224,6 +229,7 @@ def test_what_is_not_known_is_blank_and_said(options, said, tmp_path):
     text = texts(sheets, told)
     assert said in text
     assert "nan" not in text.lower()
+    assert " 0 test images" not in text or "truths" in options
     assert "inf" not in text
     assert table["verdict"].isin(list(verdicts.VERDICTS)).all()
     if options.get("num_seeds") == 1:

@@ -195,6 +195,16 @@ def test_prices_are_means_over_seeds_in_bands_of_all_of_them():
         assert place.get_xlim()[1] <= 1
 
 
+def test_a_line_ends_where_a_seed_misses_the_recall():
+    some = prices()
+    missed = (some["method"] == "camri") & (some["seed"] == 1) & (some["asked"] > 0.97)
+    some.loc[missed, ["false_alarms", "accuracy"]] = np.nan
+    for place in figures.price(some, "cat").axes:
+        lines = labelled(place)
+        assert lines["CAMRI m=4π/64 s=16"][0].tolist() == [0.8, 0.9, 0.95]
+        assert len(lines["cross-entropy"][0]) == 6
+
+
 def test_of_many_methods_two_have_bands():
     many = prices(tuple(POINTS))
     (place,) = figures.price(many, "cat", measures=["accuracy"], emphasis="camri").axes

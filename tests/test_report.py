@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camri_jax._files import UsageError
-from camri_jax.evidence import report, selection, tables
-from camri_jax.evidence.report import words
+from camri_jax.evidence import curves, report, selection, tables
+from camri_jax.evidence.figures.drawings import ASKED, certifiable
+from camri_jax.evidence.report import slider, words
 from camri_jax.evidence.selection import Recommendation
 from camri_jax.evidence.tables import Cell, Sheet
 from camri_jax.evidence.verdicts import claims
@@ -239,6 +240,25 @@ def test_the_slider_moves_true_numbers(study, tree):
         assert f"finds {matrix[1, 1]} of 80 test images" in prices["said"][i]
         costs = [float(r[1].split(" ")[0]) for r in prices["rows"][i].values()]
         assert costs == sorted(costs)
+
+
+def test_a_recall_out_of_reach_is_answered_by_the_highest(tmp_path):
+    """What one of several classes takes from another, their offset never finds."""
+    some, asked = synthetic.load(tmp_path, asked="ant+bee+cat"), (0, 1, 2)
+    trials = selection.trials(some, asked)
+    taken = trials[~trials["moved"]].iloc[0]
+    prices = curves.prices(some, asked, ASKED)
+    priced = curves.cheapest(some, asked, ASKED)
+    shown = slider.slider(some, asked, prices, priced, taken, name="x", recall=0.9)
+    told = json.loads(str(shown.data))
+    assert told["said"][-1].startswith("No offset makes this model find")
+    matrix = np.array([int(text or 0) for text, _ in told["confusion"][-1]])
+    size = len(some.data.class_names)
+    recalls = np.diagonal(matrix.reshape(size, size))[:3] / 80
+    ((_, logits),) = some.logits("test", [taken["trial_id"]])
+    whole = curves.curve(logits, some.data.labels["test"], asked)
+    assert recalls.mean() == pytest.approx(whole["recall"].max())
+    assert certifiable(some, asked) is None
 
 
 def test_without_scripts_the_page_shows_where_the_slider_starts(page, tree):

@@ -53,7 +53,8 @@ def test_an_interval_of_many_is_the_normal_one():
 
 @pytest.mark.parametrize("n", [2, 3, 20])
 def test_seeds_that_agree_are_told_honestly(n):
-    assert statistics.interval(np.full(n, 0.25))[:2] == (0.25, 0.25)
+    # Their spread is not known to be nothing.
+    assert np.isnan(statistics.interval(np.full(n, 0.25))[:2]).all()
     # Nothing was gained, and nothing lost.
     assert statistics.p_above(np.zeros(n)) == 1
     assert statistics.p_above(np.zeros(n), -0.005) == 0

@@ -138,6 +138,17 @@ def test_what_is_lost_or_lacking_is_noted(tmp_path):
     assert note.startswith("every trial diverged:")
 
 
+def test_seeds_that_cross_entropy_lacks_are_noted(tmp_path):
+    def change(line):
+        is_baseline = line["method"] == "cross_entropy"
+        lacking = line["seed"] in ((3,) if is_baseline else (0,))
+        return None if lacking else line
+
+    (note,) = study.notes(load(tmp_path, change=change))
+    assert note.startswith("cross-entropy lacks seeds")
+    assert "CAMRI m=8π/64 s=16 2 of 3" in note
+
+
 def test_logits_that_fit_no_labels_are_refused(tmp_path):
     found = load(tmp_path, num_seeds=1)
     (trial_id, logits), *_ = found.logits("test", list(found.rows["trial_id"]))

@@ -46,6 +46,30 @@ def test_differences_are_of_the_same_seed_whatever_the_order(tmp_path):
         np.testing.assert_allclose((line["recall_p"], line["accuracy_p"]), tests)
 
 
+def test_a_recall_that_a_seed_misses_has_no_mean(tmp_path):
+    prices = curves.prices(load(tmp_path, [CROSS_ENTROPY, CAMRI]), (1,), (0.8, 0.9))
+    whole = verdicts.price_differences(prices).set_index(["method", "asked"])
+    assert whole["false_alarms"].notna().all()
+    assert (whole["num_reached"] == 4).all()
+    for method in ("camri", "cross_entropy"):
+        missed = (prices["method"] == method) & (prices["seed"] == 2)
+        missed &= prices["asked"] == 0.9
+        lines = prices.copy()
+        lines.loc[missed, "recall":"false_alarms"] = np.nan
+        # As `curves.prices` has it: of a seed, where either misses the recall.
+        gone = (prices["seed"] == 2) & (prices["asked"] == 0.9)
+        lines.loc[gone, lines.columns.str.endswith("_difference")] = np.nan
+        table = verdicts.price_differences(lines).set_index(["method", "asked"])
+        own = table.loc[(method, 0.9)]
+        assert (own["num_seeds"], own["num_reached"]) == (4, 3)
+        assert own[["false_alarms", "accuracy", "recall"]].isna().all()
+        assert np.isnan(table.loc[("camri", 0.9), "false_alarms_difference"])
+        assert np.isnan(table.loc[("camri", 0.9), "fewer_p"])
+        for name in ("false_alarms", "false_alarms_difference"):
+            kept = [table.loc[("camri", 0.8), name], whole.loc[("camri", 0.8), name]]
+            assert kept[0] == kept[1]
+
+
 def test_two_trials_of_one_seed_are_an_error_that_names_them(tmp_path):
     trials = selection.trials(load(tmp_path, SPECS, num_seeds=2), (1,))
     again = trials.iloc[:1].assign(trial_id="again")

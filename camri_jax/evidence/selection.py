@@ -421,6 +421,8 @@ def _why(trial: pd.Series, recall: str, on: str) -> str:
 def _why_none(trials: pd.DataFrame, on: str) -> str:
     if trials["diverged"].all():
         return "none: every trial diverged"
+    if trials.loc[trials["method"] == BASELINE, "diverged"].all():
+        return "none: every trial of cross-entropy diverged, whose accuracy is to keep"
     if not (trials[_on("chance", on)] < ALPHA / len(trials)).any():
         return (
             f"none: on {on} images no trial is shown to tell the important class from "

@@ -67,8 +67,9 @@ def interval(differences: np.ndarray) -> Interval:
       differences: `[n]`, one a seed; NaN are left out.
 
     Returns:
-      Its ends, NaN of fewer than two differences, and its kind. The resampling is
-      fixed.
+      Its ends and its kind. The ends are NaN of fewer than two differences, and where
+      all are the same: recalls of few images often are, and their spread is unknown
+      then, not nothing. The resampling is fixed.
 
     Reference:
       Student, The probable error of a mean, Biometrika 6, 1908; Efron, Better bootstrap
@@ -79,10 +80,10 @@ def interval(differences: np.ndarray) -> Interval:
     (0.0003, 0.0547, 't')
     """
     values = _finite(differences)
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) < _SAME:
         return Interval(np.nan, np.nan, "")
     mean = float(values.mean())
-    if len(values) < FEWEST or np.ptp(values) < _SAME:
+    if len(values) < FEWEST:
         half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
         return Interval(mean - float(half), mean + float(half), "t")
     ends = stats.bootstrap(

@@ -12,7 +12,13 @@ import pandas as pd
 from camri_jax._files import UsageError, address
 from camri_jax.datasets import class_index
 from camri_jax.sweeps import rows as stored
-from camri_jax.training.methods import HYPERPARAMETERS, METHODS, Value, describe
+from camri_jax.training.methods import (
+    BASELINE,
+    HYPERPARAMETERS,
+    METHODS,
+    Value,
+    describe,
+)
 
 POINT = [*HYPERPARAMETERS, "by_class"]
 """Columns of the hyperparameters: numbers, and the text of those by class."""
@@ -181,6 +187,22 @@ def notes(study: Study) -> list[str]:
         found.append(
             f"the sweep is not whole; of {most} seeds there are, for "
             + ", ".join(fewer)
+        )
+    seeds = {
+        (line["method"], _setting(line)): frozenset(group["seed"])
+        for _, group in study.rows.groupby(by, dropna=False, sort=False)
+        for line in [group.iloc[0]]
+    }
+    own = frozenset().union(*(s for (m, _), s in seeds.items() if m == BASELINE))
+    apart = [
+        f"{setting} {len(s & own)} of {len(s)}"
+        for (_, setting), s in seeds.items()
+        if own and s - own
+    ]
+    if apart:
+        found.append(
+            "cross-entropy lacks seeds that others have; differences to it rest on "
+            "those that both have: " + ", ".join(apart)
         )
     return found
 

@@ -187,11 +187,19 @@ def remarks(table: pd.DataFrame, name: str) -> list[str]:
       table: from `comparison`.
       name: of the important class.
     """
+    # Of trials that all diverged there is no more to say than that.
+    if not table["num_seeds"].any():
+        return []
     found = []
     if "held_out" not in set(table["selection"]):
         found.append(
             f"there are no validation images of {name}: settings are picked on the "
             "test images only, as in the paper, and no threshold is moved"
+        )
+    if not table.loc[table["method"] == BASELINE, "num_seeds"].any():
+        found.append(
+            "every trial of cross-entropy diverged: nothing is compared with it, and "
+            "settings are picked by accuracy alone"
         )
     if set(table["method"]) == {BASELINE}:
         found.append(
@@ -307,8 +315,9 @@ def _more_measures(lines: pd.DataFrame, name: str, picked: str) -> Sheet:
     return Sheet(
         f"What accuracy hides. Important class: {name}",
         f"Settings picked on {picked} images. F2 counts recall twice as much as "
-        f"precision; false alarms are per 1,000 images; n seeds. There are "
-        f"{images if images > 0 else 0:,.0f} test images of the important class."
+        "precision; false alarms are per 1,000 images; n seeds."
+        + f" There are {images:,.0f} test images of the important class."
+        * bool(images >= 0)
         + _partial(lines, ("precision", "f2", "other_recall", "false_alarms")),
         ["method, setting", "precision", "F2", "others'\nrecall", "false\nalarms", "n"],
         rows,
@@ -376,7 +385,7 @@ def _differences(
         "of cross-entropy whose threshold is moved to the same recall; second p: that "
         "this is so too. Paired t-tests, the largest p of a claim's parts, corrected "
         "by Holm for all claims on all settings tried; ✓ shown at "
-        f"{LEVEL:.0%}.",
+        f"{LEVEL:.0%}." + _shared(lines, "recall_pairs"),
         ["method, setting", "recall", "accuracy", "p", "above", "p"],
         rows,
     )
@@ -405,12 +414,13 @@ def prices_sheet(
         "recall asked is reached."
         if confidence is None
         else "Every threshold is moved to where the calibration images certify the "
-        f"recall asked, at {confidence:.0%} confidence; blank where they cannot."
+        f"recall asked, at {confidence:.0%} confidence."
     )
     rows = [
         [
             Cell(f"{METHODS[line['method']].label} {point_text(line)}".rstrip()),
             number(line["asked"]),
+            _reached(line),
             mean(line, "false_alarms", 1),
             difference(line, "false_alarms", 1),
             p_cell(line["fewer_p_holm"]),
@@ -424,10 +434,32 @@ def prices_sheet(
         f"{moved} False alarms per 1,000 images and accuracy, mean ± "
         "std over seeds, and differences to cross-entropy at the same recall with "
         f"{LEVEL:.0%} interval; p: of fewer false alarms, corrected by Holm for this "
-        "table; ✓ shown.",
-        ["method", "recall", "alarms", "difference", "p", "accuracy", "difference"],
+        "table; ✓ shown. Blank where a seed does not get there, or cross-entropy's "
+        "does not." + _shared(table, "false_alarms_pairs"),
+        [
+            *("method", "recall", "seeds", "alarms", "difference", "p"),
+            *("accuracy", "difference"),
+        ],
         rows,
     )
+
+
+def _reached(line: pd.Series) -> Cell:
+    """How many seeds there are, and where not all get there, how many do."""
+    of = f"{line['num_reached']} of " * bool(line["num_reached"] < line["num_seeds"])
+    return Cell(f"{of}{line['num_seeds']}", float(line["num_reached"]))
+
+
+def _shared(lines: pd.DataFrame, pairs: str) -> str:
+    """Says which differences rest on fewer seeds than their line."""
+    found = [
+        f"of {title(line)} on {line[pairs]:.0f}"
+        for _, line in lines.iterrows()
+        if 0 < line[pairs] < line["num_seeds"]
+    ]
+    found = list(dict.fromkeys(found))
+    told = "; ".join(found)
+    return f" Differences rest on the seeds that both have: {told}." * bool(found)
 
 
 # --- The one to use ------------------------------------------------------------------

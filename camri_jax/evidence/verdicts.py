@@ -221,28 +221,36 @@ def price_differences(prices: pd.DataFrame) -> pd.DataFrame:
         that are to be told of.
 
     Returns:
-      One line a setting and recall: `KEY` (`moved` is true), `asked`, `num_seeds`;
-      means over seeds of `recall`, `COSTS` and `offset`, and standard deviations as
-      `..._std`; of `false_alarms` and `accuracy` the differences to cross-entropy at
-      the same recall, as in `paired`; `fewer_p`, of fewer false alarms, and
-      `fewer_p_holm`, corrected for all lines; NaN for cross-entropy itself.
+      One line a setting and recall: `KEY` (`moved` is true), `asked`, `num_seeds`, and
+      how many of these reach the recall, `num_reached`; means over seeds of `recall`,
+      `COSTS` and `offset`, and standard deviations as `..._std`; of `false_alarms` and
+      `accuracy` the differences to cross-entropy at the same recall, as in `paired`;
+      `fewer_p`, of fewer false alarms, and `fewer_p_holm`, corrected for all lines; NaN
+      for cross-entropy itself. The seeds that reach a recall where others do not are
+      the lucky ones, so that no mean is told of them: NaN, as for a difference to
+      cross-entropy that misses it in a seed.
     """
     names = ["recall", *COSTS, "offset"]
+    of_baseline = prices[prices["method"] == BASELINE]
+    missed = of_baseline[of_baseline["recall"].isna()]
     lines = []
     for key, group in prices.assign(moved=True).groupby(
         [*KEY, "asked"], dropna=False, sort=False
     ):
         line: dict[str, Any] = dict(zip([*KEY, "asked"], key, strict=True))
-        line["num_seeds"] = int(group["recall"].notna().sum())
+        line["num_seeds"] = len(group)
+        line["num_reached"] = int(group["recall"].notna().sum())
+        told = 1.0 if line["num_reached"] == len(group) else np.nan
         for name in names:
-            values = group[name].astype(float)
+            values = told * group[name].astype(float)
             line |= {name: values.mean(), f"{name}_std": values.std()}
-        is_baseline = line["method"] == BASELINE
+        fails = missed.loc[missed["asked"] == line["asked"], "seed"]
+        if line["method"] == BASELINE or group["seed"].isin(fails).any():
+            told = np.nan
         for name in ("false_alarms", "accuracy"):
-            values = group[f"{name}_difference"].astype(float)
-            line |= spread(name, values * np.nan if is_baseline else values)
-        saved = -group["false_alarms_difference"].to_numpy(float)
-        line["fewer_p"] = np.nan if is_baseline else p_above(saved)
+            line |= spread(name, told * group[f"{name}_difference"].astype(float))
+        saved = -told * group["false_alarms_difference"].to_numpy(float)
+        line["fewer_p"] = p_above(saved)
         lines.append(line)
     table = pd.DataFrame(lines)
     if table.empty:

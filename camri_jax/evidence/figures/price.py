@@ -58,10 +58,15 @@ def price(
     Raises:
       UsageError: there is nothing to draw, as where every trial diverged.
     """
-    prices = prices.dropna(subset=list(measures))
+    # Where a seed misses the recall, the others are the lucky ones.
+    misses = prices[list(measures)].isna().any(axis=1)
+    prices = prices[
+        ~misses.groupby([prices["method"], prices["asked"]]).transform("any")
+    ]
     if prices.empty:
         raise UsageError(
-            "every trial diverged or kept no logits: there is no price to draw"
+            "every trial diverged, kept no logits or reaches no recall: there is no "
+            "price to draw"
         )
     figure = Figure(figsize=(0.3 + 4.1 * len(measures), 4.1), layout="constrained")
     places = figure.subplots(1, len(measures), squeeze=False)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from camri_jax.evidence import figures
+from camri_jax.evidence import curves, figures
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.measures import measures, moved_confusion
@@ -34,7 +34,6 @@ _CERTIFIED = (
     "curve, whose thresholds know these."
 )
 
-_HIGHEST = float(np.finfo(np.float32).max)
 _FEW = 9  # classes up to which the confusion matrix of the page has all
 _KEPT = 6  # classes that it shows of more
 
@@ -181,7 +180,7 @@ def _rows(priced: pd.DataFrame, names: Mapping[str, str]) -> list[Row]:
     for method, lines in priced.groupby("method", sort=False):
         entry = METHODS[str(method)]
         looked = (_MARKERS.get(entry.marker, "●"), entry.colour or "inherit")
-        key = lines["false_alarms"].mean()
+        key = lines["false_alarms"].mean(skipna=False)
         row = Row(str(method), names[str(method)], *looked, _texts(lines))
         rows.append((key, row))
     rows.sort(key=lambda pair: (np.isnan(pair[0]), pair[0]))
@@ -189,8 +188,11 @@ def _rows(priced: pd.DataFrame, names: Mapping[str, str]) -> list[Row]:
 
 
 def _texts(lines: pd.DataFrame) -> list[str]:
-    if lines["false_alarms"].isna().all():
-        return ["not reached", "", "", "", str(len(lines))]
+    reached = int(lines["false_alarms"].notna().sum())
+    if reached < len(lines):
+        # The seeds that reach it are the lucky ones, whose mean would flatter.
+        some = f" by {len(lines) - reached}" * (reached > 0)
+        return [f"not reached{some}", "", "", "", str(len(lines))]
     number, recall = lines["num_important"].iloc[0], lines["recall"].mean()
     single = len(lines["important"].iloc[0]) == 1
     return [
@@ -199,7 +201,7 @@ def _texts(lines: pd.DataFrame) -> list[str]:
         _range(lines["false_alarms"], 1),
         "" if lines["method"].iloc[0] == BASELINE else _difference(lines),
         _range(lines["accuracy"], 3),
-        str(lines["false_alarms"].notna().sum()),
+        str(reached),
     ]
 
 
@@ -228,11 +230,12 @@ def _of_taken(
     if not logits:
         return ["" for _ in ASKED], []
     labels = study.data.labels["test"]
+    offsets = line["offset"].astype(float)
     # A recall that no offset reaches is answered by the highest that there is.
-    offsets = line["offset"].astype(float).fillna(_HIGHEST)
+    highest = curves.curve(logits[0], labels, important)["offset"].iloc[-1]
     as_trained, *counts = (
         moved_confusion(logits[0], labels, important, offset)
-        for offset in (0.0, *offsets)
+        for offset in (0.0, *offsets.fillna(highest))
     )
     said = [
         _say(asked, offset, moved, as_trained, important, name)
@@ -249,7 +252,7 @@ def _say(
     important: Choice,
     name: str,
 ) -> str:
-    if offset == _HIGHEST:
+    if np.isnan(offset):
         return f"No offset makes this model find {percent(asked)} of {name}."
     inside = list(important)
     number = moved[inside].sum()

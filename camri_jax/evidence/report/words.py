@@ -104,9 +104,7 @@ def answer(
     chosen = tables.chosen(table)
     if picked.trial is not None:
         sentences = [sentences[1], _costs(chosen), *sentences[2:], sentences[0]]
-    # Of trials that all diverged there is no more to say than that.
-    remarks = tables.remarks(table, name) if table["num_seeds"].any() else []
-    mind = [*notes, *remarks]
+    mind = [*notes, *tables.remarks(table, name)]
     warnings = [f"{text[0].upper()}{text[1:].removesuffix('.')}." for text in mind]
     return Answer(
         lead,
@@ -204,6 +202,7 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
     """
     chosen = tables.chosen(table)
     keeps = chosen["keeps_accuracy"].astype(bool)
+    to_keep = chosen.loc[chosen["method"] == BASELINE, "num_seeds"].any()
     chosen = chosen.assign(
         _keeps=~keeps,
         _recall=-chosen["recall"].round(9),
@@ -212,7 +211,7 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
     number = chosen["num_important"].max()
     taken, rows = None, []
     for line in _of(chosen):
-        loses = line["num_seeds"] and not line["keeps_accuracy"]
+        loses = to_keep and line["num_seeds"] and not line["keeps_accuracy"]
         if _is(line, picked.trial):
             taken = len(rows)
         rows.append(
