@@ -205,6 +205,16 @@ def test_a_line_ends_where_a_seed_misses_the_recall():
         assert len(lines["cross-entropy"][0]) == 6
 
 
+def test_a_band_of_many_seeds_leaves_out_the_outermost():
+    many = prices(seeds=20)
+    (place,) = figures.price(many, "cat", measures=["accuracy"]).axes
+    own = many[many["method"] == "camri"].groupby("asked")["accuracy"]
+    for share in (0.1, 0.9):
+        edge = own.quantile(share).to_numpy()
+        drawn = [np.asarray(line.get_ydata()) for line in place.lines]
+        assert any(y.shape == edge.shape and np.allclose(y, edge) for y in drawn)
+
+
 def test_of_many_methods_two_have_bands():
     many = prices(tuple(POINTS))
     (place,) = figures.price(many, "cat", measures=["accuracy"], emphasis="camri").axes

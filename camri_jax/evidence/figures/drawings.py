@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection
+from camri_jax.evidence.figures import looks
 from camri_jax.evidence.figures.confusions import confusions
 from camri_jax.evidence.figures.penalties import penalties
 from camri_jax.evidence.figures.price import price
@@ -62,8 +63,8 @@ def drawings(
             "The threshold is moved for all, on the test images themselves, to where "
             "just so many are found, and each method is in the setting that is the "
             "cheapest there on validation images. The line is the mean over seeds, the "
-            "band reaches from the lowest to the highest; the horizontal axis is even "
-            "in the share that is missed.",
+            f"band reaches {looks.BAND}; the horizontal axis is even in the share that "
+            "is missed.",
             lambda: price(
                 curves.cheapest(study, important, ASKED),
                 name,

@@ -155,8 +155,8 @@ def slider(
         "seeds, in brackets the lowest and the highest. More than cross-entropy: of "
         "the same seeds at the same recall, with its 95 % interval.",
         pictures,
-        "The line is the mean over seeds, the band reaches from the lowest to the "
-        "highest. The horizontal axis is even in the share that is missed."
+        f"The line is the mean over seeds, the band reaches {looks.BAND}. The "
+        "horizontal axis is even in the share that is missed."
         + _CERTIFIED
         * bool(certified),
         confusions[start] if confusions else None,
