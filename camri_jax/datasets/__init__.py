@@ -119,6 +119,8 @@ def load_labelled(
 ) -> Dataset:
     """Loads labelled images for a trained model; nothing is held out of any part.
 
+    Nothing is learned from them: there may be images of one class alone, in any part.
+
     Args:
       name: as in `load`. Images of `npz:FILE` keep their size.
       image_size: the model's; None for features.
@@ -128,13 +130,13 @@ def load_labelled(
       groups: as in `load`.
 
     Returns:
-      The data set.
+      The data set; an `.npz` without `class_names` has the classes of its labels alone.
 
     Raises:
-      DatasetError: as `load`.
+      DatasetError: there are no images, or as `load`.
     """
     own = None if name.startswith("npz:") else image_size
-    return _load(name, _data_dir(None, name), own, fit, groups, bits or 8)
+    return _load(name, _data_dir(None, name), own, fit, groups, bits or 8, learn=False)
 
 
 def _check_fractions(fractions: dict[str, float]) -> None:
@@ -184,6 +186,8 @@ def _load(
     fit: Fit,
     groups: str | None,
     bits: int | None = None,
+    *,
+    learn: bool = True,
 ) -> Dataset:
     if groups is not None and not name.startswith("folder:"):
         raise DatasetError("groups is a pattern for folder:PATH; an .npz has arrays")
@@ -201,11 +205,14 @@ def _load(
             fit=fit,
             groups=groups,
             bits=bits,
+            learn=learn,
         )
     if kind == "npz" and argument:
         from camri_jax.datasets.npz import load_npz
 
-        return load_npz(_expanded(argument), name=name, image_size=image_size)
+        return load_npz(
+            _expanded(argument), name=name, image_size=image_size, learn=learn
+        )
     if name == "digits":
         from camri_jax.datasets.digits import load_digits
 

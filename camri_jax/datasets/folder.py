@@ -55,6 +55,7 @@ def load_folder(
     fit: pictures.Fit = "pad",
     groups: str | None = None,
     bits: int | None = None,
+    learn: bool = True,
 ) -> Dataset:
     """Loads pictures from a directory or a .zip of one folder a class.
 
@@ -71,22 +72,27 @@ def load_folder(
         one group anyway: files of the same bytes, or whose pixels are the same at
         their own size, however they were saved.
       bits: of grey pictures of more than 8 bits; None: as many as any of them uses.
+      learn: whether a classifier is to learn from them; else one picture of any part
+        and class is enough.
 
     Returns:
       The data set; grey if all pictures are.
 
     Raises:
-      DatasetError: a class has nothing to learn from, there are fewer than two, the
-        folders can be read in two ways, or more than 1 % of the pictures are broken.
+      DatasetError: a class has nothing to learn from, there are fewer than two, there
+        is no picture, the folders can be read in two ways, or more than 1 % of the
+        pictures are broken.
     """
     size = image_size or _IMAGE_SIZE
     with open_tree(path) as tree:
         asked = (str(size), fit, groups or "", *([] if bits is None else [str(bits)]))
+        # What is enough to be labelled may be too little to learn from.
+        asked += () if learn else ("labelled",)
         key = digest(_FORMAT, tree.fingerprint, *asked)
 
         def write_arrays(directory: Path) -> None:
             try:
-                _write(directory, tree, size, fit, groups, bits)
+                _write(directory, tree, size, fit, groups, bits, learn)
             except DatasetError as error:
                 raise DatasetError(f"{path}: {error}") from None
 
@@ -101,8 +107,9 @@ def _write(
     fit: pictures.Fit,
     groups: str | None,
     bits: int | None,
+    learn: bool,
 ) -> None:
-    listing = list_pictures(tree.names)
+    listing = list_pictures(tree.names, learn=learn)
     names = [name for files in listing.files.values() for name in files]
     store.refuse_what_does_not_fit((len(names), size, size, 3))
     decoded, broken, notes, bits = _decode(tree, names, size, fit, bits)
@@ -112,7 +119,10 @@ def _write(
             f"{some(broken)}; mend or remove them"
         )
     readable = [name for name in names if name in decoded]
-    _refuse_empty_classes(listing, decoded)
+    if learn:
+        _refuse_empty_classes(listing, decoded)
+    if not decoded:
+        raise DatasetError(f"there is no picture{'; '.join(['', *listing.notes])}")
     copy_of = _same_pixels(tree, decoded, bits)
     prints = [decoded[name].print for name in readable]
     keys = [np.array([copy_of.get(value, value) for value in prints])]

@@ -35,20 +35,22 @@ class _Folder:
         return self.pictures + sum(f.total() for f in self.folders.values())
 
 
-def list_pictures(names: Sequence[str]) -> Listing:
+def list_pictures(names: Sequence[str], *, learn: bool = True) -> Listing:
     """Sorts files into parts and classes by the names of their folders.
 
     Args:
       names: paths of files, and of directories with a `/` at the end: `PART/CLASS/...`,
         or `CLASS/PART/...`, or only `CLASS/...`, perhaps all in one outer folder. A
         part is called train, validation, calibration or test, as people spell them.
+      learn: whether a classifier is to learn from them, which takes two classes or more
+        in train; else one class in any part is enough.
 
     Returns:
-      The pictures.
+      The pictures; there is always a part train.
 
     Raises:
-      DatasetError: there are fewer than two classes, one that cannot be learnt, or the
-        folders can be read in two ways.
+      DatasetError: there are too few classes, one that is to be learnt and cannot, or
+        the folders can be read in two ways.
 
     Example:
       >>> list_pictures(["cat/1.png", "dog/1.png", "dog/2.jpg"]).class_names
@@ -89,12 +91,12 @@ def list_pictures(names: Sequence[str]) -> Listing:
         notes.append(f"{len(strange)} files are no pictures to Pillow: {some(strange)}")
     if stray:
         notes.append(f"{len(stray)} pictures lie in no class folder: {some(stray)}")
-    class_names = _class_names(places.values(), notes)
+    class_names = _class_names(places.values(), notes, learn=learn)
     folded = [name.casefold() for name in class_names]
     if alike := [n for n in class_names if folded.count(n.casefold()) > 1]:
         notes.append(f"classes that differ only in case: {some(alike)}")
     labels = {name: i for i, name in enumerate(class_names)}
-    found = {part for part, _ in places.values()}
+    found = {"train"} | {part for part, _ in places.values()}
     files = {
         part: {
             name: labels[class_name]
@@ -233,11 +235,11 @@ def _distinct(parts: dict[str, str]) -> dict[str, str]:
 
 
 def _class_names(
-    places: Iterable[tuple[str, str]], notes: Sequence[str]
+    places: Iterable[tuple[str, str]], notes: Sequence[str], *, learn: bool
 ) -> tuple[str, ...]:
     """Returns the sorted class names, numbers by their value."""
     found = set(places)
-    train = sorted({name for part, name in found if part == "train"})
+    train = sorted({name for part, name in found if part == "train" or not learn})
     why = "".join(f"; {note}" for note in notes)
     if absent := sorted(found - {(part, name) for part, _ in found for name in train}):
         part, name = absent[0]
@@ -247,7 +249,12 @@ def _class_names(
             "there is nothing to learn them from; add training pictures or remove the "
             f"folder{hint}{why}"
         )
-    if len(train) < 2:
+    if not learn and not train:
+        raise DatasetError(
+            "a class folder is needed, in one of a part or at the top; there is none"
+            + why
+        )
+    if learn and len(train) < 2:
         raise DatasetError(
             "two or more class folders are needed, in 'train' or at the top; there is "
             f"{', '.join(train) or 'none'}{why}"

@@ -44,7 +44,9 @@ _KNOWN += ["class_names"]
 _Arrays = dict[str, np.ndarray]
 
 
-def load_npz(path: Path, *, name: str, image_size: int | None = None) -> Dataset:
+def load_npz(
+    path: Path, *, name: str, image_size: int | None = None, learn: bool = True
+) -> Dataset:
     """Loads arrays that `numpy.savez` wrote.
 
     Args:
@@ -55,9 +57,12 @@ def load_npz(path: Path, *, name: str, image_size: int | None = None) -> Dataset
         channels; or features, floats `[n, d]`. Labels are integers `[n]`.
       name: of the data set.
       image_size: height and width in pixels to resize to; None keeps the images' own.
+      learn: whether a classifier is to learn from them, which takes examples of every
+        class in train; else images of any part and class are enough.
 
     Returns:
-      The data set; without `class_names` the classes are called '0', '1', ...
+      The data set; without `class_names` the classes are called '0', '1', ..., and if
+      nothing is to be learned, there are those of the labels alone.
 
     Raises:
       DatasetError: the file is missing or damaged, or an array is not as described.
@@ -75,22 +80,25 @@ def load_npz(path: Path, *, name: str, image_size: int | None = None) -> Dataset
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; npz:FILE names one of numpy.savez")
     try:
-        arrays = _read(path)
+        arrays = _read(path, learn=learn)
         parts = _parts(arrays)
-        class_names = _class_names(arrays, parts)
+        class_names = _class_names(arrays, parts, learn=learn)
         parts = _with_groups(arrays, parts)
     except DatasetError as error:
         text = str(error)
         raise DatasetError(text if str(path) in text else f"{path}: {text}") from None
     for note in copies.remarks(parts, lambda part, i: f"{part}_images[{i}]"):
         warnings.warn(note, DatasetWarning, stacklevel=2)
-    if image_size is not None and parts["train"].images.ndim == 2:
+    first = next(iter(parts.values()))
+    if image_size is not None and first.images.ndim == 2:
         raise DatasetError(
             f"{path} holds features, not images: image_size must not be given"
         )
     if image_size is not None:
         number = sum(len(p.labels) for p in parts.values())
         store.refuse_what_does_not_fit((number, image_size, image_size, 3))
+    groups = None if first.groups is None else first.groups[:0]
+    parts = {"train": Part(first.images[:0], first.labels[:0], groups)} | parts
     final = {
         part: Part(resize_all(p.images, image_size), p.labels, p.groups)
         for part, p in parts.items()
@@ -98,7 +106,7 @@ def load_npz(path: Path, *, name: str, image_size: int | None = None) -> Dataset
     return make_dataset(name, final, class_names)
 
 
-def _read(path: Path) -> _Arrays:
+def _read(path: Path, *, learn: bool) -> _Arrays:
     try:
         with path.open("rb") as file:
             if (head := file.read(16))[:2] != b"PK":
@@ -132,7 +140,9 @@ def _read(path: Path) -> _Arrays:
             "numpy.savez or fetch it again from where it came"
         ) from error
     unread = [f"{name} ({nearest(name, _KNOWN)})" for name in unknown]
-    if missing := [n for n in ("train_images", "train_labels") if n not in arrays]:
+    needed = ("train_images", "train_labels")
+    enough = not learn and any(name.endswith("_images") for name in arrays)
+    if not enough and (missing := [name for name in needed if name not in arrays]):
         raise DatasetError(
             f"{path} lacks {', '.join(missing)}"
             + (f"; it holds {some(unread)}" if unread else "")
@@ -216,12 +226,11 @@ def _parts(arrays: _Arrays) -> dict[str, Part]:
             raise DatasetError(f"there are no {absent}; images and labels go together")
         images = _images(images, f"{part}_images")
         parts[part] = Part(images, _labels(labels, f"{part}_labels", len(images)))
-        here, train = images.shape[1:], parts["train"].images.shape[1:]
-        if here != train or images.dtype != parts["train"].images.dtype:
+        name, first = next((n, p.images) for n, p in parts.items())
+        if images.shape[1:] != first.shape[1:] or images.dtype != first.dtype:
             raise DatasetError(
                 f"{part}_images are {images.dtype} {list(images.shape)} but "
-                f"train_images {list(parts['train'].images.shape)}; all parts must "
-                "have one size"
+                f"{name}_images {list(first.shape)}; all parts must have one size"
             )
     return parts
 
@@ -263,15 +272,19 @@ def _labels(labels: np.ndarray, name: str, number: int) -> np.ndarray:
     return labels
 
 
-def _class_names(arrays: _Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
+def _class_names(
+    arrays: _Arrays, parts: dict[str, Part], *, learn: bool
+) -> tuple[str, ...]:
     """Returns the class names, having compared them with the labels; casts these."""
-    number = len(parts["train"].labels)
+    if not learn and "class_names" not in arrays:
+        return _present(parts)
     spans = {n: (int(p.labels.min()), int(p.labels.max())) for n, p in parts.items()}
     if "class_names" in arrays:
         names = _strings(arrays["class_names"])
         limit, why = len(names), f"there are {len(names)} classes"
     else:
-        limit, why = number, f"there are {number} training images to learn them from"
+        limit = len(parts["train"].labels)
+        why = f"there are {limit} training images to learn them from"
         names = [
             str(i) for i in range(min(max(m for _, m in spans.values()) + 1, limit))
         ]
@@ -283,6 +296,8 @@ def _class_names(arrays: _Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
             )
     for name, part in parts.items():
         parts[name] = Part(part.images, part.labels.astype(np.int32))
+    if not learn:
+        return tuple(names)
     counts = np.bincount(parts["train"].labels, minlength=len(names))
     if len(names) < 2 or not counts.all():
         empty = some([names[i] for i in np.flatnonzero(counts == 0)]) or "all but one"
@@ -290,6 +305,18 @@ def _class_names(arrays: _Arrays, parts: dict[str, Part]) -> tuple[str, ...]:
             f"train_labels have no example of class {empty}: there is nothing to learn"
         )
     return tuple(names)
+
+
+def _present(parts: dict[str, Part]) -> tuple[str, ...]:
+    """Numbers the labels that there are, and returns them as names."""
+    # Together, signed and unsigned integers would be floats.
+    labels = np.concatenate([p.labels.astype(np.int64) for p in parts.values()])
+    values, numbers = np.unique(labels, return_inverse=True)
+    ends = np.cumsum([len(part.labels) for part in parts.values()])
+    pieces = np.split(numbers.astype(np.int32), ends[:-1])
+    for (name, part), own in zip(parts.items(), pieces, strict=True):
+        parts[name] = Part(part.images, own)
+    return tuple(map(str, values))
 
 
 def _strings(names: np.ndarray) -> list[str]:
