@@ -20,6 +20,26 @@ from typing import Any, cast
 import numpy as np
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns a path of this machine, `~` and `~user` being home directories.
+
+    Args:
+      path: as `results` or `~/results`.
+
+    Raises:
+      UsageError: there is no such home directory.
+
+    >>> expanded("results")
+    PosixPath('results')
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{os.fspath(path)}: there is no such home directory; write the path whole"
+        ) from None
+
+
 def address(path: str | os.PathLike[str]) -> Path:
     """Returns a path from a text: of this machine, or by URL of a store.
 
@@ -27,13 +47,13 @@ def address(path: str | os.PathLike[str]) -> Path:
       path: as `results`, `~/results`, `s3://bucket/results` or `gs://bucket/results`.
 
     Raises:
-      UsageError: nothing is known of such URLs.
+      UsageError: nothing is known of such URLs, or there is no such home directory.
 
     >>> address("results"), address("memory://results").name
     (PosixPath('results'), 'results')
     """
     if "://" not in str(path):
-        return Path(path).expanduser()
+        return expanded(path)
     if not isinstance(path, str):
         return cast(Path, path)
     from upath import UPath

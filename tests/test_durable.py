@@ -632,3 +632,5 @@ def test_who_cannot_write_exclusively_cannot_claim():
 def test_an_unknown_store_is_named():
     with pytest.raises(UsageError, match="nowhere://a cannot be written"):
         address("nowhere://a")
+    with pytest.raises(UsageError, match="~nobody_there/a: there is no such home"):
+        address("~nobody_there/a")

@@ -1,8 +1,10 @@
 """From a model to a promise on new images, and on, as a user types it."""
 
 import re
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,10 +15,12 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.cli import main
 from camri_jax.cli.recalibrate import load_for
+from camri_jax.datasets import load
 from camri_jax.datasets.dataset import Part, make_dataset
-from camri_jax.takehome import check, load_model, recalibrate, save_model
+from camri_jax.takehome import Model, check, load_model, recalibrate, save_model
 from camri_jax.takehome.model import save_seen
 from camri_jax.takehome.promise import gathered
+from camri_jax.training.classifier import Classifier
 
 
 def write(path, seed, number=150, **more):
@@ -36,6 +40,13 @@ def saved(path, *, classes=CLASSES, important=(1,), **about):
     model.classifier.about.update(told | {"class_names": list(classes)} | about)
     save_model(path, model)
     return model
+
+
+def taking(shape):
+    """A model of which only what it takes is asked."""
+    about = {"image_shape": shape, "fit": "stretch", "bits": None}
+    nothing: Any = None
+    return Model(Classifier(nothing, nothing, about), (), 0.0, {})
 
 
 @pytest.fixture
@@ -131,13 +142,72 @@ def test_one_image_is_one_however_it_comes(tmp_path):
         np.testing.assert_array_equal(model.prepared(one), many[:1])
     for several in (many, list(many), many[..., 0]):
         np.testing.assert_array_equal(model.prepared(several), many)
-    model = saved(tmp_path / "head", image_shape=[5])
-    features = np.arange(10, dtype=np.float32).reshape(2, 5)
-    np.testing.assert_array_equal(model.prepared(features[0]), features[:1])
-    np.testing.assert_array_equal(model.prepared(list(features)), features)
-    for wrong in (features[:, :4], [path]):
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(20, 30), *((20, 30, c) for c in (1, 2, 3, 4))])
+def test_an_array_is_read_as_the_picture_it_is_saved_as(shape, channels, tmp_path):
+    model = taking([8, 8, channels])
+    pixels, path = noise(shape), str(tmp_path / "a.png")
+    Image.fromarray(pixels[..., 0] if shape[2:] == (1,) else pixels).save(path)
+    expected = model.prepared(path)
+    assert expected.shape == (1, 8, 8, channels)
+    for one in (pixels, jnp.asarray(pixels), [pixels], pixels[None]):
+        np.testing.assert_array_equal(model.prepared(one), expected)
+    paths = np.array([path, path])
+    np.testing.assert_array_equal(model.prepared(paths), np.repeat(expected, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("own", "shape"),
+    [((4, 4, 1), (2, 4, 4)), ((8, 3, 3), (8, 8, 3)), ((8, 8, 3), (3, 8, 8))],
+)
+def test_what_may_be_one_picture_or_several_is_refused(own, shape):
+    model = taking(list(own))
+    with pytest.raises(UsageError, match=f"may be one picture or {shape[0]} grey"):
+        model.prepared(noise(shape))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (3, 8, 8, 1), (), (8,)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_])
+def test_pixels_of_another_type_are_named(shape, dtype):
+    model = taking([8, 8, 1])
+    pixels = noise(shape, dtype=dtype)
+    for wrong in (pixels, [pixels]):
+        with pytest.raises(UsageError, match=rf"uint8.* got {np.dtype(dtype)} \["):
+            model.predict(wrong)
+
+
+def test_features_are_finite_numbers_of_any_kind():
+    model = taking([5])
+    numbers = np.arange(10).reshape(2, 5)
+    for same in (numbers, numbers.tolist(), numbers / 1, jnp.asarray(numbers)):
+        found = model.prepared(same)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, numbers)
+    np.testing.assert_array_equal(model.prepared(numbers[0]), numbers[:1])
+    for wrong in (numbers[:, :4], ["a.png"], numbers[:0]):
         with pytest.raises(UsageError, match="features"):
             model.prepared(wrong)
+    for strange in (np.nan, -np.inf, 1e300):
+        wrong = numbers / 1
+        wrong[1, 3] = strange
+        with pytest.raises(UsageError, match=r"finite.* in features\[1, 3\]"):
+            model.prepared(wrong)
+
+
+def test_a_model_of_oblongs_takes_pictures_of_their_size(tmp_path):
+    model = taking([8, 12, 1])
+    many = noise((3, 8, 12, 1))
+    Image.fromarray(many[0, ..., 0]).save(tmp_path / "a.png")
+    for one in (many[0], many[0, ..., 0], tmp_path / "a.png"):
+        np.testing.assert_array_equal(model.prepared(one), many[:1])
+    np.testing.assert_array_equal(model.prepared(many[..., 0]), many)
+    for other in ((12, 8), (8, 8), (16, 24)):
+        with pytest.raises(UsageError, match="must be 8 high and 12 wide"):
+            model.prepared(noise(other))
+    with pytest.raises(UsageError, match="images must be npz:FILE"):
+        load_for(model, "folder:new", None)
 
 
 def test_what_is_certified_is_status_0_whatever_a_class_is_called(camri, tmp_path):
@@ -179,6 +249,31 @@ def test_what_cannot_be_promised_is_told_and_is_status_1(camri):
     assert "249 more" in told
     assert load_model("model_recalibrated").offset == 0.0
     assert "without a promise" in camri("verify model_recalibrated", status=1)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_images_of_the_class_alone_are_enough(kind, part, camri, tmp_path):
+    """As the promise is of no others; and there is nothing to learn."""
+    saved(tmp_path / "numbers", classes=("0", "1", "2"))
+    images = noise((30, 8, 8))
+    if kind == "npz":
+        content = {f"{part}_images": images, f"{part}_labels": np.ones(30, int)}
+        np.savez("new.npz", **content)
+    for i, pixels in enumerate(images):
+        path = tmp_path / "new" / part / "1" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    data = "npz:new.npz" if kind == "npz" else "folder:new"
+    assert "30 calibration images" in camri(
+        f"recalibrate numbers {data} --recall 0.9 --output promised"
+    )
+    assert "of 30; 1 % was asked" in camri(f"check numbers {data} --recall 0.01")
+    # What was read so is as little as before to learn from.
+    with pytest.raises(
+        UsageError, match=f"lacks|no example|class folders|only in '{part}'"
+    ):
+        load(data, image_size=8)
 
 
 def test_images_of_one_group_count_once(camri):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, expanded, written_whole
 from camri_jax.cli import arguments as words
 from camri_jax.cli import backend
 from camri_jax.cli.console import note, say, wrote
@@ -98,10 +98,7 @@ def listed(text: str) -> list[Path]:
     Raises:
       UsageError: there is none.
     """
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError as error:
-        raise UsageError(f"{text}: {error}") from error
+    path = expanded(text)
     if path.is_dir():
         inside = (p for p in sorted(path.rglob("*")) if is_picture(p.name))
         found = [p for p in inside if not _hidden(p.relative_to(path)) and p.is_file()]

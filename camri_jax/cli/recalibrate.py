@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from camri_jax import datasets
+from camri_jax._files import UsageError
 from camri_jax.cli import arguments as words
 from camri_jax.cli import backend
 from camri_jax.cli.console import say, wrote
@@ -68,9 +69,18 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
       model: whose size, fit and brightness they get, as those that it predicts.
       name: of the data set.
       groups: pattern of images that belong together.
+
+    Raises:
+      UsageError: the model takes pictures that are not square, to which no others can
+        be fitted, and the data are not arrays; or the data cannot be loaded.
     """
     about = model.classifier.about
     shape = about["image_shape"]
+    if len(shape) == 3 and shape[0] != shape[1] and not name.startswith("npz:"):
+        raise UsageError(
+            f"images must be npz:FILE, for the model takes them {shape[0]} pixels high "
+            f"and {shape[1]} wide and pictures are fitted to squares only; got {name}"
+        )
     return words.noted(
         datasets.load_labelled,
         name,

@@ -27,15 +27,17 @@ def read_images(
 
     Args:
       images: paths, PIL images, or arrays uint8 `[height, width]` or
-        `[height, width, channels]`. Of a PIL image its orientation counts, as of a
-        file; if it is a large JPEG, it is the same as its file, to the bit, until it
-        is changed or shown: its pixels are then all decoded.
-      shape: `(size, size, channels)` of each in the result.
-      fit: how a picture becomes square: `stretch`, `pad` or `crop`.
+        `[height, width, 1 to 4 channels]`: the second of two is how opaque a grey is,
+        the fourth of four how opaque a colour. Of a PIL image its orientation counts,
+        as of a file; if it is a large JPEG, it is the same as its file, to the bit,
+        until it is changed or shown: its pixels are then all decoded.
+      shape: `(height, width, channels)` of each in the result.
+      fit: how a picture becomes square: `stretch`, `pad` or `crop`. Where `shape` is
+        not square, only pictures of this height and width are read.
       bits: of grey pictures of more than 8 bits, as in `Dataset.bits`.
 
     Returns:
-      uint8 `[image, size, size, channels]`.
+      uint8 `[image, height, width, channels]`.
 
     Raises:
       DatasetError: there are none, or one cannot be read; it is named.
@@ -56,7 +58,14 @@ def _read(
     is_path = isinstance(image, str | os.PathLike)
     try:
         content = Path(image).expanduser().read_bytes() if is_path else _bytes(image)
-        pixels = decode(io.BytesIO(content), shape[0], fit, bits=bits)
+        size = shape[0] if shape[0] == shape[1] else None
+        pixels = decode(io.BytesIO(content), size, fit, bits=bits)
+        if pixels.shape[:2] != shape[:2]:
+            raise ValueError(
+                f"it is {pixels.shape[0]} pixels high and {pixels.shape[1]} wide; it "
+                f"must be {shape[0]} high and {shape[1]} wide, for pictures are fitted "
+                "to squares only"
+            )
     except Exception as error:
         name = os.fspath(image) if is_path else f"images[{i}]"
         raise DatasetError(f"{name} cannot be read as a picture: {error}") from error
@@ -71,8 +80,12 @@ def _bytes(image: Any) -> bytes:
     """Returns a file of an image: its own, or a new one."""
     if not isinstance(image, Image.Image):
         pixels = np.asarray(image)
-        if pixels.dtype != np.uint8:
-            raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
+        form = pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[2] <= 4)
+        if pixels.dtype != np.uint8 or not form:
+            raise TypeError(
+                "pixels must be uint8 [height, width] or [height, width, 1 to 4 "
+                f"channels], got {pixels.dtype} {list(pixels.shape)}"
+            )
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
     # A large JPEG is decoded at a fraction of its size, which its pixels could not be.
     # As long as it has a tile, none of them is decoded, so that none was changed.

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from camri_jax._files import UsageError, address, is_local, written_whole
+from camri_jax._files import UsageError, address, expanded, is_local, written_whole
 from camri_jax.datasets import copies
 from camri_jax.datasets.dataset import Dataset, digest
 from camri_jax.datasets.reading import read_images
@@ -53,11 +53,15 @@ class Model:
         """Returns logits `[image, class]` with the offset added: the largest wins.
 
         Args:
-          images: paths, PIL images, or arrays uint8 `[height, width, channel]`; or one
-            array uint8 `[image, height, width, channel]` of training's size.
+          images: pictures, one or several: paths, PIL images, or arrays uint8 `[height,
+            width]` or `[height, width, 1 to 4 channels]`, which are read as their files
+            would be; or one array of several, uint8 `[image, height, width, channels]`
+            or of grey ones `[image, height, width]`. A model of features takes numbers,
+            `[feature]` or `[n, feature]`.
 
         Raises:
-          UsageError: a picture cannot be read; it is named.
+          UsageError: a picture cannot be read, or a feature is not finite: the first
+            such is named; or an array can be read as one picture and as several.
         """
         logits = self.raw_logits(images)
         logits[:, list(self.important)] += np.asarray(self.offset, np.float32)
@@ -120,7 +124,7 @@ class Model:
         moved = np.zeros(len(self.class_names), np.float32)
         moved[list(self.important)] = np.asarray(self.offset, np.float32)
         content = exporting.export(self.classifier, moved, kind)
-        path = Path(path).expanduser()
+        path = expanded(path)
         with written_whole(path) as unfinished:
             unfinished.write_bytes(content)
         return path
@@ -133,28 +137,56 @@ class Model:
         """
         about = self.classifier.about
         shape = tuple(about["image_shape"])
-        if isinstance(images, np.ndarray) and images.shape[1:] == shape:
-            return images
         if len(shape) == 1:
             return _features(images, shape[0])
-        # One array of several dimensions may be one image, or grey ones.
-        one = isinstance(images, np.ndarray) and (
-            images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3))
-        )
-        path = isinstance(images, str | os.PathLike)
-        if one or path or not isinstance(images, Iterable):
+        array = np.asarray(images) if hasattr(images, "__array__") else None
+        # Arrays of paths and of other objects are lists of them.
+        if array is not None and array.dtype.kind not in "OSU":
+            images = _several(array, shape)
+            if images.shape[1:] == shape:
+                return images
+        elif isinstance(images, str | os.PathLike) or not isinstance(images, Iterable):
             images = [images]
         return read_images(images, shape, about["fit"], about["bits"])
 
 
+def _several(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of one picture or of several with an axis of pictures first."""
+    given = f"{pixels.dtype} {list(pixels.shape)}"
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3, 4):
+        raise UsageError(
+            "images must be uint8 [height, width], [height, width, 1 to 4 channels] or "
+            f"[image, height, width, channels], got {given}"
+        )
+    if pixels.ndim != 3:
+        return pixels if pixels.ndim == 4 else pixels[None]
+    one = 1 <= pixels.shape[2] <= 4
+    # Elsewhere the channels come first.
+    turned = not one and pixels.shape[0] == shape[2] == 3
+    if turned or (one and pixels.shape[1:] == shape[:2]):
+        raise UsageError(
+            f"images {given} may be one picture or {len(pixels)} grey ones: give a "
+            "list of pictures, each [height, width] or [height, width, channels]"
+        )
+    return pixels[None] if one else pixels
+
+
 def _features(given: Any, number: int) -> np.ndarray:
     try:
-        features = np.asarray(given, np.float32)
+        with np.errstate(over="ignore"):
+            features = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError(f"the model takes features, not images ({error})") from error
-    if features.shape[-1:] != (number,) or features.ndim > 2:
+    if features.shape[-1:] != (number,) or features.ndim > 2 or not features.size:
         raise UsageError(f"features must be [n, {number}], got {list(features.shape)}")
-    return features.reshape(-1, number)
+    features = features.reshape(-1, number)
+    if len(strange := np.argwhere(~np.isfinite(features))):
+        row, column = strange[0]
+        raise UsageError(
+            f"features must be finite as float32, got {features[row, column]} in "
+            f"features[{row}, {column}]"
+        )
+    return features
 
 
 def local(output: str | os.PathLike[str]) -> Path:
@@ -176,6 +208,7 @@ def save_model(directory: Path, model: Model) -> None:
       OSError: a file cannot be written.
     """
     arrays, header = classifier.flat(model.classifier)
+    shape = model.classifier.about["image_shape"]
     content = safetensors.numpy.save(arrays, {"camri_jax": header})
     facts = {
         "format": FORMAT,
@@ -184,8 +217,8 @@ def save_model(directory: Path, model: Model) -> None:
         "important": [model.class_names[k] for k in model.important],
         "offset": model.offset,
         "preprocessing": {
-            "image_size": model.classifier.about["image_shape"][0],
-            "channels": model.classifier.about["image_shape"][-1],
+            "image_size": shape[0] if len(set(shape[:-1])) < 2 else shape[:-1],
+            "channels": shape[-1],
             "fit": model.classifier.about.get("fit", "stretch"),
         },
         "weights": digest(np.frombuffer(content, np.uint8)),
@@ -278,7 +311,7 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
     Raises:
       UsageError: there is no model, or it is of another version.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_file():
         trial = classifier.load(path, backbone)
         return Model(trial, tuple(trial.about["important"]), 0.0, {})

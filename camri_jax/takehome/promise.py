@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, expanded, written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.datasets.dataset import digest, nearest
 from camri_jax.guarantee import Certificate, Certificates, Check, Price
@@ -170,7 +170,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     Raises:
       UsageError: it is no model directory.
     """
-    directory = Path(path).expanduser()
+    directory = expanded(path)
     about = read_about(directory)
     stated = certificate_of(about)
     names = about["classes"]
@@ -280,7 +280,7 @@ def recalibrate(
     Raises:
       UsageError: `output` is there already, or no image is new.
     """
-    directory = Path(path).expanduser()
+    directory = expanded(path)
     output = local(output)
     if output.exists():
         raise UsageError(f"{output} is there already; a new directory is needed")
@@ -394,7 +394,7 @@ def check(
         asked = [(classes, float(recall)) for classes in known]
     if not asked:
         raise UsageError("the model promises nothing: recall must say what to check")
-    directory = Path(path).expanduser()
+    directory = expanded(path)
     images, labels, groups, left_out = gathered(model, directory, dataset)
     logits = model.logits(images)
     right = logits.argmax(-1) == labels
