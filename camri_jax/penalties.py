@@ -249,7 +249,9 @@ def _checked(name: str, num_classes: int, important: Important, value: ArrayLike
     """Returns how many classes, the important ones, and one value or one for each."""
     num_classes = _arrays.count("num_classes", num_classes)
     classes = _checked_important(num_classes, important)
-    shape = classes.shape if np.ndim(value) else ()
+    # NumPy cannot look into a list that holds what is traced.
+    value = _arrays.array(name, value)
+    shape = classes.shape if value.ndim else ()
     return num_classes, classes, _arrays.real(name, value, _FLOAT32, shape)
 
 
@@ -271,9 +273,10 @@ def _costs(num_classes: int, classes: jax.Array, cost: jax.Array) -> jax.Array:
 
 def _checked_important(num_classes: int, important: Important) -> jax.Array:
     """Returns the important classes as indices `[count]`."""
-    if np.ndim(important) > 1 or np.size(important) == 0:
+    classes = _arrays.array("important", important)
+    if classes.ndim > 1 or classes.size == 0:
         raise UsageError(f"important must be one class or several, got {important}")
-    classes = jnp.atleast_1d(_arrays.integer("important", important, None))
+    classes = jnp.atleast_1d(_arrays.integer("important", classes, None))
     if _arrays.is_known(classes):
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= num_classes:

@@ -62,6 +62,14 @@ def test_a_grid_is_one_program(penalty):
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
+def test_classes_and_penalties_may_be_traced_one_by_one(penalty):
+    traced = jax.jit(lambda k, first, second: penalty(3, [k, 0], [first, second]))
+    np.testing.assert_array_equal(
+        traced(2, 0.5, 2.0), penalty(3, [2, 0], np.array([0.5, 2.0], np.float32))
+    )
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize(
     ("important", "error", "message"),
     [
