@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
+        self._refuse_what_are_no_numbers()
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
@@ -173,7 +175,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         if missing := sorted(set(range(len(self.classes_))) - {*labels[used]}):
             raise ValueError(
                 "every class must have an example of weight above 0 to train on, got "
-                f"none of class {self.classes_[missing[0]]!r}"
+                f"none of class {self.classes_.tolist()[missing[0]]!r}"
             )
         counts = tuple(np.bincount(labels[used], minlength=len(self.classes_)).tolist())
         problem = Problem(len(self.classes_), important, counts)
@@ -288,9 +290,28 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
             return [point]
         return [point | {"margin": float(margin)} for margin in margins]
 
+    def _refuse_what_are_no_numbers(self) -> None:
+        given = {
+            name: getattr(self, name)
+            for name in ("confidence", "calibration_fraction", "learning_rate")
+        }
+        for name in ("recall", "weight_decay", "scale"):
+            if (value := getattr(self, name)) is not None:
+                given[name] = value
+        for name, value in given.items():
+            if not _is_number(value):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        several = dict(self.hyperparameters or {})
+        if self.margin is not None:
+            several["margin"] = self.margin
+        for name, value in several.items():
+            each = np.asarray(value, object)
+            if each.ndim > 1 or not all(map(_is_number, each.ravel())):
+                raise ValueError(f"{name} must be one number or several, got {value!r}")
+
     def _count(self, name: str) -> int:
         value = getattr(self, name)
-        if isinstance(value, bool) or int(value) != value or value < 1:
+        if not (_is_number(value) and value % 1 == 0 and value >= 1):
             raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
         return int(value)
 
@@ -355,7 +376,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         decay = self.weight_decay
         if decay is None:
             decay = weight_decay(X.shape[1], len(X))
-        features = ((X - mean) / scale).astype(np.float32)
+        features = _standardized(X, mean, scale).astype(np.float32)
         config = TrainConfig.of(
             dataclasses.replace(method, loss=_Weighted(method.loss)),
             num_classes=problem.num_classes,
@@ -457,18 +478,46 @@ class _Weighted:
 
 def _logits(head: _Head, X: np.ndarray) -> np.ndarray:
     """Returns `[n, class]` float32, computed in float64."""
-    z = (X.astype(np.float64) - head.mean) / head.scale
-    if head.cosine:
-        z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-30)
-    return (z @ head.coef.T + head.intercept).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = _standardized(X, head.mean, head.scale)
+        if head.cosine:
+            z /= _unit(np.abs(z).max(1, keepdims=True))  # of which squares are finite
+            z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-30)
+        logits = (z @ head.coef.T + head.intercept).astype(np.float32)
+    if len(far := np.flatnonzero(~np.isfinite(logits).all(1))):
+        raise ValueError(
+            f"X must lie near the features of training, got X[{far[0]}] so far away "
+            "that its logits are no finite float32"
+        )
+    return logits
 
 
 def _standard(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
     """Weighted mean of each feature, and the root of their mean variance, if not 0."""
     X = X.astype(np.float64)
+    # Neither sums nor squares of the largest floats are floats.
+    unit = _unit(np.abs(X).max())
+    X = X / unit
     mean = np.average(X, axis=0, weights=weight)
-    variance = np.average((X - mean) ** 2, axis=0, weights=weight).mean()
-    return mean, float(np.sqrt(variance)) or 1.0
+    apart = X - mean
+    own = _unit(np.abs(apart).max())
+    variance = np.average((apart / own) ** 2, axis=0, weights=weight).mean()
+    return mean * unit, float(np.sqrt(variance) * own * unit) or 1.0
+
+
+def _standardized(X: np.ndarray, mean: np.ndarray, scale: float) -> np.ndarray:
+    """Returns features about a mean, in a unit."""
+    # By halves: the difference of two of the largest floats is none.
+    return (X.astype(np.float64) / 2 - mean / 2) / (scale / 2)
+
+
+def _unit(largest: np.ndarray) -> np.ndarray:
+    """A power of two, which divides without rounding, about as large."""
+    return np.ldexp(1.0, np.frexp(largest)[1] - 1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _order(number: int, steps: int, size: int, seed: int) -> np.ndarray:

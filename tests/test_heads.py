@@ -100,6 +100,22 @@ def test_a_change_of_unit_or_of_origin_changes_nothing():
     np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["camri", "cross_entropy"])
+def test_the_unit_may_be_as_large_or_small_as_floats_go(method):
+    X, y = blobs(150)
+    plain = head(method=method).fit(X, y)
+    for unit in (2.0**-900, 2.0**1020):
+        fitted = head(method=method).fit(unit * X, y)
+        found = fitted.decision_function(unit * X)
+        np.testing.assert_array_equal(found, plain.decision_function(X))
+    far = X * np.where(np.arange(150) == 7, 2.0**600, 1.0)[:, None]
+    if method == "camri":  # of which directions count
+        assert np.isfinite(plain.decision_function(far)).all()
+    else:
+        with pytest.raises(ValueError, match=r"X\[7\] so far away"):
+            plain.predict(far)
+
+
 def test_the_promise_is_kept_as_often_as_it_says():
     # One of 20 certificates may fail, by as little as there is; 4 of 20 would be rare.
     test, truth = blobs(20_000, seed=99)
@@ -176,6 +192,18 @@ def test_it_stands_in_pipelines_searches_and_files():
         ({"recall": 0.8, "calibration_fraction": 1.0}, "calibration_fraction must be"),
         ({"num_seeds": 0}, "num_seeds must be a whole number above 0, got 0"),
         ({"num_steps": 2.5}, "num_steps must be a whole number"),
+        ({"num_steps": "x"}, "num_steps must be a whole number above 0, got 'x'"),
+        ({"num_steps": None}, "num_steps must be a whole number above 0, got None"),
+        ({"batch_size": np.inf}, "batch_size must be a whole number above 0, got inf"),
+        ({"margin": "a"}, "margin must be one number or several, got 'a'"),
+        ({"margin": [[0.1]]}, "margin must be one number or several"),
+        ({"hyperparameters": {"margin": "a"}}, "margin must be one number or several"),
+        ({"scale": "a"}, "scale must be a number, got 'a'"),
+        ({"recall": "a"}, "recall must be a number, got 'a'"),
+        ({"confidence": None, "recall": 0.5}, "confidence must be a number, got None"),
+        ({"calibration_fraction": "a"}, "calibration_fraction must be a number"),
+        ({"learning_rate": None}, "learning_rate must be a number, got None"),
+        ({"weight_decay": "a"}, "weight_decay must be a number, got 'a'"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
         ({"scale": -1.0}, "scale must be"),
@@ -185,6 +213,14 @@ def test_it_stands_in_pipelines_searches_and_files():
 def test_what_is_wrong_is_said(changes, message):
     with pytest.raises(ValueError, match=message):
         head(**changes).fit(*blobs(60))
+
+
+@pytest.mark.parametrize("names", [NAMES, np.array([4, 6, 8])])
+def test_a_class_of_no_weight_is_named_as_it_is_written(names):
+    X, y = blobs(60)
+    y = names[np.searchsorted(NAMES, y)]
+    with pytest.raises(ValueError, match=f"none of class {names.tolist()[2]!r}$"):
+        head().fit(X, y, sample_weight=y != names[2])
 
 
 @pytest.mark.parametrize("decay", [5.0, 50.0])
