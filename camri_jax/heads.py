@@ -301,7 +301,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         for name, value in given.items():
             if not _is_number(value):
                 raise ValueError(f"{name} must be a number, got {value!r}")
-        several = dict(self.hyperparameters or {})
+        several: dict[str, Any] = dict(self.hyperparameters or {})
         if self.margin is not None:
             several["margin"] = self.margin
         for name, value in several.items():

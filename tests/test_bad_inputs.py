@@ -425,7 +425,7 @@ LINES = [
     ("predict out/rows pictures", "out/rows is no model directory"),
     ("predict model absent.png", "absent.png: there is no picture"),
     ("predict model empty_folder", "empty_folder: there is no picture"),
-    ("predict model ~nobody_there/x.jpg", "~nobody_there/x.jpg: Could not determine"),
+    ("predict model ~nobody_there/x.jpg", "~nobody_there/x.jpg: there is no such"),
     ("predict model pictures --csv empty_folder", "--csv must be a file"),
     ("predict model pictures --csv a_file/x.csv", "a_file is not a directory"),
     ("show_data DATASET --examples 0", "examples must be from 1 to 1000, got 0"),
