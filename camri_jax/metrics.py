@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
@@ -49,7 +50,8 @@ def confusion_matrix(
     predictions = _arrays.integer("predictions", predictions, labels.shape)
     predictions = _arrays.class_or_none(predictions, num_classes)
     empty = jnp.zeros((num_classes, num_classes), jnp.int32)
-    return empty.at[labels, predictions].add(1, mode="drop")
+    pairs = empty.at[labels, predictions]
+    return pairs.add(1, mode="drop", out_sharding=_whole(labels))
 
 
 def recall(confusion: ArrayLike) -> jax.Array:
@@ -109,7 +111,8 @@ def true_angles(
 
     .. math:: \theta = 2 \, \mathrm{atan2}(\|u - v\|, \|u + v\|)
 
-    for the vectors at unit length; unlike arccos it keeps small angles.
+    for the vectors at unit length; unlike arccos it keeps small angles. Its gradient is
+    finite, and 0 where they align or oppose each other, which has none.
 
     Args:
       features: `[num_examples, num_features]`, floating.
@@ -138,10 +141,15 @@ def true_angles(
     dtype = _arrays.compute_dtype(features, prototypes)
     ours = _arrays.unit_vectors(features.astype(dtype), axis=-1)
     theirs = _arrays.unit_vectors(prototypes.astype(dtype), axis=0).T
-    theirs = theirs.at[labels].get(mode="fill", fill_value=jnp.nan)
-    apart = jnp.linalg.norm(ours - theirs, axis=-1)
-    together = jnp.linalg.norm(ours + theirs, axis=-1)
-    return 2 * jnp.arctan2(apart, together)
+    # Over devices as the labels are: JAX does not guess it on a mesh of Explicit axes.
+    sharding = jax.typeof(labels).sharding
+    # Not NaN, which would be its gradient too.
+    theirs = theirs.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
+    apart, together = _length(ours - theirs), _length(ours + theirs)
+    # At right angles to all, as one of zeros is; arctan2 has no gradient there.
+    zeros = (apart == 0) & (together == 0)
+    angles = 2 * jnp.arctan2(jnp.where(zeros, 1, apart), jnp.where(zeros, 1, together))
+    return jnp.where(labels < num_classes, angles, jnp.nan)
 
 
 def angle_statistics(
@@ -179,14 +187,34 @@ def angle_statistics(
     labels = _arrays.integer("labels", labels, angles.shape)
     labels = _arrays.class_or_none(labels, num_classes)
 
-    def mean(values: jax.Array) -> jax.Array:
+    def total(values: jax.Array) -> jax.Array:
         counted = jnp.where(labels < num_classes, values, 0)
-        totals = jnp.zeros(num_classes, values.dtype)
-        return totals.at[labels].add(counted, mode="drop") / counts
+        totals = jnp.zeros(num_classes, values.dtype).at[labels]
+        return totals.add(counted, mode="drop", out_sharding=_whole(labels))
 
-    counts = jnp.zeros(num_classes, angles.dtype).at[labels].add(1, mode="drop")
-    means = mean(angles)
-    return AngleStatistics(means, jnp.sqrt(mean((angles - means[labels]) ** 2)))
+    counts = total(jnp.ones_like(angles))
+    means = total(angles) / counts
+    sharding = jax.typeof(labels).sharding
+    own = means.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
+    return AngleStatistics(means, _root(total((angles - own) ** 2) / counts))
+
+
+def _length(vectors: jax.Array) -> jax.Array:
+    return _root(jnp.sum(vectors * vectors, axis=-1))
+
+
+def _root(squares: jax.Array) -> jax.Array:
+    """Returns square roots, with gradient 0 at 0, where the slope is infinite."""
+    nothing = squares == 0
+    return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, squares)))
+
+
+def _whole(labels: jax.Array) -> NamedSharding:
+    """Returns how sums over examples lie on the devices of the labels: on each, whole.
+
+    JAX does not guess it on a mesh of Explicit axes.
+    """
+    return jax.typeof(labels).sharding.update(spec=PartitionSpec())
 
 
 def _square(confusion: ArrayLike) -> jax.Array:

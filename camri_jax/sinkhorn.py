@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
@@ -68,9 +69,10 @@ def sinkhorn(
     The gradient of `cost` is that of the optimum (envelope theorem): `a f`, `b g`, `T`
     and `sum T (log T - 1)` with respect to `log_a`, `log_b`, `cost_matrix` and
     `epsilon`. As f is known but for a constant, only changes that leave the totals of
-    a and b equal have a meaning: a log-softmax makes no others. Second derivatives go
-    forward through the iteration: `jax.hessian` is right where the error is small;
-    reverse over reverse raises.
+    a and b equal have a meaning: a log-softmax makes no others. It is of reverse mode
+    alone: `jax.jvp` of what is returned raises TypeError. Second derivatives go forward
+    through the iteration: `jax.hessian` is right where the error is small; reverse over
+    reverse raises ValueError.
 
     Under `vmap` over costs or epsilons every pass runs for as long as one member of
     the batch needs it: keep those above and below a ratio of 60 apart.
@@ -174,7 +176,8 @@ def _iterated(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
     a, total = jnp.exp(log_a), jnp.exp(log_total)
     moved = jnp.sum(a * f, axis=1) + jnp.sum(total * jnp.exp(log_columns) * g, axis=1)
     missing = jnp.abs(total - jnp.exp(log_other))[:, 0]
-    error = jnp.max(jnp.maximum(total[:, 0] * state.error, missing))
+    # From 0, the error of an empty batch.
+    error = jnp.max(jnp.maximum(total[:, 0] * state.error, missing), initial=0)
     cost = moved - epsilon * total[:, 0]
     return SinkhornResult(f, g, cost, error, state.iterations)
 
@@ -216,7 +219,9 @@ def _weighted_plan(result, log_a, cost_matrix, epsilon, weights):
     def by_matmul() -> tuple[jax.Array, jax.Array]:
         rows = jnp.exp((f - kernel.row_shift[None, :]) / epsilon)
         columns = jnp.exp((g - kernel.column_shift[None, :]) / epsilon)
-        plan = _matmul((weights[:, None] * rows).T, columns) * kernel.values
+        # A sum over the batch: JAX does not guess where, on a mesh of Explicit axes.
+        whole = jax.typeof(weights).sharding.update(spec=PartitionSpec())
+        plan = _matmul((weights[:, None] * rows).T, columns, whole) * kernel.values
         entropies = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
         return plan, entropies / epsilon
 
@@ -351,7 +356,8 @@ def _soft_minimum(
 
 def _map_rows(of_row: Callable[[Any], Any], rows: Any, num_terms: int) -> Any:
     """Maps over rows, as many at once as keep `num_terms` for each within a MiB."""
-    return jax.lax.map(of_row, rows, batch_size=max(1, 2**18 // num_terms))
+    # No terms are of an empty batch.
+    return jax.lax.map(of_row, rows, batch_size=max(1, 2**18 // max(1, num_terms)))
 
 
 def _by_matmul(
@@ -391,7 +397,10 @@ def _by_matmul(
     )
 
 
-def _matmul(left: jax.Array, right: jax.Array) -> jax.Array:
+def _matmul(
+    left: jax.Array, right: jax.Array, sharding: NamedSharding | None = None
+) -> jax.Array:
     """Returns the product with every digit of the type."""
     # Faster, coarser products would be the error that the iteration cannot get below.
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.matmul(left, right, precision=highest, out_sharding=sharding)

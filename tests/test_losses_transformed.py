@@ -1,5 +1,6 @@
 """The losses differentiated, lifted, compiled, in half precision and called wrongly."""
 
+import functools
 import re
 
 import chex
@@ -8,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 from loss_cases import (
     BATCH,
     BY_CLASS,
     BY_TWO_CLASSES,
     CLASSES,
     COSINE_LOSSES,
+    COSTS,
     GENERAL,
     LOSSES,
     every_loss,
@@ -447,6 +450,48 @@ def test_a_grid_of_hyperparameters_is_one_program():
     together = jax.jit(jax.vmap(loss))(grid)
     stacked = jax.tree.map(lambda *x: np.stack(x), *one_by_one)
     chex.assert_trees_all_close(together, stacked, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_on_a_mesh_of_explicit_axes_is_the_batch_on_one_device():
+    uniform = np.full((BATCH, CLASSES), 1 / CLASSES, np.float32)
+    ones = np.ones(CLASSES, np.float32)
+    name = "real_world_weight_cross_entropy"
+
+    def transport(logits, costs, targets):
+        options = {"cost_matrix": costs, "epsilon": 0.5}
+        return jnp.sum(losses.wasserstein(logits, targets, **options))
+
+    @jax.jit
+    def computed(logits, cosines, labels, targets):
+        options = {"class_priors": ones, "least_recalls": ones, "rate": 0.1}
+        return (
+            every_slope(logits, cosines, labels, {name: LOSSES[name]}),
+            losses.next_multipliers(ones, logits, labels, **options),
+            jax.grad(transport, argnums=(0, 1))(logits, COSTS, targets),
+        )
+
+    batch = *scores_for(), uniform
+    expected = computed(*batch)
+    # As `jax.make_mesh` makes them unless told otherwise.
+    with jax.set_mesh(jax.make_mesh((2,), ("batch",))):
+        spread = jax.device_put(batch, PartitionSpec("batch"))
+        got = computed(*spread)
+        # What JAX cannot lay out it refuses before it compiles, which takes longest.
+        values, _ = jax.eval_shape(every_slope, *spread[:3])
+    assert {x.sharding.spec[0] for x in values.values()} == {"batch"}
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_batch_has_no_losses():
+    for name, arguments in RIGHT.items():
+        empty = {
+            key: value[:0]
+            for key, value in arguments.items()
+            if key in ("logits", "cosines", "features", "labels", "targets")
+        }
+        whole = functools.partial(getattr(losses, name), **arguments | empty)
+        size = 3 if name == "next_multipliers" else 0
+        assert jax.eval_shape(whole).shape[0] == size, name
 
 
 def test_without_jit_the_numbers_are_the_same():

@@ -1,5 +1,6 @@
 """The metrics against loops."""
 
+import chex
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import reference
 from hypothesis import given, settings
+from jax.sharding import PartitionSpec
 
 from camri_jax import metrics
 from camri_jax._files import UsageError
@@ -65,6 +67,48 @@ def test_angle_statistics_are_the_formulas(labels, seed):
     np.testing.assert_allclose(got.std, std, atol=1e-5)
 
 
+def test_a_batch_on_a_mesh_of_explicit_axes_is_the_batch_on_one_device():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(EXAMPLES, FEATURES)).astype(np.float32)
+    prototypes = rng.normal(size=(FEATURES, CLASSES)).astype(np.float32)
+    # One is of no class.
+    labels, predictions = rng.integers(0, CLASSES, (2, EXAMPLES))
+    labels[0] = -1
+
+    @jax.jit
+    def measured(features, labels, predictions):
+        return (
+            metrics.confusion_matrix(labels, predictions, CLASSES),
+            jax.jacrev(metrics.angle_statistics)(features, prototypes, labels),
+        )
+
+    batch = features, labels, predictions
+    expected = measured(*batch)
+    # As `jax.make_mesh` makes them unless told otherwise.
+    with jax.set_mesh(jax.make_mesh((2,), ("batch",))):
+        got = measured(*jax.device_put(batch, PartitionSpec("batch")))
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_slopes_of_angles_are_finite_at_the_ends_and_0_for_no_class():
+    # Aligned, opposite, across, of no class, alone in its class, and without direction.
+    features = jnp.array(
+        [[2.0, 0, 0], [-1, 0, 0], [0, 0, 3], [1, 2, 3], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    )
+    labels = jnp.array([0, 0, 0, -1, 1, 2, -1])
+    prototypes = jnp.eye(3).at[2, 2].set(0)
+
+    def total(features, prototypes):
+        angles = metrics.true_angles(features, prototypes, labels)
+        statistics = metrics.angle_statistics(features, prototypes, labels)
+        return sum(map(jnp.nansum, (angles, *statistics)))
+
+    slopes = jax.jit(jax.grad(total, argnums=(0, 1)))(features, prototypes)
+    chex.assert_tree_all_finite(slopes)
+    moved = np.any(slopes[0] != 0, axis=1)
+    np.testing.assert_array_equal(moved, np.arange(7) == 2)
+
+
 @pytest.mark.parametrize("angle", [1e-6, 1e-3, 1.0, np.pi - 1e-3])
 def test_angles_keep_their_digits_at_the_ends(angle):
     features = np.array([[np.cos(angle), np.sin(angle)]], np.float32)
@@ -76,6 +120,8 @@ def test_angles_without_a_class_or_a_direction():
     features = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     got = true_angles(features, jnp.eye(2), jnp.array([0, -1, 2]))
     np.testing.assert_allclose(got, [np.pi / 2, np.nan, np.nan], rtol=1e-6)
+    got = true_angles(features, jnp.zeros((2, 2)), jnp.array([0, 0, 1]))
+    np.testing.assert_allclose(got, np.pi / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

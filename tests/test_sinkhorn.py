@@ -260,6 +260,17 @@ def test_the_hessian_is_finite_differences_of_the_gradient(ratio):
         np.testing.assert_allclose(bend, (ahead - behind) / 2e-5, rtol=1e-4)
 
 
+def test_forward_mode_alone_raises_rather_than_being_wrong():
+    logits = np.zeros((2, 3), np.float32)
+
+    def loss(logits):
+        targets = jax.nn.softmax(logits)
+        return losses.wasserstein(logits, targets, cost_matrix=np.eye(3), epsilon=1.0)
+
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(loss, (logits,), (logits,))
+
+
 def test_reverse_over_reverse_raises_rather_than_being_wrong():
     log_a, log_b, costs = problem(0)
 
@@ -402,6 +413,14 @@ def test_leading_axes_are_batches():
     np.testing.assert_allclose(single.cost, whole.cost[0], rtol=1e-5)
     plan = jax.eval_shape(transport_plan, single, costs, epsilon=0.1)
     assert plan.shape == (ROWS, COLUMNS)
+
+
+def test_an_empty_batch_has_no_losses_and_no_slopes():
+    logits = np.zeros((0, 3), np.float32)
+    options = {"cost_matrix": np.ones((3, 3), np.float32), "epsilon": 0.5}
+    values, slopes = by_targets(logits, logits, **options)
+    assert values.shape == (0,)
+    assert slopes.shape == (0, 3)
 
 
 def test_a_grid_of_costs_and_epsilons_is_one_program():

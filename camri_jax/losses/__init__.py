@@ -26,6 +26,7 @@ lambda of `recall_constrained_cross_entropy` from batch to batch.
 Scores are `[..., num_classes]`, labels `[...]`, losses `[...]`: the caller reduces.
 Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through them, and
 they may change from step to step, as margins that `camri_jax.penalties.warm_up` grows.
+A batch may lie over the devices of a mesh, whether its axes are Auto or Explicit.
 Computed in float32 or better, with finite gradients; second derivatives, as of
 `jax.hessian`, are right too, of `wasserstein` as far as
 `camri_jax.sinkhorn.sinkhorn` says. A logit of -inf rules its class out: the loss of

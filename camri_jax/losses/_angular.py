@@ -551,7 +551,8 @@ def _of_label(value: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each example's number `[...]`, of one for all or one a class."""
     if value.ndim:
         return of_label(value, labels)
-    return jnp.broadcast_to(value, labels.shape)
+    sharding = jax.typeof(labels).sharding
+    return jnp.broadcast_to(value, labels.shape, out_sharding=sharding)
 
 
 def _sine(cosine: jax.Array) -> jax.Array:

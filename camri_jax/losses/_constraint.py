@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
@@ -130,6 +131,9 @@ def next_multipliers(
     rate = _arrays.real("rate", rate, logits.dtype)
     found = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
     lacking = of_label(wanted, labels) - found
-    total = jnp.zeros_like(priors).at[labels].add(lacking, mode="drop")
+    # Whole on every device: JAX does not guess it on a mesh of Explicit axes.
+    whole = jax.typeof(labels).sharding.update(spec=PartitionSpec())
+    total = jnp.zeros_like(priors).at[labels]
+    total = total.add(lacking, mode="drop", out_sharding=whole)
     count = jnp.maximum(1, jnp.sum(counted.valid, dtype=logits.dtype))
     return jnp.maximum(0, multipliers + rate * total / (count * priors))

@@ -84,7 +84,9 @@ def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each label's entry of `[num_classes, ...]`, 0 for no class."""
-    return values.at[labels].get(mode="fill", fill_value=0)
+    # Over devices as the labels are: JAX does not guess it on a mesh of Explicit axes.
+    sharding = jax.typeof(labels).sharding
+    return values.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
 
 
 def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:

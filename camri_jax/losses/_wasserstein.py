@@ -33,6 +33,9 @@ def wasserstein(
     For integer labels `wasserstein_with_integer_labels` needs no iteration, and is
     exact also for costs that are huge or infinite.
 
+    First derivatives are by reverse mode alone, as `jax.grad`; `jax.jvp` raises
+    TypeError. `jax.hessian` works.
+
     Args:
       logits: `[..., num_classes]`, floating.
       targets: `[..., num_classes]`, floating, not below 0, each row adding to 1; zeros
