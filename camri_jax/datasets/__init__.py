@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 import operator
 import os
 import warnings
@@ -77,7 +78,7 @@ def load(
 
     Raises:
       DatasetError: there is no such data set, a file is missing or damaged, or an
-        argument is out of range.
+        argument is of the wrong kind or out of range.
       ImportError: `digits` needs scikit-learn.
 
     Example:
@@ -85,6 +86,7 @@ def load(
       >>> {part: len(data.parts[part].labels) for part in data.parts}
       {'train': 1008, 'validation': 143, 'calibration': 287, 'test': 359}
     """
+    _check_name(name)
     fractions = {"validation": validation_fraction, "calibration": calibration_fraction}
     _check_fractions(fractions)
     size = None if image_size is None else _integer("image_size", image_size, 1, 4096)
@@ -135,12 +137,22 @@ def load_labelled(
     Raises:
       DatasetError: there are no images, or as `load`.
     """
+    _check_name(name)
     own = None if name.startswith("npz:") else image_size
     return _load(name, _data_dir(None, name), own, fit, groups, bits or 8, learn=False)
 
 
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise DatasetError(
+            f"name is {name!r}; it must be a text, as 'folder:PATH' or 'npz:FILE'"
+        )
+
+
 def _check_fractions(fractions: dict[str, float]) -> None:
     for part, fraction in fractions.items():
+        if not isinstance(fraction, numbers.Real):
+            raise DatasetError(f"{part}_fraction is {fraction!r}; it must be a number")
         if not 0.0 <= fraction < 1.0:
             raise DatasetError(
                 f"{part}_fraction is {fraction}; it must be at least 0 and less than 1"

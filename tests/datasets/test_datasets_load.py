@@ -5,12 +5,20 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from camri_jax._files import UsageError
-from camri_jax.datasets import PARTS, DatasetError, Part, class_index, load
+from camri_jax.datasets import (
+    PARTS,
+    DatasetError,
+    Part,
+    class_index,
+    load,
+    load_labelled,
+)
 from camri_jax.datasets.dataset import digest, make_dataset, part_of
 
 
@@ -43,10 +51,18 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
         load("digits")
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, 2.0, float("nan")])
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 2.0, float("nan"), "0.2", None])
 def test_a_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(DatasetError, match="validation_fraction is"):
         load("digits", validation_fraction=fraction)
+
+
+@pytest.mark.parametrize("name", [Path("folder:x"), 3, None])
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(DatasetError, match=r"^name is .*; it must be a text"):
+        load(name)
+    with pytest.raises(DatasetError, match=r"^name is .*; it must be a text"):
+        load_labelled(name, image_size=8, fit="pad")
 
 
 @pytest.mark.parametrize("part", ["validation", "calibration"])
