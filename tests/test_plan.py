@@ -485,6 +485,8 @@ def test_the_size_of_logits_is_that_of_their_numbers():
 
 # What is refused.
 
+SIDE = min(DATASET.parts["train"].images.shape[1:3])
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -533,6 +535,19 @@ def test_the_size_of_logits_is_that_of_their_numbers():
         ({"grid": {"scale": (16.0, 0.0)}}, "scale must be above 0, got 0.0"),
         ({"grid": {"wasserstein.epsilon": (math.nan,)}}, "epsilon must be .*nan"),
         ({"recipe": Recipe(batch_size=28)}, "batch_size must be at most .* 27, got 28"),
+        (
+            {"recipe": Recipe(batch_size=8, augment_shift=SIDE)},
+            f"augment_shift must be below {SIDE}, .* got {SIDE}",
+        ),
+        ({"recipe": {"epochs": 1}}, "recipe must be a Recipe, .*got {'epochs': 1}"),
+        ({"num_seeds": 2.5}, "num_seeds must be a whole number of at least 1, got 2.5"),
+        ({"trials_per_device": 2.5}, "trials_per_device must be a whole number .*2.5"),
+        ({"important": 0.5}, "important must be one name or several, got 0.5"),
+        ({"important": (0.5,)}, "no class is called '0.5'"),
+        ({"methods": 1}, "methods must be one name or several, got 1"),
+        ({"grid": {"margin": "0.2"}}, "grid must give margin a number .*, got '0.2'"),
+        ({"grid": {"margin": [[0.2]]}}, "grid must give margin a number or several"),
+        ({"grid": 0.2}, "grid must be values by name, .*got 0.2"),
     ],
 )
 def test_a_wrong_plan_is_named(changes, message):
@@ -562,6 +577,33 @@ def test_a_wrong_plan_is_named(changes, message):
 def test_a_wrong_recipe_is_named(changes, message):
     with pytest.raises(UsageError, match=message):
         Recipe(**changes)
+
+
+NUMBERS = [name for name, value in RECIPES.items() if not isinstance(value, str)]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_recipe_holds_numbers_and_what_can_be_counted_is_whole(name):
+    is_whole = isinstance(RECIPES[name], int)
+    for wrong in ("3", True, None, [3], *([2.5, 32.0] if is_whole else [])):
+        if wrong is None and name == "feature_dim":
+            continue
+        with pytest.raises(UsageError, match=f"^{name} must be a .*number.*, got "):
+            Recipe(**{name: wrong})
+    # Names of trials are of Python's own numbers.
+    made = Recipe(**{name: np.array(RECIPES[name])[()]})
+    assert made == Recipe(**{name: RECIPES[name]})
+    assert type(getattr(made, name)) is type(RECIPES[name])
+
+
+@pytest.mark.parametrize("one", ["bee", 1, np.int64(1)])
+def test_one_alone_is_one_of_several(one):
+    grid = {"camri.margin": 0.2}
+    alone = planned(important=one, methods="camri", grid=grid)
+    several = {"camri.margin": np.array([0.2])}
+    listed = planned(important=[one], methods=["camri"], grid=several)
+    assert alone.trials == listed.trials
+    assert alone.choices == ((1,),)
 
 
 def test_the_default_important_classes_are_those_of_the_data_set():

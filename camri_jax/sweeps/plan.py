@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ from camri_jax.training.methods import (
     hyperparameters,
     points,
 )
-from camri_jax.training.recipe import Recipe, TrainConfig
+from camri_jax.training.recipe import Recipe, TrainConfig, whole_number
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,31 @@ class SweepConfig:
     recipe: Recipe = field(default_factory=Recipe.light)
 
     def __post_init__(self) -> None:
+        # Python's callers write one alone, whose letters would be several.
+        for name, one in (("important", str | int | np.integer), ("methods", str)):
+            object.__setattr__(self, name, _several(name, getattr(self, name), one))
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise UsageError(
                 f"methods must be among {', '.join(METHODS)}, got "
                 + ", ".join(map(repr, unknown))
             )
         for name in ("num_seeds", "trials_per_device"):
-            number = getattr(self, name)
-            if number != "auto" and number < 1:
-                raise UsageError(f"{name} must be at least 1, got {number}")
+            if (number := getattr(self, name)) != "auto":
+                object.__setattr__(self, name, whole_number(name, number, 1))
         if self.num_seeds > 10**6:
             raise UsageError(f"num_seeds must be at most 10**6, got {self.num_seeds}")
-        for key, values in self.grid.items():
-            _check_grid(key, values)
+        if not isinstance(self.recipe, Recipe):
+            raise UsageError(
+                "recipe must be a Recipe, as Recipe.light(epochs=3), got "
+                f"{self.recipe!r}"
+            )
+        if not isinstance(self.grid, Mapping):
+            raise UsageError(
+                "grid must be values by name, as {'margin': (0.2, 0.4)}, got "
+                f"{self.grid!r}"
+            )
+        grid = {key: _grid_values(key, values) for key, values in self.grid.items()}
+        object.__setattr__(self, "grid", grid)
 
     @classmethod
     def paper(cls, **changes: Any) -> "SweepConfig":
@@ -225,8 +237,8 @@ def plan(
 
     Raises:
       UsageError: for an unknown class, one without images to judge it by, a batch
-        larger than the training set, a network for other data than these, or a
-        hyperparameter outside its range.
+        larger than the training set, a shift as large as an image, a network for other
+        data than these, or a hyperparameter outside its range.
 
     >>> from camri_jax import datasets
     >>> from camri_jax.training.lift import placement, trial_mesh
@@ -236,6 +248,7 @@ def plan(
     """
     if backbone is None:
         _check_network(config.recipe, dataset)
+    _check_shift(config.recipe, dataset)
     placement = placement_of(config.recipe, placement, backbone)
     choices = resolve(config.important, dataset, baseline_recall)
     settings = what_trials_share(config.recipe, dataset, backbone)
@@ -290,6 +303,16 @@ def _check_network(recipe: Recipe, dataset: Dataset) -> None:
                     f"{name} must be {plain} for features, which are taken as they "
                     f"are, got {value}"
                 )
+
+
+def _check_shift(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuses translations that leave nothing of an image, nor can reflect it."""
+    sides = dataset.parts["train"].images.shape[1:3]
+    if recipe.augment_shift >= min(sides):
+        raise UsageError(
+            f"augment_shift must be below {min(sides)}, the pixels of a side of "
+            f"{dataset.name}, got {recipe.augment_shift}"
+        )
 
 
 def what_trials_share(
@@ -474,8 +497,7 @@ def _grid_of_choices(
                 f"grid must name what each class may have its own of ({_listed(own)}) "
                 f"before a class of a choice, got {key!r}"
             )
-        # Whole numbers too: 16 and 16.0 would name two trials.
-        found[setting, choice, member] = tuple(map(float, values))
+        found[setting, choice, member] = tuple(values)
     return found
 
 
@@ -529,7 +551,17 @@ def _grid_of(
     return found
 
 
-def _check_grid(key: str, values: Sequence[float]) -> None:
+def _several(name: str, given: Any, one: Any) -> tuple[Any, ...]:
+    """Returns what was given, a single one as one of several."""
+    if isinstance(given, one):
+        return (given,)
+    if not isinstance(given, Iterable):
+        raise UsageError(f"{name} must be one name or several, got {given!r}")
+    return tuple(given)
+
+
+def _grid_values(key: str, given: Any) -> tuple[float, ...]:
+    """Returns the values of a line of a grid, or raises unless there are such."""
     setting, at, _ = key.partition("@")
     method, dot, name = setting.rpartition(".")
     allowed = METHODS[method].grid if method in METHODS else HYPERPARAMETERS
@@ -543,8 +575,13 @@ def _check_grid(key: str, values: Sequence[float]) -> None:
             "grid must name a method that is told the important classes before @, as "
             f"camri.margin@cat; got {key!r}"
         )
-    if not len(values):
+    values = np.atleast_1d(np.asarray(given, object)).tolist()
+    if not values:
         raise UsageError(f"grid must give {key} at least one value")
+    if not all(isinstance(x, int | float | np.number) for x in values):
+        raise UsageError(f"grid must give {key} a number or several, got {given!r}")
+    # Whole numbers too: 16 and 16.0 would name two trials.
+    return tuple(map(float, values))
 
 
 def _choice(
@@ -552,7 +589,7 @@ def _choice(
 ) -> tuple[int, ...]:
     """Resolves `cat`, `cat+dog` or `worst1`; a class of that name wins."""
     if not isinstance(given, str):
-        parts = [given] if isinstance(given, int | np.integer) else list(given)
+        parts = list(given) if isinstance(given, Iterable) else [given]
         return tuple(sorted({_index(part, class_names) for part in parts}))
     if given in RANKS and given not in class_names:
         if recall is None:

@@ -1,12 +1,14 @@
 """What is the same for many trials: how they are trained, and on what."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from camri_jax._files import UsageError
 from camri_jax.training.augment import Fill, Flip
@@ -88,30 +90,42 @@ class Recipe:
                     f"{name} must be one of {', '.join(allowed)}, got "
                     f"{getattr(self, name)!r}"
                 )
+        left = {
+            "feature_dim": self.feature_dim is None,
+            "weight_decay": self.weight_decay is None and self.network == "features",
+        }
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),
             ("resample", 0),
             ("augment_shift", 0),
             ("lookahead", 0),
-            ("weight_decay", 0),
-            ("clip_norm", 0),
+            ("feature_dim", 2),
         ):
-            value = getattr(self, name)
-            if value is None and self.network == "features":
-                continue
-            if value is None or not least <= value < math.inf:
-                raise UsageError(f"{name} must be at least {least}, got {value}")
+            if not left.get(name):
+                number = whole_number(name, getattr(self, name), least)
+                object.__setattr__(self, name, number)
         if self.epochs > 10**6:
             raise UsageError(f"epochs must be at most 10**6, got {self.epochs}")
-        if self.feature_dim is not None and self.feature_dim < 2:
-            raise UsageError(f"feature_dim must be at least 2, got {self.feature_dim}")
-        for name in ("learning_rate", "logit_scale", "norm_bias_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("ema_decay", "momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name, is_allowed, allowed in (
+            ("weight_decay", lambda x: 0 <= x < math.inf, "at least 0"),
+            ("clip_norm", lambda x: 0 <= x < math.inf, "at least 0"),
+            ("learning_rate", lambda x: 0 < x < math.inf, "above 0"),
+            ("logit_scale", lambda x: 0 < x < math.inf, "above 0"),
+            ("norm_bias_rate", lambda x: 0 < x < math.inf, "above 0"),
+            ("ema_decay", lambda x: 0 <= x < 1, "in [0, 1)"),
+            ("momentum", lambda x: 0 <= x < 1, "in [0, 1)"),
+        ):
+            value = getattr(self, name)
+            if left.get(name):
+                continue
+            if isinstance(value, np.generic):
+                value = value.item()
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UsageError(f"{name} must be a number {allowed}, got {value!r}")
+            if not is_allowed(value):
+                raise UsageError(f"{name} must be {allowed}, got {value}")
+            object.__setattr__(self, name, value)
 
     @classmethod
     def paper(cls, **changes: Any) -> "Recipe":
@@ -188,6 +202,33 @@ class Recipe:
             "weight_decay": None,
         }
         return cls(**(own | changes))
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Returns a whole number of any make as Python's own, which names of trials hold.
+
+    Args:
+      name: what it is called.
+      value: what came.
+      least: what it must be at least.
+
+    Raises:
+      UsageError: it is no whole number (3.0 is none), or below that.
+
+    >>> whole_number("epochs", 3, 1)
+    3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise UsageError(
+            f"{name} must be a whole number of at least {least}, got {value!r}"
+        )
+    if number < least:
+        raise UsageError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def weight_decay(num_features: int, num_images: int) -> float:
