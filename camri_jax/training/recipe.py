@@ -121,10 +121,9 @@ class Recipe:
                 continue
             if isinstance(value, np.generic):
                 value = value.item()
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UsageError(f"{name} must be a number {allowed}, got {value!r}")
-            if not is_allowed(value):
-                raise UsageError(f"{name} must be {allowed}, got {value}")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not is_allowed(value):
+                raise UsageError(f"{name} must be {allowed}, got {value!r}")
             object.__setattr__(self, name, value)
 
     @classmethod
