@@ -681,7 +681,7 @@ CALLS = [
     (lambda: camri_jax.load_model("a_file"), "a_file is not a saved classifier"),
     (lambda: load_model("model").logits(np.zeros((0, 8, 8, 1), np.uint8)), "images"),
     (lambda: load_model("model").logits("a_file"), "a_file cannot be read as a pict"),
-    (lambda: load_model("model").logits(np.zeros((8, 8))), "cannot be read as a pic"),
+    (lambda: load_model("model").logits(np.zeros((8, 8))), "images must be uint8"),
     (lambda: load_model("model").export("x", "tflite"), "must be among stablehlo"),
     (lambda: camri_jax.datasets.load("digit"), "no data set is called 'digit'"),
     (lambda: camri_jax.datasets.load("digits", seed=0.5), "seed is 0.5; it must be"),
