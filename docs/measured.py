@@ -1,6 +1,5 @@
 """What the page of evidence counts: differences to cross-entropy, from stored rows."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +16,25 @@ COSINE = ("l2_softmax", "arcface", "camri")
 
 
 def load(folder, important=None):
+    """The study of a directory of results."""
     return study.load(RESULTS / folder, important=important)
-
-
-def settings(folder):
-    return json.loads(load(folder).rows["settings"].iloc[0])
 
 
 def paid(folder, kind="prices"):
     """By method, recall and seed: false alarms and those beyond cross-entropy's.
 
-    Means over the important classes, each in turn. A recall that some class cannot be
-    promised by some method is left out of that seed: means of other classes would
-    stand beside each other.
+    Means over the important classes, each in turn, of the seeds that all methods have.
+    A recall that a method misses in any of them has no price.
     """
     trials = pd.read_parquet(RESULTS / folder / f"{kind}.parquet")
-    keys = ["method", "asked", "seed"]
-    numbers = ["false_alarms", "false_alarms_difference", "accuracy_difference"]
-    found = trials.groupby(keys)[numbers].mean()
-    counted = trials.dropna(subset="false_alarms").groupby(keys).size()
-    return found[counted.reindex(found.index) == trials["important"].nunique()]
+    seeds = trials.groupby("method")["seed"].agg(set)
+    trials = trials[trials["seed"].isin(set.intersection(*seeds))]
+    missed = trials["false_alarms"].isna()
+    at = [trials["method"], trials["asked"]]
+    without = trials.loc[missed & (trials["method"] == BASELINE), "asked"]
+    reached = ~missed.groupby(at).transform("any") & ~trials["asked"].isin(without)
+    numbers = ["false_alarms", "false_alarms_difference"]
+    return trials[reached].groupby(["method", "asked", "seed"])[numbers].mean()
 
 
 def beyond(folder, kind="prices"):
@@ -76,7 +74,7 @@ def table(folders, recalls, kind="prices", methods=COSINE):
             for method in (BASELINE, *methods):
                 here = (method, asked) in found.index
                 line[METHODS[method].label] = (
-                    _said(found.loc[method, asked], method) if here else "–"
+                    _said(found.loc[method, asked], method) if here else ""
                 )
             line["seeds"] = f"{found.loc[methods[-1], asked].seeds:.0f}"
             lines.append(line)
@@ -91,7 +89,7 @@ def markdown(frame):
 
 def by_recall(folders, kind="prices", methods=COSINE):
     """False alarms beyond cross-entropy's, over the recall, with intervals."""
-    drawn = Figure(figsize=(9.0, 2.4 + 0.6), layout="constrained")
+    drawn = Figure(figsize=(9.0, 3.0), layout="constrained")
     places = drawn.subplots(1, len(folders), sharey=True, squeeze=False)[0]
     words = []
     for place, (title, folder) in zip(places, folders.items(), strict=True):
@@ -120,3 +118,130 @@ def by_recall(folders, kind="prices", methods=COSINE):
     looks.legend(drawn, places, len(methods))
     said = "False alarms beyond cross-entropy's, by recall. "
     return looks.finish(drawn, said + " ".join(words))
+
+
+def needed(folder, recalls, method="camri"):
+    """How many seeds would show a difference as large as the one that was seen."""
+    found = beyond(folder).loc[method]
+    lines = [
+        {
+            "recall": f"{asked:g}",
+            "false alarms beyond cross-entropy's": _said(found.loc[asked], method),
+            "seeds": f"{found.loc[asked].seeds:.0f}",
+            "seeds that would show as much": f"{found.loc[asked].needed:,.0f}",
+        }
+        for asked in recalls
+    ]
+    return pd.DataFrame(lines)
+
+
+def by_images(groups, asked, kind="prices", methods=COSINE):
+    """False alarms beyond cross-entropy's at one recall, over how much trains."""
+    drawn = Figure(figsize=(7.6, 3.6), layout="constrained")
+    widths = [len(folders) for folders in groups.values()]
+    places = drawn.subplots(
+        1, len(groups), sharey=True, squeeze=False, width_ratios=widths
+    )[0]
+    words = []
+    for place, (name, folders) in zip(places, groups.items(), strict=True):
+        found = [beyond(folder, kind).xs(asked, level=1) for folder in folders.values()]
+        for shift, method in zip((-0.12, 0.0, 0.12), methods, strict=True):
+            by, low, high = np.array(
+                [each.loc[method, ["by", "low", "high"]] for each in found], float
+            ).T
+            place.errorbar(
+                np.arange(len(folders)) + shift,
+                by,
+                yerr=[by - low, high - by],
+                label=METHODS[method].label,
+                ls="none",
+                capsize=3,
+                markersize=7,
+                **looks.style(method),
+            )
+            words += [
+                f"{name}, {title}, {METHODS[method].label}: {each:+.1f}."
+                for title, each in zip(folders, by, strict=True)
+            ]
+        place.axhline(0, color=looks.foreground(), lw=0.8)
+        place.set_xticks(range(len(folders)), [t.split()[0] for t in folders])
+        place.set(title=name, xlabel="training images", xlim=(-0.5, len(folders) - 0.5))
+        place.spines[["top", "right"]].set_visible(False)
+    what = f"false alarms per 1,000 beyond\ncross-entropy's, at recall {asked:g}"
+    places[0].set_ylabel(what)
+    places[0].legend(frameon=False)
+    return looks.finish(drawn, " ".join([what.replace("\n", " ") + ".", *words]))
+
+
+def gained(folder, important, methods=COSINE):
+    """Images that a method finds as trained beyond cross-entropy, and from where."""
+    found = load(folder, important)
+    ((k,),) = found.choices
+    names = found.data.class_names
+    counts = {
+        method: lines.set_index("seed")["test_confusion"]
+        for method, lines in found.rows.groupby("method")
+    }
+    lines = []
+    for method in methods:
+        more = np.mean(
+            [
+                np.asarray(counts[method][seed], int)
+                - np.asarray(counts[BASELINE][seed], int)
+                for seed in counts[method].index
+            ],
+            axis=0,
+        )
+        lines.append(
+            {
+                "": METHODS[method].label,
+                "found more": f"{more[k, k]:+.1f}",
+                "had been taken for": _most(-more[k], names, k),
+                "taken for it instead": _most(more[:, k], names, k),
+                "right over all classes": f"{np.trace(more):+.1f}",
+                "seeds": str(len(counts[method])),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _most(counts, names, k):
+    """The two classes of most images, and the rest."""
+    others = [i for i in range(len(names)) if i != k]
+    first = sorted(others, key=lambda i: -counts[i])[:2]
+    rest = sum(counts[i] for i in others if i not in first)
+    told = [f"{names[i]} {counts[i]:+.1f}" for i in first]
+    return ", ".join([*told, f"others {rest:+.1f}"])
+
+
+def splits(recalls=(0.9, 0.99)):
+    """How far prices of splits lie apart, beside what seeds alone would do."""
+    lines = []
+    for title, kind in (("5,000", "n5000"), ("40,000", "all")):
+        folders = sorted(RESULTS.glob(f"cifar10_features_splits/{kind}_*"))
+        trials = pd.concat(
+            pd.read_parquet(path / "prices.parquet").assign(split=number)
+            for number, path in enumerate(folders)
+        )
+        for asked in recalls:
+            for what, method, column in (
+                ("cross-entropy's false alarms", BASELINE, "false_alarms"),
+                ("CAMRI's beyond them", "camri", "false_alarms_difference"),
+            ):
+                own = trials[(trials["method"] == method) & (trials["asked"] == asked)]
+                groups = own.groupby("split")[column]
+                within = groups.var().mean() / groups.size().iloc[0]
+                between = groups.mean()
+                spread = np.sqrt(max(0.0, between.var() - within))
+                lines.append(
+                    {
+                        "training images": title,
+                        "recall": f"{asked:g}",
+                        "": what,
+                        "of each split": ", ".join(f"{x:.1f}" for x in between),
+                        "std of splits": f"{spread:.1f}",
+                        "std of seeds": f"{np.sqrt(groups.var().mean()):.1f}",
+                        "seeds": f"{groups.size().iloc[0]} a split",
+                    }
+                )
+    return pd.DataFrame(lines)

@@ -118,9 +118,24 @@ def test_prices_in_the_readme_are_those_of_rows(images):
     (line,) = re.findall(rf"\| {images:,} \| (.*) \|", README)
     *told, seeds = line.replace("*", "").split(" | ")
     means, counts = alarms(f"cifar10_features_{images}", "prices")
-    methods = ("cross_entropy", "l2_softmax", "arcface", "camri")
-    assert told == [f"{means[method]:.1f}" for method in methods]
-    assert {int(seeds)} == {counts[method] for method in methods}
+    weighted, more = alarms(f"cifar10_features_weights_{images}", "prices")
+    assert weighted["cross_entropy"] == pytest.approx(means["cross_entropy"], abs=0.1)
+    means["weighted_cross_entropy"] = weighted["weighted_cross_entropy"]
+    order = ("cross_entropy", "weighted_cross_entropy", "l2_softmax", "arcface")
+    assert told == [f"{means[method]:.1f}" for method in (*order, "camri")]
+    assert {int(seeds)} == {*counts, *more}
+
+
+def test_differences_of_networks_in_the_readme_are_those_of_rows():
+    found = study.load(ROOT / "experiments" / "results" / "cifar10_fast")
+    table = tables.chosen(tables.comparison(found, found.choices[0]))
+    line = table[(table["method"] == "camri") & ~table["moved"]].iloc[0]
+    told = (
+        f"(networks, {line['num_pairs']} seeds) CAMRI as trained finds "
+        f"{line['recall_difference']:.3f} more of the cats and is "
+        f"{-line['accuracy_difference']:.3f} less accurate"
+    )
+    assert told in README
 
 
 def test_promises_in_the_readme_are_those_of_rows():
