@@ -131,7 +131,7 @@ def test_differences_of_networks_in_the_readme_are_those_of_rows():
     table = tables.chosen(tables.comparison(found, found.choices[0]))
     line = table[(table["method"] == "camri") & ~table["moved"]].iloc[0]
     told = (
-        f"(networks, {line['num_pairs']} seeds) CAMRI as trained finds "
+        f"(networks, {line['num_pairs']:.0f} seeds) CAMRI as trained finds "
         f"{line['recall_difference']:.3f} more of the cats and is "
         f"{-line['accuracy_difference']:.3f} less accurate"
     )
