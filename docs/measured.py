@@ -58,19 +58,21 @@ def _said(line, method):
     if method == BASELINE:
         return f"{line.alarms:.1f}"
     shown = line.low > 0 or line.high < 0
-    text = f"{line.by:+.1f} [{line.low:+.1f}, {line.high:+.1f}]"
+    # A narrow column breaks before an interval, not within.
+    text = f"{line.by:+.1f} [{line.low:+.1f},\N{NO-BREAK SPACE}{line.high:+.1f}]"
     return f"**{text}**" if shown else text
 
 
 def table(folders, recalls, kind="prices", methods=COSINE):
     """Cross-entropy's false alarms, and what the others have beyond, with intervals."""
-    lines = []
+    lines, named = [], set()
     for title, folder in folders.items():
         found = beyond(folder, kind)
         for asked in recalls:
             if (BASELINE, asked) not in found.index:
                 continue
-            line = {"": title, "recall": f"{asked:g}"}
+            line = {"": "" if title in named else title, "recall": f"{asked:g}"}
+            named.add(title)
             for method in (BASELINE, *methods):
                 here = (method, asked) in found.index
                 line[METHODS[method].label] = (
