@@ -12,6 +12,7 @@ from camri_jax.evidence.statistics import interval, seeds_needed
 from camri_jax.training.methods import BASELINE, METHODS
 
 RESULTS = Path("../experiments/results")
+RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 COSINE = ("l2_softmax", "arcface", "camri")
 
 
@@ -89,7 +90,7 @@ def markdown(frame):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def by_recall(folders, kind="prices", methods=COSINE):
+def by_recall(folders, kind="prices"):
     """False alarms beyond cross-entropy's, over the recall, with intervals."""
     drawn = Figure(figsize=(9.0, 3.0), layout="constrained")
     places = drawn.subplots(1, len(folders), sharey=True, squeeze=False)[0]
@@ -98,7 +99,7 @@ def by_recall(folders, kind="prices", methods=COSINE):
         found = beyond(folder, kind)
         recalls = sorted({asked for _, asked in found.index})
         x = np.arange(len(recalls))
-        for method in methods:
+        for method in COSINE:
             lines = found.loc[method].reindex(recalls)
             look = looks.style(method)
             place.plot(
@@ -117,18 +118,18 @@ def by_recall(folders, kind="prices", methods=COSINE):
         place.spines[["top", "right"]].set_visible(False)
     places[0].set_ylabel("false alarms per 1,000\nbeyond cross-entropy's")
     drawn.supxlabel("share of the class that is found, %", fontsize=9)
-    looks.legend(drawn, places, len(methods))
+    looks.legend(drawn, places, len(COSINE))
     said = "False alarms beyond cross-entropy's, by recall. "
     return looks.finish(drawn, said + " ".join(words))
 
 
-def needed(folder, recalls, method="camri"):
-    """How many seeds would show a difference as large as the one that was seen."""
-    found = beyond(folder).loc[method]
+def needed(folder, recalls):
+    """How many seeds would show as large a difference as CAMRI's that was seen."""
+    found = beyond(folder).loc["camri"]
     lines = [
         {
             "recall": f"{asked:g}",
-            "false alarms beyond cross-entropy's": _said(found.loc[asked], method),
+            "false alarms beyond cross-entropy's": _said(found.loc[asked], "camri"),
             "seeds": f"{found.loc[asked].seeds:.0f}",
             "seeds that would show as much": f"{found.loc[asked].needed:,.0f}",
         }
@@ -137,7 +138,7 @@ def needed(folder, recalls, method="camri"):
     return pd.DataFrame(lines)
 
 
-def by_images(groups, asked, kind="prices", methods=COSINE):
+def by_images(groups, asked):
     """False alarms beyond cross-entropy's at one recall, over how much trains."""
     drawn = Figure(figsize=(7.6, 3.6), layout="constrained")
     widths = [len(folders) for folders in groups.values()]
@@ -146,8 +147,8 @@ def by_images(groups, asked, kind="prices", methods=COSINE):
     )[0]
     words = []
     for place, (name, folders) in zip(places, groups.items(), strict=True):
-        found = [beyond(folder, kind).xs(asked, level=1) for folder in folders.values()]
-        for shift, method in zip((-0.12, 0.0, 0.12), methods, strict=True):
+        found = [beyond(folder).xs(asked, level=1) for folder in folders.values()]
+        for shift, method in zip((-0.12, 0.0, 0.12), COSINE, strict=True):
             by, low, high = np.array(
                 [each.loc[method, ["by", "low", "high"]] for each in found], float
             ).T
@@ -175,7 +176,7 @@ def by_images(groups, asked, kind="prices", methods=COSINE):
     return looks.finish(drawn, " ".join([what.replace("\n", " ") + ".", *words]))
 
 
-def gained(folder, important, methods=COSINE):
+def gained(folder, important):
     """Images that a method finds as trained beyond cross-entropy, and from where."""
     found = load(folder, important)
     ((k,),) = found.choices
@@ -185,7 +186,7 @@ def gained(folder, important, methods=COSINE):
         for method, lines in found.rows.groupby("method")
     }
     lines = []
-    for method in methods:
+    for method in COSINE:
         more = np.mean(
             [
                 np.asarray(counts[method][seed], int)
@@ -216,7 +217,7 @@ def _most(counts, names, k):
     return ", ".join([*told, f"others {rest:+.1f}"])
 
 
-def splits(recalls=(0.9, 0.99)):
+def splits():
     """How far prices of splits lie apart, beside what seeds alone would do."""
     lines = []
     for title, kind in (("5,000", "n5000"), ("40,000", "all")):
@@ -225,7 +226,7 @@ def splits(recalls=(0.9, 0.99)):
             pd.read_parquet(path / "prices.parquet").assign(split=number)
             for number, path in enumerate(folders)
         )
-        for asked in recalls:
+        for asked in (0.9, 0.99):
             for what, method, column in (
                 ("cross-entropy's false alarms", BASELINE, "false_alarms"),
                 ("CAMRI's beyond them", "camri", "false_alarms_difference"),

@@ -138,6 +138,16 @@ def test_differences_of_networks_in_the_readme_are_those_of_rows():
     assert told in README
 
 
+def test_it_is_so_for_eight_of_ten_classes():
+    prices = pd.read_csv(ROOT / "experiments/results/cifar10_features/prices.csv")
+    at = (prices["asked"] == 0.99) & (prices["method"] == "camri")
+    dearer = prices[at & (prices["false_alarms_low"] > 0)]
+    assert (prices[at]["false_alarms_high"] < 0).sum() == 8
+    assert "eight of the ten classes" in PAGES["docs/evidence.md"]
+    assert dearer["important"].tolist() == ["horse"]
+    assert "dearer for one (horse)" in PAGES["docs/evidence.md"]
+
+
 def test_promises_in_the_readme_are_those_of_rows():
     means, counts = alarms("cifar10_features", "promises")
     told = re.search(
