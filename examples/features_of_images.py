@@ -45,7 +45,9 @@ def features_of(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
 
 def main(name: str, output: str) -> None:
     """Writes the features of a data set."""
-    network, dataset = load_network(), datasets.load(name)
+    # Pictures of any size are made as large as the network takes them.
+    size = PIXELS if name.startswith("folder:") else None
+    network, dataset = load_network(), datasets.load(name, image_size=size)
     arrays = {"class_names": np.array(dataset.class_names)}
     for part, each in dataset.parts.items():
         if len(each.labels):

@@ -44,6 +44,8 @@ def test_digits_are_shown_with_what_they_can_certify(show, tmp_path):
         # So many images, none of them missed, happen with 5 % at this recall.
         chance = float(row["certifiable_recall"]) ** int(row["calibration"])
         assert math.isclose(chance, 0.05, rel_tol=0.01)
+        assert chance <= 0.05
+        assert row["certifiable_recall"][:-1] in out
     assert "takes 299 calibration images" in out
     with Image.open(tmp_path / "out" / "all_classes.png") as sheet:
         assert sheet.height > 10 * 48

@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import functools
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def write_counts(
         last = [] if certifiable is None else ["certifiable_recall"]
         writer.writerow(["class", "name", *counts, *last])
         for i, name in enumerate(class_names):
-            last = [] if certifiable is None else [f"{certifiable[i]:.4f}"]
+            last = [] if certifiable is None else [_floored(certifiable[i], 4)]
             writer.writerow([i, name, *(c[i] for c in counts.values()), *last])
 
 
@@ -168,10 +169,15 @@ def table(
     if certifiable is not None:
         result.add_column("certifiable\nrecall", justify="right")
     for i, name in enumerate(dataset.class_names):
-        last = [] if certifiable is None else [f"{certifiable[i]:.3f}"]
+        last = [] if certifiable is None else [_floored(certifiable[i], 3)]
         numbers = [f"{column[i]:,}" for column in counts.values()]
         result.add_row(str(i), Text(visible(name)), *numbers, *last)
     return result
+
+
+def _floored(recall: float, digits: int) -> str:
+    """A recall as so many images certify it: one rounded up they do not."""
+    return f"{math.floor(recall * 10**digits) / 10**digits:.{digits}f}"
 
 
 def examples(dataset: Dataset, label: int, number: int) -> np.ndarray:

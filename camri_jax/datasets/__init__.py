@@ -6,6 +6,7 @@ import numbers
 import operator
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -64,8 +65,9 @@ def load(
         and for `awa2` and `folder:PATH` 64.
       fit: how pictures of `folder:PATH` become square: `pad` with black, or `crop`.
       groups: which pictures of `folder:PATH` belong together: a regular expression that
-        is searched in `CLASS/...` of each; equal text is one group. With
-        `r"patient\d+"` a patient is one group, with `".*/"` each innermost folder.
+        is searched in `CLASS/...` of each; equal text is one group (what parentheses
+        hold, if there are any). With `r"patient\d+"` a patient is one group, with
+        `".*/"` each innermost folder.
       validation_fraction: the share of each class, in [0, 1), that is moved from train
         to validation, unless the data have a validation part of their own. Examples of
         one group, as the frames of one traffic sign, stay together.
@@ -98,7 +100,8 @@ def load(
             f"fit is {fit!r}, which is for folder:PATH; for other data it must be 'pad'"
         )
     dataset = _load(name, _data_dir(data_dir, name), size, fit, groups)
-    if not len(dataset.test_labels):
+    has_test = len(dataset.test_labels) > 0
+    if not has_test:
         dataset = hold_out(dataset, {"test": _TEST_FRACTION}, seed=seed)
     wanted = {
         part: fraction
@@ -106,7 +109,11 @@ def load(
         if fraction and not len(dataset.parts[part].labels)
     }
     if wanted:
-        dataset = hold_out(dataset, wanted, seed=seed)
+        try:
+            dataset = hold_out(dataset, wanted, seed=seed)
+        except DatasetError as error:
+            taken = f"; before, {_TEST_FRACTION:.0%} of each class became the test part"
+            raise DatasetError(f"{error}{'' if has_test else taken}") from None
     _tell_of_empty_classes(dataset)
     return dataset
 
@@ -118,6 +125,7 @@ def load_labelled(
     fit: Fit,
     bits: int | None = None,
     groups: str | None = None,
+    class_names: Sequence[str] = (),
 ) -> Dataset:
     """Loads labelled images for a trained model; nothing is held out of any part.
 
@@ -130,6 +138,7 @@ def load_labelled(
       bits: of grey pictures of more than 8 bits, as the model's own had; None: each
         its own.
       groups: as in `load`.
+      class_names: the model's, whose folders are classes even where there is only one.
 
     Returns:
       The data set; an `.npz` without `class_names` has the classes of its labels alone.
@@ -139,7 +148,16 @@ def load_labelled(
     """
     _check_name(name)
     own = None if name.startswith("npz:") else image_size
-    return _load(name, _data_dir(None, name), own, fit, groups, bits or 8, learn=False)
+    return _load(
+        name,
+        _data_dir(None, name),
+        own,
+        fit,
+        groups,
+        bits or 8,
+        learn=False,
+        known=class_names,
+    )
 
 
 def _check_name(name: str) -> None:
@@ -200,9 +218,13 @@ def _load(
     bits: int | None = None,
     *,
     learn: bool = True,
+    known: Sequence[str] = (),
 ) -> Dataset:
     if groups is not None and not name.startswith("folder:"):
-        raise DatasetError("groups is a pattern for folder:PATH; an .npz has arrays")
+        hint = "; an .npz has arrays" if name.startswith("npz:") else ""
+        raise DatasetError(f"groups is a pattern for folder:PATH, not {name}{hint}")
+    if groups == "":
+        raise DatasetError("groups is '', which is found everywhere; leave it out")
     # Each loader is imported when it is needed: most need much that others do not.
     kind, _, argument = name.partition(":")
     _refuse_another_kind(name, kind, argument)
@@ -218,6 +240,7 @@ def _load(
             groups=groups,
             bits=bits,
             learn=learn,
+            known=known,
         )
     if kind == "npz" and argument:
         from camri_jax.datasets.npz import load_npz

@@ -39,9 +39,11 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
     for part, content in parts.items():
         groups = content.groups
         found: dict[str, list[str]] = {}
+        copied = np.zeros(len(content.labels), bool)
         for i, value in enumerate(prints(content.images).tolist()):
             other, j = first.setdefault(value, (part, i))
             same = content.labels[i] == parts[other].labels[j]
+            copied[i] = other != part
             if other != part or not same:
                 text = f"{name(part, i)} = {name(other, j)}"
                 found.setdefault(other, []).append(text)
@@ -55,8 +57,9 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
                 )
             )
         for other, theirs in before.items():
-            both = [] if groups is None else np.intersect1d(groups, theirs)
-            if len(both) and other not in found:
+            # A copy is a group with its like, which was told.
+            both = [] if groups is None else np.intersect1d(groups[~copied], theirs)
+            if len(both):
                 notes.append(f"{len(both)} groups lie both in {other} and in {part}")
         if groups is not None:
             before[part] = groups

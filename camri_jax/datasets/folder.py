@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from camri_jax.datasets.layout import Listing, list_pictures
 from camri_jax.datasets.splitting import connect
 from camri_jax.datasets.trees import Tree, open_tree
 
-_FORMAT = "3"  # to be raised when the same files would be prepared differently
+_FORMAT = "4"  # to be raised when the same files would be prepared differently
 _IMAGE_SIZE = 64
 _MAX_BROKEN = 0.01
 _BLOCK = 1024  # pictures that are decoded before the first of them is stored
@@ -56,6 +56,7 @@ def load_folder(
     groups: str | None = None,
     bits: int | None = None,
     learn: bool = True,
+    known: Collection[str] = (),
 ) -> Dataset:
     """Loads pictures from a directory or a .zip of one folder a class.
 
@@ -68,12 +69,14 @@ def load_folder(
       image_size: height and width in pixels; None: 64.
       fit: `pad` the shorter axis with black, `crop` the longer one, or `stretch` both.
       groups: a regular expression that is searched in `CLASS/...` of each picture;
-        where it finds the same text, there is one group. Copies of a picture are in
+        where it finds the same text, there is one group; if it has parentheses, what
+        these hold is compared, else all that is found. Copies of a picture are in
         one group anyway: files of the same bytes, or whose pixels are the same at
         their own size, however they were saved.
       bits: of grey pictures of more than 8 bits; None: as many as any of them uses.
       learn: whether a classifier is to learn from them; else one picture of any part
         and class is enough.
+      known: names of folders that are classes, even where one of them is the only one.
 
     Returns:
       The data set; grey if all pictures are.
@@ -87,12 +90,13 @@ def load_folder(
     with open_tree(path) as tree:
         asked = (str(size), fit, groups or "", *([] if bits is None else [str(bits)]))
         # What is enough to be labelled may be too little to learn from.
-        asked += () if learn else ("labelled",)
+        asked += () if learn else ("labelled", *sorted(known))
         key = digest(_FORMAT, tree.fingerprint, *asked)
 
         def write_arrays(directory: Path) -> None:
             try:
-                _write(directory, tree, size, fit, groups, bits, learn)
+                listing = list_pictures(tree.names, learn=learn, known=known)
+                _write(directory, tree, listing, size, fit, groups, bits, learn)
             except DatasetError as error:
                 raise DatasetError(f"{path}: {error}") from None
 
@@ -103,14 +107,19 @@ def load_folder(
 def _write(
     directory: Path,
     tree: Tree,
+    listing: Listing,
     size: int,
     fit: pictures.Fit,
     groups: str | None,
     bits: int | None,
     learn: bool,
 ) -> None:
-    listing = list_pictures(tree.names, learn=learn)
     names = [name for files in listing.files.values() for name in files]
+    # What the names alone tell is told before pictures are decoded.
+    if learn:
+        _refuse_empty_classes(listing, names)
+    if groups is not None and names:
+        _stated(groups, [listing.inside[name] for name in names])
     store.refuse_what_does_not_fit((len(names), size, size, 3))
     decoded, broken, notes, bits = _decode(tree, names, size, fit, bits)
     if len(broken) > _MAX_BROKEN * len(names):
@@ -120,7 +129,7 @@ def _write(
         )
     readable = [name for name in names if name in decoded]
     if learn:
-        _refuse_empty_classes(listing, decoded)
+        _refuse_empty_classes(listing, decoded.keys())
     if not decoded:
         raise DatasetError(f"there is no picture{'; '.join(['', *listing.notes])}")
     copy_of = _same_pixels(tree, decoded, bits)
@@ -152,9 +161,9 @@ def _write(
     store.write(directory, parts, listing.class_names, notes=notes, bits=bits)
 
 
-def _refuse_empty_classes(listing: Listing, decoded: Mapping[str, _Picture]) -> None:
+def _refuse_empty_classes(listing: Listing, readable: Collection[str]) -> None:
     train = listing.files["train"]
-    labels = [label for name, label in train.items() if name in decoded]
+    labels = [label for name, label in train.items() if name in readable]
     counts = np.bincount(labels, minlength=len(listing.class_names))
     if not counts.all():
         empty = [listing.class_names[i] for i in np.flatnonzero(counts == 0)]

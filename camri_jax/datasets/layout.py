@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from camri_jax.datasets.dataset import PARTS, DatasetError, nearest, part_of, some
@@ -35,7 +35,9 @@ class _Folder:
         return self.pictures + sum(f.total() for f in self.folders.values())
 
 
-def list_pictures(names: Sequence[str], *, learn: bool = True) -> Listing:
+def list_pictures(
+    names: Sequence[str], *, learn: bool = True, known: Collection[str] = ()
+) -> Listing:
     """Sorts files into parts and classes by the names of their folders.
 
     Args:
@@ -44,6 +46,8 @@ def list_pictures(names: Sequence[str], *, learn: bool = True) -> Listing:
         part is called train, validation, calibration or test, as people spell them.
       learn: whether a classifier is to learn from them, which takes two classes or more
         in train; else one class in any part is enough.
+      known: names of folders that are classes, of which a single one could as well be
+        an outer folder.
 
     Returns:
       The pictures; there is always a part train.
@@ -58,7 +62,14 @@ def list_pictures(names: Sequence[str], *, learn: bool = True) -> Listing:
     """
     # macOS spells accents as letters of their own; here a class has one spelling.
     paths = {n: unicodedata.normalize("NFC", n).split("/") for n in names}
-    outer, top = _inside(_folders(paths))
+    outer, top = _inside(_folders(paths), known)
+    if top.pictures and len(top.folders) == 1:
+        ((name, only),) = top.folders.items()
+        if only.folders and not _part(name) and name not in known:
+            raise DatasetError(
+                f"{top.pictures} pictures lie beside {name!r}, the only folder: move "
+                "them away, or into the folder of their class"
+            )
     empty = [
         name
         for name, folder in top.folders.items()
@@ -67,7 +78,7 @@ def list_pictures(names: Sequence[str], *, learn: bool = True) -> Listing:
     for name in empty:
         del top.folders[name]
     doubled = _undouble(top)
-    parts, by_class, notes = _reading(top)
+    parts, by_class, notes = _reading(top, known)
     # Folders that are no part are told of as such.
     told = set(top.folders) - set(parts) if parts and not by_class else set()
     notes += [f"the folder {name!r} is empty" for name in empty]
@@ -131,11 +142,13 @@ def _folders(paths: Mapping[str, Sequence[str]]) -> _Folder:
     return top
 
 
-def _inside(top: _Folder) -> tuple[list[str], _Folder]:
+def _inside(top: _Folder, known: Collection[str]) -> tuple[list[str], _Folder]:
     """Goes through outer folders; returns them, and the one that holds the rest."""
     outer: list[str] = []
     while len(top.folders) == 1 and not top.pictures:
         ((name, only),) = top.folders.items()
+        if name in known:
+            break
         holds_parts = bool(only.folders) and all(map(_part, only.folders))
         if only.pictures or not only.folders or (_part(name) and not holds_parts):
             break
@@ -162,7 +175,9 @@ def _undouble(top: _Folder) -> set[str]:
     return doubled
 
 
-def _reading(top: _Folder) -> tuple[dict[str, str], bool, list[str]]:
+def _reading(
+    top: _Folder, known: Collection[str]
+) -> tuple[dict[str, str], bool, list[str]]:
     """Finds the folders of parts.
 
     Returns:
@@ -172,20 +187,21 @@ def _reading(top: _Folder) -> tuple[dict[str, str], bool, list[str]]:
     folders = {name: f for name, f in top.folders.items() if f.total() or f.folders}
     inner = {name for folder in folders.values() for name in folder.folders}
     bare = not any(folder.pictures for folder in folders.values())
-    if len(folders) > 1 and bare and inner and all(map(_part, inner)):
+    certain = set(folders) <= set(known)
+    if (len(folders) > 1 or certain) and bare and inner and all(map(_part, inner)):
         return _distinct({name: _part(name) or "" for name in inner}), True, []
     named = {name: part for name in folders if (part := _part(name))}
     parts = {name: part for name, part in named.items() if folders[name].folders}
     others = {name: f for name, f in folders.items() if name not in parts}
     if not parts:
-        return {}, False, _read_as_classes(folders, named)
-    classes = {name for part in parts for name in folders[part].folders}
+        return {}, False, _read_as_classes(folders, named, certain=certain)
+    inside = {name for part in parts for name in folders[part].folders}
     leaves = [n for n, f in others.items() if f.pictures and n not in named]
     if len(parts) == 1 and leaves:
         (part,) = parts
         raise DatasetError(
             f"the folders can be read in two ways: as the part {part!r} of the classes "
-            f"{some(sorted(classes))}, beside which {some(leaves)} would not be read; "
+            f"{some(sorted(inside))}, beside which {some(leaves)} would not be read; "
             f"or as the classes {some(sorted(folders))}. For the first, move the other "
             f"folders away; for the second, put all into a folder 'train'"
         )
@@ -194,22 +210,28 @@ def _reading(top: _Folder) -> tuple[dict[str, str], bool, list[str]]:
         why = "which is no name of a part"
         if name in named:
             why = "which has no class folders"
-        elif classes & set(folder.folders):
+        elif inside & set(folder.folders):
             why += ": if it is one, call it validation, calibration or test"
         notes.append(f"{folder.total()} pictures are not read from {name!r}, {why}")
     return _distinct(parts), False, notes
 
 
 def _read_as_classes(
-    folders: Mapping[str, _Folder], named: Mapping[str, str]
+    folders: Mapping[str, _Folder], named: Mapping[str, str], *, certain: bool
 ) -> list[str]:
     """Makes sure that folders can only be classes; returns what a user should know."""
+    told = [f"the folder {n!r} is read as a class" for n in sorted(named) if part_of(n)]
+    if certain:
+        return told
     if named and len(named) == len(folders):
         raise DatasetError(
             f"pictures lie directly in {some(sorted(folders))}: if these are parts, a "
             "folder for each class is missing in them; if they are classes, put them "
             "into a folder 'train'"
         )
+    parts = {of for f in folders.values() for n in f.folders if (of := _part(n))}
+    if len(parts) > 1:
+        raise DatasetError(_half_parted(folders))
     shared = set.intersection(
         *(set(f.folders) for f in folders.values() or [_Folder()])
     )
@@ -221,7 +243,23 @@ def _read_as_classes(
             "the first, call the parts train, validation, calibration or test; for the "
             "second, put the classes into a folder 'train'"
         )
-    return [f"the folder {n!r} is read as a class" for n in sorted(named) if part_of(n)]
+    return told
+
+
+def _half_parted(folders: Mapping[str, _Folder]) -> str:
+    inner = {name for folder in folders.values() for name in folder.folders}
+    parts = sorted(filter(_part, inner))
+    odd = []
+    if bare := sorted(name for name, folder in folders.items() if folder.pictures):
+        odd.append(f"pictures lie directly in {some(bare)}")
+    if others := sorted(inner - set(parts)):
+        odd.append(f"{some(others)} is no part")
+    return (
+        f"the folders can be read in two ways: as classes with the parts {some(parts)} "
+        f"inside, though {' and '.join(odd)}; or as classes whose folders inside mean "
+        "nothing. For the first, move away what is in no part; for the second, put "
+        "the classes into a folder 'train'"
+    )
 
 
 def _distinct(parts: dict[str, str]) -> dict[str, str]:

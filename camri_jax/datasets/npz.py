@@ -111,7 +111,7 @@ def _read(path: Path, *, learn: bool) -> _Arrays:
         with path.open("rb") as file:
             if (head := file.read(16))[:2] != b"PK":
                 raise ValueError(f"it begins with {head!r}")
-        with open_tree(path) as tree:
+        with open_tree(path, max_bytes=math.inf) as tree:
             wanted, found, unknown = {}, {}, []
             for name in tree.names:
                 stem = name.rpartition("/")[2].removesuffix(".npy")
@@ -194,9 +194,14 @@ def _array(tree: Tree, name: str, key: str) -> np.ndarray:
     except ValueError as error:
         if "Object arrays" not in str(error):
             raise
+        kind = "numbers"
+        if key == "class_names":
+            kind = "strings, np.array(names, str)"
+        elif key.endswith("_groups"):
+            kind = "numbers or strings, np.array(groups, str)"
         raise DatasetError(
             f"{key} is an array of Python objects, which are not read; save it as "
-            f"{'strings, np.array(names, str)' if key == 'class_names' else 'numbers'}"
+            + kind
         ) from None
 
 
@@ -352,6 +357,9 @@ def _with_groups(arrays: _Arrays, parts: Mapping[str, Part]) -> dict[str, Part]:
         for part, content in parts.items():
             alone = np.char.add(f"{part} ", np.arange(len(content.labels)).astype(str))
             groups = arrays.get(f"{part}_groups")
+            if groups is not None and groups.dtype.kind == "S":
+                # Of whatever encoding: different bytes stay different.
+                groups = np.char.decode(groups, "utf-8", "surrogateescape")
             stated.append(
                 alone if groups is None else np.char.add("group ", groups.astype(str))
             )

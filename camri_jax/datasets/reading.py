@@ -15,6 +15,7 @@ from camri_jax.datasets.dataset import DatasetError
 from camri_jax.datasets.pictures import Fit, decode
 
 _ORIENTATION = 0x0112  # in EXIF
+_NO_PNG = ("CMYK", "HSV", "RGBX", "YCbCr")  # modes of colour that PNG has not
 
 
 def read_images(
@@ -106,6 +107,8 @@ def _png(image: Image.Image) -> bytes:
         orientation = image.getexif().get(_ORIENTATION)
         if isinstance(orientation, int) and 1 <= orientation <= 8:
             exif[_ORIENTATION] = orientation
+    if image.mode in _NO_PNG:
+        image = image.convert("RGB")
     file = io.BytesIO()
     image.save(file, "png", exif=exif)
     return file.getvalue()

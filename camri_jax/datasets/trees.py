@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 from camri_jax.datasets.dataset import DatasetError, digest
 
 _OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
-_MAX_BYTES = 2**30  # of one file
+_MAX_BYTES = 2**30  # of one picture
 _MAX_FILES = 10_000_000
 # What systems and network disks leave behind, beside all that begins with a dot.
 _LITTER = {
@@ -59,11 +59,13 @@ class Tree(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_tree(path: Path) -> Iterator[Tree]:
+def open_tree(path: Path, *, max_bytes: float | None = None) -> Iterator[Tree]:
     """Opens a directory or a .zip; nothing is ever unpacked to disk.
 
     Args:
       path: the directory or the .zip file.
+      max_bytes: of one file, else as many as a picture may have; a larger one is not
+        read.
 
     Yields:
       Its files.
@@ -72,8 +74,9 @@ def open_tree(path: Path) -> Iterator[Tree]:
       DatasetError: there is nothing, it is neither, it cannot be read, or a .zip has
         a password, links, or names that point outside of it.
     """
+    max_bytes = _MAX_BYTES if max_bytes is None else max_bytes
     if path.is_dir():
-        yield _directory_tree(path)
+        yield _directory_tree(path, max_bytes)
         return
     if not path.exists():
         raise DatasetError(f"{path}: no such directory or .zip file")
@@ -85,10 +88,10 @@ def open_tree(path: Path) -> Iterator[Tree]:
             "again from where it came"
         ) from error
     with archive:
-        yield _zip_tree(archive, path)
+        yield _zip_tree(archive, path, max_bytes)
 
 
-def _directory_tree(root: Path) -> Tree:
+def _directory_tree(root: Path, max_bytes: float) -> Tree:
     paths: dict[str, str] = {}
     lines = []
     try:
@@ -107,7 +110,7 @@ def _directory_tree(root: Path) -> Tree:
         raise DatasetError(f"{root} cannot be read: {error}") from error
 
     def read(name: str) -> IO[bytes]:
-        if os.path.getsize(paths[name]) > _MAX_BYTES:
+        if os.path.getsize(paths[name]) > max_bytes:
             raise ValueError("it is larger than 1 GB")
         return open(paths[name], "rb")
 
@@ -138,7 +141,7 @@ def _walk(
                 yield entry.path, False, "a link to nothing"
 
 
-def _zip_tree(archive: zipfile.ZipFile, path: Path) -> Tree:
+def _zip_tree(archive: zipfile.ZipFile, path: Path, max_bytes: float) -> Tree:
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
         raw = member.filename
@@ -158,7 +161,7 @@ def _zip_tree(archive: zipfile.ZipFile, path: Path) -> Tree:
     lock = threading.Lock()
 
     def read(name: str) -> IO[bytes]:
-        if members[name].file_size > _MAX_BYTES:
+        if members[name].file_size > max_bytes:
             _refuse(path, f"holds {name!r}, which unpacks to more than 1 GB")
         with lock:  # threads that open and close members lose count of each other
             return io.BytesIO(archive.read(members[name]))

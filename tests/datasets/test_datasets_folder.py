@@ -504,8 +504,43 @@ def test_a_pattern_that_finds_nothing_is_refused(tmp_path):
     shutil.rmtree(root / "test")
     with pytest.warns(DatasetWarning, match=r"not found in .*cat/3.jpg"):
         load_folder(root, groups=r"dog/\d|cat/0\.png")
-    with pytest.raises(DatasetError, match="groups is a pattern for folder"):
+    with pytest.raises(DatasetError, match=r"groups is a pattern for folder.*digits$"):
         load("digits", groups="x")
+    with pytest.raises(DatasetError, match="groups is '', which is found everywhere"):
+        load_folder(root, groups="")
+
+
+@pytest.mark.parametrize("groups", ["patient", "("])
+def test_what_names_alone_tell_is_told_before_pictures_are_decoded(
+    tmp_path, monkeypatch, groups
+):
+    root = write_folder(tmp_path / "mine")
+    monkeypatch.delattr("camri_jax.datasets.pictures.decode")
+    with pytest.raises(DatasetError, match="groups is "):
+        load_folder(root, groups=groups)
+    (root / "train" / "empty").mkdir()
+    with pytest.raises(DatasetError, match="without a training picture: empty"):
+        load_folder(root)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_copy_hides_no_other_group_that_lies_in_two_parts(tmp_path, copied):
+    root = write_folder(tmp_path / "mine")
+    if copied:
+        shutil.copy(root / "train/cat/0.png", root / "test/cat/0 again.png")
+    with pytest.warns(DatasetWarning) as told:
+        load_folder(root, groups=r"/(\d)")
+    notes = [str(each.message) for each in told]
+    assert any("6 groups lie both in train and in test" in note for note in notes)
+    assert any("1 test images are copies" in note for note in notes) == copied
+
+
+def test_a_copy_is_told_once_and_not_as_a_group_too(tmp_path):
+    root = write_folder(tmp_path / "mine")
+    shutil.copy(root / "train/cat/0.png", root / "test/cat/copy.png")
+    with pytest.warns(DatasetWarning) as told:
+        load_folder(root)
+    assert not any("groups" in str(each.message) for each in told)
 
 
 @pytest.mark.parametrize("name", ["digits", "npz:absent.npz", "mnist", "awa2"])

@@ -14,9 +14,12 @@ from camri_jax.datasets.trees import open_tree
 
 
 def listed(*folders, each=2):
-    """Lists folders of pictures, or empty ones that end in `/`."""
+    """Lists folders of pictures, or empty ones that end in `/`, or the one above."""
     names = []
     for folder in folders:
+        if folder.endswith("/.."):
+            names += [f"{i}.png" for i in range(each)]
+            continue
         steps = folder.rstrip("/").split("/")
         names += ["/".join(steps[: i + 1]) + "/" for i in range(len(steps))]
         if not folder.endswith("/"):
@@ -98,6 +101,13 @@ def test_layouts(folders, parts, classes):
         (tree(("train", "test"), ("cat",)), "two or more .* there is cat"),
         ((*tree(("train",), _TWO), "test/cow"), "cow lie only in 'test'"),
         (tree(("test", "val"), _TWO), "cat, dog lie only in"),
+        ((*tree(_TWO, ("train", "test")), "cat"), "train inside, .* directly in cat;"),
+        ((*tree(("cat",), ("train", "test")), "dog"), "lie directly in dog; or"),
+        (
+            (*tree(("cat",), ("train", "val")), "dog/train", "dog/masks"),
+            "the parts train, val inside, though masks is no part; or",
+        ),
+        (("data/..", *tree(("data",), _TWO)), "2 pictures lie beside 'data', the only"),
         ((), "there is none"),
     ],
 )

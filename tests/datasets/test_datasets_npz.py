@@ -65,10 +65,13 @@ def test_a_validation_part_of_the_file_is_kept(save):
 
 
 @pytest.mark.parametrize("name", ["train_track", "train_groups"])
-@pytest.mark.parametrize("kind", ["U", "i8", "i8 large"])
+@pytest.mark.parametrize("kind", ["U", "i8", "i8 large", "latin-1", "utf-8"])
 def test_tracks_are_not_cut(save, name, kind):
     track = np.array([0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5])
-    track = track + 2**40 if "large" in kind else track.astype(kind)
+    if kind in ("latin-1", "utf-8"):
+        track = np.char.encode(np.array(list("äöüßéñ"))[track], kind)
+    else:
+        track = track + 2**40 if "large" in kind else track.astype(kind)
     dataset = load(save(**{name: track}), validation_fraction=0.5)
     groups = [dataset.parts[part].groups for part in ("train", "validation")]
     assert groups[0].dtype == np.int32
@@ -82,6 +85,25 @@ def test_a_group_in_train_and_in_test_is_told(save):
     name = save(train_groups=np.arange(12), test_groups=np.arange(6) + 10)
     with pytest.warns(DatasetWarning, match="2 groups lie both in train and in test"):
         load(name)
+
+
+def test_groups_as_python_objects_may_be_saved_as_strings(save):
+    name = save(train_groups=np.array(list("abcdefghijkl"), object))
+    with pytest.raises(DatasetError, match=r"train_groups .* numbers or strings"):
+        load(name)
+
+
+def test_arrays_may_be_larger_than_a_picture_may(save, monkeypatch):
+    name = save()
+    monkeypatch.setattr("camri_jax.datasets.trees._MAX_BYTES", 100)
+    assert len(load(name).train_labels) == 12
+
+
+def test_a_class_too_small_after_the_test_part_is_told_why(save):
+    labels = np.array([0] * 9 + [1] * 3)
+    name = save(test_images=None, test_labels=None, train_labels=labels)
+    with pytest.raises(DatasetError, match=r"'1' has 2 .* 20% of each class became"):
+        load(name, validation_fraction=0.1, calibration_fraction=0.1)
 
 
 def test_without_a_test_part_a_fifth_is_held_out(save):

@@ -76,6 +76,12 @@ def test_an_orientation_that_is_none_turns_nothing(turn):
     np.testing.assert_array_equal(read_images([image], (8, 8, 3))[0], image)
 
 
+@pytest.mark.parametrize("mode", ["CMYK", "HSV", "YCbCr", "RGBA", "LA", "P", "1"])
+def test_a_picture_made_in_memory_may_have_any_mode(mode):
+    image = Image.new("RGB", (8, 8), "white").convert(mode)
+    assert (read_images([image], (8, 8, 3)) == 255).all()
+
+
 def test_a_closed_picture_is_named(tmp_path):
     path = write(tmp_path / "a.jpg", picture(0, suffix="jpg"))
     with Image.open(path) as image:
