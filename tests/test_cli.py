@@ -20,7 +20,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, address
 from camri_jax.cli import arguments, backend, console, progress, sweep
 from camri_jax.cli.arguments import DataArguments, ResultsArguments
 from camri_jax.cli.main import COMMANDS, main
@@ -305,6 +305,18 @@ def test_what_is_said_for_all_methods_replaces_what_a_preset_says(monkeypatch):
     assert config.grid["camri.scale"] == preset.grid["camri.scale"]
     assert config.recipe == preset.recipe
     assert data.validation_fraction == 0
+
+
+def test_a_store_that_cannot_be_written_to_is_told_at_once(monkeypatch):
+    assert arguments.writable(address("memory://place")) == address("memory://place")
+    assert not list(address("memory://place").glob("*"))
+
+    def refused(*given):
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(arguments, "put", refused)
+    with pytest.raises(UsageError, match=r"memory://place cannot .*: no credentials"):
+        arguments.writable(address("memory://place"))
 
 
 def test_a_grid_is_laid_over_that_of_a_preset(monkeypatch):

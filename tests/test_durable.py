@@ -152,6 +152,27 @@ def test_a_claim_that_beats_is_never_taken_over(tmp_path, monkeypatch):
             time.sleep(0.02)
 
 
+def test_a_claim_beats_on_after_what_a_store_may_raise(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT", 0.001)
+    put, failed = claims.put, []
+
+    def unreachable(path, content, **options):
+        if not options and len(failed) < 3:
+            failed.append(path)
+            raise RuntimeError("no connection")
+        return put(path, content, **options)
+
+    monkeypatch.setattr(claims, "put", unreachable)
+    with claims.claimed(tmp_path, "chunk") as ours:
+        assert ours
+        (path,) = (tmp_path / "claims").iterdir()
+        first, end = path.read_bytes(), time.monotonic() + 30
+        while path.read_bytes() in (first, b"") and time.monotonic() < end:
+            time.sleep(0.01)
+        assert path.read_bytes() != first
+    assert len(failed) == 3
+
+
 @pytest.mark.parametrize("boots", [("one", "two"), ("one", None), ("one", "one")])
 def test_of_two_hosts_of_one_name_none_judges_the_processes_of_the_other(
     boots, tmp_path, monkeypatch
@@ -386,11 +407,12 @@ def test_a_checkpoint_of_other_programs_is_left_out(changed, tmp_path):
     assert len(stored.read(tmp_path)) == 6
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("store")])
 def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(
-    undisturbed, tmp_path, monkeypatch
+    error, undisturbed, tmp_path, monkeypatch
 ):
     def full(*arguments):
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(checkpoints, "save", full)
     with pytest.warns(RuntimeWarning, match="a checkpoint could not be written"):

@@ -10,6 +10,7 @@ import pytest
 from tiny import CLASSES, DATASET, Tiny, part, placement, plan, without
 
 from camri_jax._files import UsageError
+from camri_jax.cli.sweep import tell_lost
 from camri_jax.sweeps import chunk as chunks
 from camri_jax.sweeps import engine
 from camri_jax.sweeps import rows as stored
@@ -279,8 +280,24 @@ def test_many_logits_are_kept_if_it_is_said(tmp_path, monkeypatch):
         assert len(frame) == 4
         assert (tmp_path / str(keep) / "models").exists() == keep
         assert frame["test_confusion"].map(np.sum).tolist() == [12] * 4
+    # In all, whatever is done of it; and nothing is asked where nothing is to do.
+    every = {trial.trial_id for trial in plan().trials}
+    with pytest.raises(UsageError, match=r"keep_logits must be chosen: .* of 4 trials"):
+        engine.check(plan(done=sorted(every)[1:]), DATASET)
+    engine.check(plan(done=every), DATASET)
     monkeypatch.setattr(engine, "LOGITS_LIMIT", 1008)
     engine.check(plan(), DATASET)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_finished_trials_did_not_keep_is_told(tmp_path, capsys, kept):
+    start(tmp_path, keep_logits=kept, save_models=kept)
+    every = {trial.trial_id for trial in plan().trials}
+    tell_lost(plan(done=every, keep_logits=True), tmp_path)
+    tell_lost(plan(done=every, keep_logits=False, save_models=False), tmp_path)
+    said = capsys.readouterr().out
+    for what in ("weights", "logits"):
+        assert said.count(f"4 finished trials kept no {what}") == (not kept)
 
 
 # Data and history.

@@ -177,5 +177,12 @@ def test_the_commands_train_heads_on_a_file_of_features(tmp_path, monkeypatch, c
     asked = ("--recall", "0.8", "--output", "tuned")
     assert main(["tune", *data, *methods, *few, *asked]) == 0
     assert "certified" in capsys.readouterr().out
+    # Of the same trials a sweep takes one home, which is beside what was promised.
+    promised = {p: p.read_bytes() for p in (tmp_path / "tuned" / "model").iterdir()}
+    held = ("--validation-fraction", "0.2", "--calibration-fraction", "0.3")
+    assert main(["sweep", *data, *held, *methods, *few, "--output", "tuned"]) == 0
+    assert promised == {p: p.read_bytes() for p in (tmp_path / "tuned/model").iterdir()}
+    assert "3, of which 3 are done" in (told := capsys.readouterr().out)
+    assert "tuned/model_1" in told
     assert main(["sweep", "--dataset", "npz:own.npz", "--important", "1"]) == 2
     assert "--preset heads" in capsys.readouterr().err

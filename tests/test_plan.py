@@ -338,7 +338,7 @@ def test_classes_of_a_choice_have_every_combination_of_their_values(text, named)
     chunk = planned(methods=("camri",)).chunks[0]
     trials = tuple(found[(0, 2), each] for each in pairs)
     chunk = chunk._replace(trials=trials, width=len(trials))
-    _, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+    _, arrays = planning.stack(chunk, planning.problem_of(DATASET, Recipe()))
     np.testing.assert_allclose(arrays["margins"], [[a, 0.0, b] for a, b in pairs])
 
 
@@ -356,9 +356,26 @@ def test_one_value_for_all_classes_is_the_trial_of_the_plain_number(method):
             pair = plain[0]._replace(point=plain[0].point | {name: (value, value)})
             number = plain[0]._replace(point=plain[0].point | {name: value})
             chunk = planned(**asked).chunks[0]._replace(trials=(pair, number), width=2)
-            _, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+            _, arrays = planning.stack(chunk, planning.problem_of(DATASET, Recipe()))
             for array in arrays.values():
                 np.testing.assert_array_equal(array[0], array[1])
+
+
+def test_a_whole_number_names_the_trial_that_it_names_as_a_fraction():
+    names = ("weight_decay", "clip_norm", "learning_rate", "logit_scale")
+    whole, same = (
+        Recipe(batch_size=8, **{name: kind(1) for name in names})
+        for kind in (int, float)
+    )
+    assert ids(planned(recipe=whole)) == ids(planned(recipe=same))
+
+
+def test_a_loss_counts_the_images_that_a_seed_draws():
+    """By their number in a class, class-balanced weights differ or hardly do."""
+    counts = np.array(planning.problem_of(DATASET, Recipe()).class_counts)
+    assert counts.tolist() == DATASET.counts("train").tolist()
+    drawn = np.array(planning.problem_of(DATASET, Recipe(resample=9)).class_counts)
+    np.testing.assert_allclose(drawn, counts * 9 / counts.sum())
 
 
 @settings(deadline=None, max_examples=8)
@@ -427,7 +444,7 @@ def test_one_missing_trial_on_a_cpu_trains_one():
     done = ids(planned(**asked)) - {planned(**asked).trials[3].trial_id}
     (chunk,) = planned(**asked, done=done).chunks
     assert chunk.width == len(chunk.trials) == 1
-    seeds, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+    seeds, arrays = planning.stack(chunk, planning.problem_of(DATASET, Recipe()))
     chex.assert_axis_dimension(seeds, 0, 1)
     chex.assert_tree_shape_prefix(arrays, (1,))
 
@@ -454,7 +471,7 @@ def test_half_as_wide_chunks_hold_the_same_trials(per_device, num_devices, size)
 def test_stacked_trials_are_each_its_own_and_filled_with_the_last():
     chunk = plan(num_seeds=3, trials_per_device=2).chunks[-1]
     chunk = chunk._replace(width=len(chunk.trials) + 2)
-    seeds, arrays = planning.stack(chunk, planning.problem_of(DATASET))
+    seeds, arrays = planning.stack(chunk, planning.problem_of(DATASET, Recipe()))
     assert seeds.tolist() == [t.seed for t in chunk.trials] + [seeds[-1]] * 2
     for i, each in enumerate(chunk.trials):
         margins = [
@@ -480,7 +497,7 @@ def test_the_size_of_logits_is_that_of_their_numbers():
     whole = planned()
     expected = 4 * len(whole.trials) * (9 + 12) * 3
     assert planning.logits_bytes(whole, DATASET) == expected
-    assert planning.logits_bytes(planned(done=ids(whole)), DATASET) == 0
+    assert planning.logits_bytes(planned(done=ids(whole)), DATASET) == expected
 
 
 # What is refused.

@@ -276,6 +276,16 @@ def test_images_of_the_class_alone_are_enough(kind, part, camri, tmp_path):
         load(data, image_size=8)
 
 
+def test_folders_within_the_class_alone_are_no_classes(camri, tmp_path):
+    saved(tmp_path / "numbers", classes=("0", "1", "2"))
+    for i, pixels in enumerate(noise((30, 8, 8))):
+        path = tmp_path / "new" / "1" / f"track {i % 10}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    told = camri("check numbers folder:new --groups .*/ --recall 0.01")
+    assert "of 10 (one of each group, of 30 images); 1 % was asked" in told
+
+
 def test_images_of_one_group_count_once(camri):
     write("new.npz", 1, train_groups=np.arange(150) // 6)
     told = camri("recalibrate model npz:new.npz --recall 0.9 --output promised", 1)

@@ -62,3 +62,6 @@ def test_every_option_of_a_sweep_may_follow(monkeypatch):
     assert config.grid["camri.scale@3"] == (16.0,)
     assert str(run.output) == "results/cifar10_paper"
     assert command == " ".join(["camri replicate cifar10", *words])
+    assert main(["replicate", "cifar10", "--important", "5"]) == 0
+    grid = asked[-1][1].grid
+    assert {key for key in grid if "@" in key} == {"camri.margin@5", "camri.scale@5"}

@@ -1,6 +1,7 @@
 """One call from a grid to a table and a model."""
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from tiny import DATASET, RECIPE, Tiny
 
 import camri_jax as cj
+from camri_jax.evidence import study
 from camri_jax.takehome import AllDiverged
 from camri_jax.takehome.model import Model
+from camri_jax.takehome.sweeping import make_plan
 
 
-def sweep(output, methods, important=("bee",), **recipe):
+def sweep(output, methods, important=("bee",), dataset=DATASET, **recipe):
     config = cj.SweepConfig(
         important=important,
         methods=methods,
@@ -20,7 +23,7 @@ def sweep(output, methods, important=("bee",), **recipe):
         grid={"camri.margin": (0.2,)},
         recipe=dataclasses.replace(RECIPE, **recipe),
     )
-    return cj.sweep(config, DATASET, output, backbone=Tiny())
+    return cj.sweep(config, dataset, output, backbone=Tiny())
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,53 @@ def test_another_class_later_trains_only_what_is_sensitive_to_it(
     lines = both.study.rows.set_index("trial_id").loc[sorted(added)]
     assert set(lines["method"]) == {"camri"}
     assert set(lines["important"]) == {(2,)}
+
+
+def test_data_that_are_named_in_another_way_are_the_same_data(
+    tmp_path, promotion_as_optax_needs_it
+):
+    """As a folder with and without a slash at its end."""
+    sweep(tmp_path, ("cross_entropy",))
+    again = dataclasses.replace(DATASET, name="./tiny")
+    both = sweep(tmp_path, ("cross_entropy", "camri"), dataset=again)
+    counts = both.study.rows["method"].value_counts()
+    assert counts.to_dict() == {"cross_entropy": 2, "camri": 2}
+    # Read together, too, and under either name.
+    for name in (None, "tiny", "./tiny"):
+        assert len(study.load(tmp_path, dataset=name).rows) == 4
+
+
+@pytest.mark.parametrize("later", [{"clip_norm": 1.0}, {"resample": 18}])
+def test_a_sweep_is_of_its_own_settings(tmp_path, later, promotion_as_optax_needs_it):
+    """Also of those that are not named where they are not used."""
+    for changes in ({}, later, {}):
+        found = sweep(tmp_path, ("cross_entropy",), **changes).study.rows
+        assert len(found) == 2
+        assert {*later} & {*json.loads(found["settings"].iloc[0])} == {*changes}
+
+
+def test_a_sweep_below_another_is_not_part_of_it(tmp_path, promotion_as_optax_needs_it):
+    inner = sweep(tmp_path / "inner", ("cross_entropy",)).study.rows
+    (tmp_path / "mine.parquet").write_bytes(b"not of a sweep")
+    outer = sweep(tmp_path, ("cross_entropy",)).study.rows
+    assert (outer["provenance"] != inner["provenance"]).all()
+    assert set(outer["trial_id"]) == set(inner["trial_id"])
+
+
+def test_a_rank_is_found_in_the_grid_too_and_kept_when_it_is_trained_on(result):
+    output = result.study.directory
+    config = cj.SweepConfig(
+        important=("worst1",),
+        methods=("camri",),
+        grid={"camri.margin@worst1": (0.7,), "camri.margin": (0.2,)},
+        recipe=RECIPE,
+    )
+    make = functools.partial(make_plan, config, DATASET, output, backbone=Tiny())
+    tried = make(dry_run=True)
+    assert {trial.point["margin"] for trial in tried.trials} == {0.7}
+    assert not list((output / "data").glob("*.ranks.json"))
+    assert make().trials == tried.trials
+    assert list((output / "data").glob("*.ranks.json"))
 
 
 def test_the_model_applies_the_offset_that_was_picked(

@@ -190,6 +190,25 @@ def test_started_again_it_trains_only_what_is_missing(lab):
     assert len(lab.trained) <= 2
 
 
+@pytest.mark.parametrize("lost", ["logits", "models"])
+def test_rows_without_what_tuning_needs_are_trained_anew(lab, lost):
+    output = lab.tune().files["rows"].parent
+    trained = len(lab.trained)
+    shutil.rmtree(output / lost)
+    with pytest.warns(RuntimeWarning, match="logits or weights of its trials are miss"):
+        lab.tune()
+    assert len(lab.trained) == 2 * trained
+    assert len(rows.read(output)) == len({t.trial_id for t in lab.trained})
+
+
+def test_a_report_of_an_earlier_model_does_not_stay(lab):
+    """There is none here, as nothing is drawn of what is made up."""
+    report = lab.tune().directory / "report.html"
+    report.write_text("of another model")
+    lab.tune()
+    assert not report.exists()
+
+
 def test_a_budget_is_kept_and_more_of_it_never_trains_less(lab):
     counts = []
     for budget in (5, 25, 45, 200):
@@ -314,6 +333,7 @@ def test_what_was_tampered_with_is_found(lab, what, important):
     [
         ({"data": tiny.DATASET}, "no calibration images; calibration_fraction"),
         ({"important": "wasp"}, "no class is called 'wasp'"),
+        ({"important": "worst1"}, "classes by name or index, got 'worst1'"),
         ({"important": ("bee", "cat"), "recall": (0.9,) * 3}, "one for each of 2"),
         ({"important": ("bee+cat", "ant")}, "leave at least one|single classes"),
         ({"recall": 99}, "recall must be between 0 and 1"),

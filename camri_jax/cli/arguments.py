@@ -9,8 +9,9 @@ import os
 import re
 import types
 import typing
+import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +19,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from camri_jax import datasets
-from camri_jax._files import UsageError, address, is_local
+from camri_jax._files import UsageError, address, is_local, put
 from camri_jax.cli.console import note
 from camri_jax.datasets import Dataset, DatasetWarning
 from camri_jax.evidence import study
@@ -41,7 +42,7 @@ class DataArguments:
         set's own.
       fit: How pictures of folder:PATH become square: padded with black, or cropped.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text belong together and are never parted.
+        equal text (in parentheses, if it has any) belong together and are never parted.
       validation_fraction: Share of the training images held out to pick settings and
         offsets on.
       calibration_fraction: Share held out to certify a recall on.
@@ -183,12 +184,18 @@ def writable(path: Path) -> Path:
     """Returns a directory that is there or can be made.
 
     Args:
-      path: to it, or a URL of a store, which is tried when it is written to.
+      path: to it, or a URL of a store, where something is written and removed again.
 
     Raises:
       UsageError: it is a file, or may not be written to.
     """
     if not is_local(path):
+        place = path / f".{uuid.uuid4().hex}"
+        try:
+            put(place, b"")
+            place.unlink()
+        except Exception as error:  # stores raise of every kind
+            raise UsageError(f"{path} cannot be written to: {error}") from error
         return path
     nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not nearest.is_dir():
@@ -217,6 +224,13 @@ def parse(
     Raises:
       UsageError: it cannot be read.
     """
+    names = [w.partition("=")[0].replace("_", "-") for w in argv if w.startswith("--")]
+    for name in _lists(kind):
+        if names.count(name) > 1:
+            raise UsageError(
+                f"{name} is given twice, of which only the last would count; give all "
+                f"values after one {name}"
+            )
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -242,6 +256,15 @@ def parse(
         raise UsageError(
             f"{_sentence(said.getvalue())}; camri {command} --help tells more"
         ) from None
+
+
+def _lists(kind: Any) -> Iterator[str]:
+    """Options that take several values, of a dataclass and of those in it."""
+    for name, field in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(field):
+            yield from _lists(field)
+        elif typing.get_origin(field) in (tuple, Mapping):
+            yield "--" + name.replace("_", "-")
 
 
 def _sentence(box: str) -> str:

@@ -1,6 +1,6 @@
 """Ask whether a model's promise is still kept on new labelled images.
 
-    camri check tuned/signs/model folder:labelled
+    camri check tuned/folder_signs/model folder:labelled
 
 Twice: by an exact test, for one look; and by a sequential one, for as many looks as
 you like while images come. Of a group of images, one counts. Exit status 1: the

@@ -1,7 +1,7 @@
 """Write a model as one file for other programs, its offset inside.
 
-    camri export tuned/signs/model signs.stablehlo
-    camri export tuned/signs/model signs.onnx
+    camri export tuned/folder_signs/model signs.stablehlo
+    camri export tuned/folder_signs/model signs.onnx
 
 The function takes images uint8, any number of the size of training, and returns
 logits: their arg max is the class, with the threshold that was promised. StableHLO is

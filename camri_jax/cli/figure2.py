@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
     command = shlex.join(["camri", "figure2", *argv])
     with progress(planned.num_missing) as on_progress:
         train(planned, dataset, output, command=command, on_progress=on_progress)
-    found = rows.read(output)
+    found = rows.read(output / "rows")
     found = found[found["trial_id"].isin([trial.trial_id for trial in planned.trials])]
     seed = best_seed(found)
     drawn = {row["method"]: row for _, row in found[found["seed"] == seed].iterrows()}
@@ -112,7 +112,7 @@ def make_plan(wanted: TrainingArguments, dataset: Dataset, output: Path) -> Plan
             schedule="cosine",
         ),
     )
-    done = set(rows.read(output)["trial_id"])
+    done = set(rows.read(output / "rows")["trial_id"])
     return plan(config, dataset, placement(trial_mesh()), done=done)
 
 

@@ -40,6 +40,8 @@ class Arguments(ResultsArguments):
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     given = words.parse(Arguments, argv, __doc__, "prices")
+    if not given.recalls:
+        raise UsageError("recalls must be one or more numbers, got none")
     for recall in given.recalls:
         if not 0 < recall < 1:
             raise UsageError(f"recalls must be between 0 and 1, got {recall:g}")

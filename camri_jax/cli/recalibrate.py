@@ -1,6 +1,6 @@
 """Certify a model on new labelled images; nothing is trained.
 
-    camri recalibrate tuned/signs/model folder:new_images --recall 0.99
+    camri recalibrate tuned/folder_signs/model folder:new_images --recall 0.99
 
 The images must be new: neither trained on nor used to pick. All of them certify, or
 if the data have a part `calibration`, that one alone. The model given stays as it is;
@@ -88,4 +88,5 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
         fit=about["fit"],
         bits=about["bits"],
         groups=groups,
+        class_names=model.class_names,
     )

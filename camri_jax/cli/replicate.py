@@ -8,7 +8,8 @@ The authors' network, batch 64, Adam 0.001, no augmentation, 10 seeds. For each 
 paper's three classes CAMRI at the authors' margin and scale, and WCE at w = 4;
 cross-entropy, and L2-softmax and ArcFace at all of the margins and scales, are trained
 once for all three: 130 trainings on CIFAR-10, 90 on GTSRB. Every option of camri sweep
-may follow: --num-seeds 2 --network small to try it, --dataset npz:FILE to read arrays.
+but --preset may follow: --num-seeds 2 --network small to try it, --important 3 for one
+of the classes, --dataset npz:FILE to read arrays.
 Started again it trains only what is missing. What is written lies in
 results/NAME_paper.
 """
@@ -78,6 +79,11 @@ def main(argv: Sequence[str]) -> int:
     if name not in SETTINGS:
         raise UsageError(
             f"camri replicate must name {' or '.join(SETTINGS)} first, got {name!r}"
+        )
+    if any(word.partition("=")[0] == "--preset" for word in rest):
+        raise UsageError(
+            "camri replicate has the paper's recipe and takes no --preset; camri sweep "
+            "does"
         )
     data = DataArguments(dataset=name, validation_fraction=0.1)
     run = RunArguments(output=Path("results", f"{name}_paper"))

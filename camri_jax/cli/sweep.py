@@ -144,6 +144,15 @@ def sweep_from(
         for key, values in preset.items()
         if not {key, whole := key.partition("@")[0], whole.rpartition(".")[2]} & {*grid}
     }
+    important = given.sweep.important
+    own = {whole for key in kept if (whole := key.partition("@")[2])}
+    if own and (others := [each for each in important if each not in own]):
+        raise UsageError(
+            f"important must be among {', '.join(sorted(own))}, which have settings of "
+            f"their own, got {others[0]}"
+        )
+    # Of classes that are not asked for there are no trials.
+    kept = {k: v for k, v in kept.items() if k.partition("@")[2] in ("", *important)}
     config = dataclasses.replace(given.sweep, grid=kept | grid)
     if given.run.deterministic:
         # As much as XLA promises: also which kernels it chooses.
@@ -191,8 +200,15 @@ def run(
         )
     if not options.dry_run:
         rows.mend(output)
-    plan = make_plan(config, dataset, output, convolution=options.convolution)
+    plan = make_plan(
+        config,
+        dataset,
+        output,
+        convolution=options.convolution,
+        dry_run=options.dry_run,
+    )
     tell(plan, dataset)
+    tell_lost(plan, output)
     if share is not None:
         plan = shards.share(plan, share)
         trials = f"{plan.num_missing:,} of the missing trials"
@@ -268,7 +284,7 @@ def missing_of(plan: Plan, output: Path) -> int:
       plan: of the sweep.
       output: its directory.
     """
-    done = set(rows.read(output, ["trial_id"])["trial_id"])
+    done = set(rows.read(output / "rows", ["trial_id"])["trial_id"])
     return sum(trial.trial_id not in done for trial in plan.trials)
 
 
@@ -303,6 +319,24 @@ def tell(plan: Plan, dataset: Dataset) -> None:
         f"programs  {programs} to compile\n"
         f"chunks    {len(plan.chunks):,}" + (f": {widths}{more}" if widths else "")
     )
+
+
+def tell_lost(plan: Plan, output: Path) -> None:
+    """Prints how many finished trials lack what is to be kept."""
+    missing = {trial.trial_id for chunk in plan.chunks for trial in chunk.trials}
+    done = {trial.trial_id for trial in plan.trials} - missing
+    found = {}
+    if plan.config.save_models:
+        models = (output / "models").glob("*.npz")
+        found["weights"] = len(done - {path.stem for path in models})
+    if plan.config.keep_logits:
+        found["logits"] = len(done - rows.with_logits(output))
+    for what, number in found.items():
+        if number:
+            note(
+                f"{number:,} finished trials kept no {what} and are not trained again; "
+                f"with another --output they would be, and keep theirs"
+            )
 
 
 def tell_needs(plan: Plan, dataset: Dataset) -> None:

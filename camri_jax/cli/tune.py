@@ -30,6 +30,7 @@ from camri_jax.cli.console import note, say, wrote
 from camri_jax.cli.progress import progress
 from camri_jax.datasets import Dataset
 from camri_jax.takehome import TuneConfig, TuneResult, telling, tune
+from camri_jax.takehome.model import local
 from camri_jax.takehome.picking import Goal
 from camri_jax.takehome.tuning import goal_of, num_trials
 from camri_jax.training.recipe import Recipe
@@ -82,6 +83,8 @@ def main(argv: Sequence[str]) -> int:
     plain = _in_seconds(argv)
     given = words.parse(Arguments, plain, __doc__, "tune", default)
     config = given.goal
+    if given.run.output is not None:
+        local(given.run.output)
     output = words.directory(given.run.output, given.data.dataset, "tuned")
     backend.set_up_jax()
     dataset = words.load(given.data)

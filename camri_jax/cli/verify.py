@@ -1,6 +1,6 @@
 """Compute a model's certificate again, from the calibration scores it came with.
 
-    camri verify tuned/signs/model
+    camri verify tuned/folder_signs/model
 
 The network is not run. Exit status 0: the promise follows from the scores; 1: it does
 not, or there is none.

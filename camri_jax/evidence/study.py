@@ -1,7 +1,7 @@
 """The rows that one question is asked of: of one data set, trained alike."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ def load(
     dataset: str | None = None,
     important: str | Sequence[str | int | Sequence[str | int]] | None = None,
     where: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> Study:
     """Reads the rows of one data set that were trained with the same settings.
 
@@ -105,6 +106,7 @@ def load(
       important: choices of important classes: each a name, an index, names or indices
         joined by +, or a tuple of them; default those that rows were trained for.
       where: settings to keep, each `NAME=VALUE`.
+      settings: the whole of them, of a plan; default any.
 
     Returns:
       The study. Of several fingerprints of the data the one of the newest row counts;
@@ -133,6 +135,11 @@ def load(
             f"{directory} holds rows of the method {unknown[0]!r}, which this version "
             f"of camri_jax does not know; it knows {', '.join(METHODS)}"
         )
+    if settings is not None:
+        # They name the data by their contents, whatever the user called them.
+        rows = rows[rows["settings"] == json.dumps(settings)]
+        if rows.empty:
+            raise UsageError(f"{directory} holds no rows of these settings")
     rows = _of_one_data_set(rows, dataset)
     rows = _where(rows, where)
     rows, aside = _of_one_fingerprint(rows)
@@ -231,12 +238,18 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
             f"--dataset must be among {', '.join(names)}, got {dataset}: there are no "
             "rows of others"
         )
-    if dataset is None and len(names) > 1:
+    # The same data may have been named in several ways, as a folder by its full path.
+    same = rows["dataset"].eq(dataset or names[0])
+    for _ in range(2):
+        prints = rows.loc[same, "fingerprint"].dropna()
+        same |= rows["fingerprint"].isin(prints)
+        same |= rows["dataset"].isin(rows.loc[same, "dataset"])
+    if dataset is None and not same.all():
         raise UsageError(
             f"the rows are of several data sets ({', '.join(names)}); --dataset picks "
             "one"
         )
-    return rows[rows["dataset"] == (dataset or names[0])]
+    return rows[same]
 
 
 def _parsed(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:

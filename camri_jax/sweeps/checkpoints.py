@@ -103,9 +103,9 @@ def _told(writing: "concurrent.futures.Future[None] | None") -> None:
     try:
         if writing is not None:
             writing.result()
-    except OSError as error:
+    except Exception as error:  # stores raise of every kind
         warnings.warn(
-            f"a checkpoint could not be written ({error}); training goes on",
+            f"a checkpoint could not be written ({error!r}); training goes on",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -246,7 +246,7 @@ def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed
         train=put((np.asarray(train.images), np.asarray(train.labels))),
         scored={name: put(batches) for name, batches in batched.items()},
         labels={name: np.asarray(parts[name].labels) for name in batched},
-        problem=problem_of(dataset),
+        problem=problem_of(dataset, config.recipe),
     )
 
 
@@ -282,7 +282,7 @@ def states_of(chunk: Chunk, dataset: Dataset, placement: Placement) -> TrialStat
     Raises:
       UsageError: the images are too small for the network.
     """
-    seeds, _ = stack(chunk, problem_of(dataset))
+    seeds, _ = stack(chunk, problem_of(dataset, chunk.config.recipe))
     look = _look(dataset.parts["train"].images)
     shape = jax.ShapeDtypeStruct(look.shape, look.dtype)
     return jax.eval_shape(programs(chunk.config, placement).init, shape, seeds)

@@ -138,8 +138,8 @@ def _is_gone(content: bytes) -> bool:
 
 def _beat(path: Path, done: threading.Event) -> None:
     while not done.wait(BEAT):
-        # A beat that is missed is made up for by the next.
-        with contextlib.suppress(OSError):
+        # A beat that is missed is made up for by the next; stores raise of every kind.
+        with contextlib.suppress(Exception):
             put(path, _content())
 
 

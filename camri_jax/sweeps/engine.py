@@ -234,9 +234,10 @@ def check(plan: Plan, dataset: Dataset) -> None:
         more than `LOGITS_LIMIT`, unless they are asked for.
     """
     need = logits_bytes(plan, dataset)
-    if plan.config.keep_logits is None and need > LOGITS_LIMIT:
+    unasked = plan.config.keep_logits is None and plan.num_missing > 0
+    if unasked and need > LOGITS_LIMIT:
         raise UsageError(
-            f"keep_logits must be chosen: the logits of {plan.num_missing:,} trials "
+            f"keep_logits must be chosen: the logits of {len(plan.trials):,} trials "
             f"take {need / 1e9:,.1f} GB; --keep-logits keeps them, --keep-logits no "
             "keeps only confusions, from which no threshold can be moved"
         )

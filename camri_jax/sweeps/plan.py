@@ -254,7 +254,7 @@ def plan(
     settings = what_trials_share(config.recipe, dataset, backbone)
     grid = _grid_of_choices(config.grid, choices, dataset.class_names, baseline_recall)
     trials = _trials(config, choices, grid, settings)
-    problem = problem_of(dataset)
+    problem = problem_of(dataset, config.recipe)
     alike = {(t.method, len(t.important), *t.point.values()): t for t in trials}
     for trial in alike.values():
         own = problem._replace(important=trial.important)
@@ -426,11 +426,12 @@ def stack(chunk: Chunk, problem: Problem) -> tuple[np.ndarray, dict[str, np.ndar
     return seeds, {name: np.stack([a[name] for a in arrays]) for name in arrays[0]}
 
 
-def problem_of(dataset: Dataset) -> Problem:
+def problem_of(dataset: Dataset, recipe: Recipe) -> Problem:
     """Returns what trials on a data set depend on, without important classes."""
-    num_classes = len(dataset.class_names)
-    counts = np.bincount(dataset.parts["train"].labels, minlength=num_classes)
-    return Problem(num_classes, (), tuple(map(int, counts)))
+    counts = dataset.counts("train")
+    if recipe.resample:
+        counts = counts * (recipe.resample / counts.sum())
+    return Problem(len(counts), (), tuple(counts.tolist()))
 
 
 def _fields(backbone: Any, name: str) -> dict[str, str]:
@@ -668,9 +669,9 @@ def grouped(config: TrainConfig, trials: Sequence[Trial], width: int) -> list[Ch
 
 
 def logits_bytes(plan: Plan, dataset: Dataset) -> int:
-    """Returns the size of the logits of a plan's missing trials, before packing."""
+    """Returns the size of the logits of all of a plan's trials, before packing."""
     images = sum(len(dataset.parts[p].labels) for p in SCORED)
-    return 4 * plan.num_missing * images * len(dataset.class_names)
+    return 4 * len(plan.trials) * images * len(dataset.class_names)
 
 
 SCORED = ("validation", "calibration", "test")

@@ -142,6 +142,18 @@ def exist(directory: Path, chunk: str) -> bool:
     return (directory / "rows" / f"{chunk}.parquet").exists()
 
 
+def discard(directory: Path, chunk: str) -> None:
+    """Sets the rows of a chunk aside, if there are any, so that it is trained anew.
+
+    Args:
+      directory: of the sweep.
+      chunk: whose logits or weights are needed and were not kept.
+    """
+    if exist(directory, chunk):
+        why = "logits or weights of its trials are missing; they are trained anew"
+        set_aside(directory / "rows" / f"{chunk}.parquet", why)
+
+
 def write_logits(
     directory: Path, chunk: str, logits: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
@@ -300,6 +312,17 @@ def read_logits(
                 seen.add(name)
                 flat = values.values.to_numpy(zero_copy_only=False)
                 yield name, flat.reshape(-1, num_classes)
+
+
+def with_logits(directory: Path) -> set[str]:
+    """Returns the trials that kept their logits.
+
+    Args:
+      directory: of the sweep; what is damaged in it was set aside by `mend`.
+    """
+    files = _files(address(directory) / "logits")
+    tables = (_open(path).read(columns=["trial_id"]) for path in files)
+    return {name for table in tables for name in table["trial_id"].to_pylist()}
 
 
 def read_data(directory: Path, fingerprint: str) -> Data:

@@ -197,7 +197,7 @@ def _compiled(
     """A few steps as one program, where an epoch is one; else a step."""
     run = programs(chunk.config, placement)
     data, _ = _few(chunk, dataset, placement)
-    _, hyperparameters = stack(chunk, problem_of(dataset))
+    _, hyperparameters = stack(chunk, problem_of(dataset, chunk.config.recipe))
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
     states = states_of(chunk, dataset, placement)
     if placement.loop == "steps":
@@ -221,7 +221,9 @@ def _seconds(
     """A step's seconds, the median of a few calls; the first, untimed, warms up."""
     run = programs(chunk.config, placement)
     data, steps = _few(chunk, dataset, placement)
-    given = lift.shard(stack(chunk, problem_of(dataset)), placement.mesh)
+    given = lift.shard(
+        stack(chunk, problem_of(dataset, chunk.config.recipe)), placement.mesh
+    )
     seeds, hyperparameters = given
     data = lift.replicate(tuple(map(np.asarray, data)), placement.mesh)
     states = run.init(data[0][:1], seeds)

@@ -149,6 +149,7 @@ def make_plan(
     *,
     backbone: Any = None,
     convolution: Convolution | None = None,
+    dry_run: bool = False,
 ) -> Plan:
     """Plans what is missing of a grid in a directory.
 
@@ -159,6 +160,7 @@ def make_plan(
       backbone: as for `sweep`.
       convolution: form of the convolutions; default what is fast on the devices, which
         is measured where it is not known.
+      dry_run: whether nothing is to be written.
 
     Returns:
       The plan.
@@ -171,7 +173,7 @@ def make_plan(
     if convolution is not None:
         placed, forms = placed._replace(convolution=convolution), ()
     shared = json.dumps(what_trials_share(config.recipe, dataset, backbone))
-    finished = rows.read(output)
+    finished = rows.read(output / "rows")
     ours = finished[finished["settings"] == shared]
     trained = set(ours["trial_id"])
     if BASELINE not in config.methods and not (ours["method"] == BASELINE).any():
@@ -179,7 +181,7 @@ def make_plan(
             f"methods must hold {BASELINE}, which the others are compared with, unless "
             f"{output} holds rows of it with the same settings"
         )
-    config = _with_ranks(config, dataset, output, ours)
+    config = _with_ranks(config, dataset, output, ours, dry_run)
     make = functools.partial(plan, dataset=dataset, backbone=backbone, done=trained)
     planned = make(config, placement=placed)
     if config.trials_per_device == "auto" and placed.together:
@@ -229,12 +231,7 @@ def results_of(
     Raises:
       AllDiverged: every trial diverged.
     """
-    where = [
-        f"{name}={setting_text(value)}" for name, value in planned.settings.items()
-    ]
-    found = study.load(
-        output, dataset=dataset.name, important=planned.choices, where=where
-    )
+    found = study.load(output, important=planned.choices, settings=planned.settings)
     if found.rows["diverged"].all():
         raise AllDiverged(
             f"all {len(found.rows)} trials diverged; a smaller learning_rate may help"
@@ -298,15 +295,16 @@ def _commit() -> str | None:
 
 
 def _with_ranks(
-    config: SweepConfig, dataset: Dataset, output: Path, ours: pd.DataFrame
+    config: SweepConfig,
+    dataset: Dataset,
+    output: Path,
+    ours: pd.DataFrame,
+    dry_run: bool,
 ) -> SweepConfig:
     """Says worst1 and the like by name, the same in every later command."""
-    asked = [
-        each
-        for each in config.important
-        if each in RANKS and each not in dataset.class_names
-    ]
-    if not asked:
+    ranks = set(RANKS) - set(dataset.class_names)
+    words = {*config.important, *(w for key in config.grid for w in key.split("@")[1:])}
+    if not ranks & words:
         return config
     path = output / "data" / f"{dataset.fingerprint}.ranks.json"
     if path.exists():
@@ -318,13 +316,19 @@ def _with_ranks(
         order = recall.argsort(kind="stable").tolist()
         middle = order[len(order) // 2]
         known = {"worst1": order[0], "worst2": order[1], "median": middle}
-        with written_whole(path) as unfinished:
-            unfinished.write_text(json.dumps(known), encoding="utf-8")
-    important = tuple(
-        dataset.class_names[known[each]] if each in asked else each
-        for each in config.important
-    )
-    return SweepConfig(**{**vars(config), "important": important})
+        if not dry_run:
+            with written_whole(path) as unfinished:
+                unfinished.write_text(json.dumps(known), encoding="utf-8")
+
+    def named(word: str) -> str:
+        return dataset.class_names[known[word]] if word in ranks else word
+
+    grid = {}
+    for key, values in config.grid.items():
+        setting, *at = key.split("@")
+        grid["@".join([setting, *map(named, at)])] = values
+    important = tuple(map(named, config.important))
+    return SweepConfig(**{**vars(config), "important": important, "grid": grid})
 
 
 def _known(
@@ -358,7 +362,9 @@ def _keep(
     if not weights.exists():
         return None
     names = [found.data.class_names[k] for k in choice]
-    directory = directory_of(output, {"important": names}, choice)
+    # A tuned model of the same classes says what was asked, and is not this one.
+    question = {"important": names, "asked": None}
+    directory = directory_of(output, question, choice)
     if len(found.choices) > 1:
         directory = output / "_".join(map(str, ("model", *choice)))
     about = {
@@ -377,11 +383,6 @@ def _keep(
     save_model(directory, model)
     save_seen(directory, used(dataset))
     return directory
-
-
-def setting_text(value: Any) -> str:
-    """Returns a setting's value as `where` names it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _escaped(text: str) -> str:

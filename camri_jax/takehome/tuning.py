@@ -19,7 +19,7 @@ from camri_jax.evidence import report, study
 from camri_jax.guarantee import Certificate, Certificates, Price
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.engine import Progress
-from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan, resolve
+from camri_jax.sweeps.plan import RANKS, Plan, SweepConfig, Trial, plan, resolve
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
     Model,
@@ -43,7 +43,7 @@ from camri_jax.takehome.picking import (
     simplicity,
 )
 from camri_jax.takehome.promise import Evidence, save_evidence
-from camri_jax.takehome.sweeping import provenance, setting_text
+from camri_jax.takehome.sweeping import provenance
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import BASELINE, DEFAULT_METHODS, Value
@@ -93,6 +93,8 @@ class TuneConfig:
             raise UsageError(f"budget must be above 0 seconds, got {self.budget}")
         if self.prior is not None and not 0 < self.prior < 1:
             raise UsageError(f"prior must be between 0 and 1, got {self.prior}")
+        # Refuses what a sweep does, before data are loaded.
+        SweepConfig(methods=(BASELINE, *self.methods), grid=self.grid)
 
 
 class Rung(NamedTuple):
@@ -259,6 +261,12 @@ def goal_of(config: TuneConfig, dataset: Dataset) -> Goal:
                     else "they tell the price"
                 )
             )
+    ranks = {*config.important} & {*RANKS} - {*dataset.class_names}
+    if ranks:
+        raise UsageError(
+            f"important must be classes by name or index, got {ranks.pop()!r}, which "
+            "only a sweep can tell"
+        )
     choices = resolve(config.important, dataset)
     if not config.important:
         choices = choices[:1]
@@ -373,7 +381,7 @@ class _Lab:
 
     def kept(self) -> set[str]:
         """Trials of which all is on disk: rows, logits and weights."""
-        known = rows.read(self.output, ["trial_id", "method", "seed"])
+        known = rows.read(self.output / "rows", ["trial_id", "method", "seed"])
         ids = {trial.trial_id for trial in self.planned.trials}
         ids &= set(known["trial_id"])
         for part in ("validation", "calibration", "test"):
@@ -416,6 +424,7 @@ class _Lab:
             if done & everything and start + expected > until:
                 break
             only = self.planned._replace(chunks=[chunk])
+            rows.discard(self.output, chunk.name)
 
             def told(made: Progress, before: int = len(done)) -> None:
                 report(before + made.num_done, made.doing)
@@ -427,7 +436,8 @@ class _Lab:
 
     def costs(self, goal: Goal, done: set[str]) -> dict[str, Picked | None]:
         """What the goal costs each trial on validation images; None: it diverged."""
-        known = rows.read(self.output, ["trial_id", "method", "seed", "diverged"])
+        columns = ["trial_id", "method", "seed", "diverged"]
+        known = rows.read(self.output / "rows", columns)
         lost = set(known["trial_id"][known["diverged"].eq(True)])
         labels = self.dataset.parts["validation"].labels
         return {name: None for name in done & lost} | {
@@ -546,6 +556,9 @@ def _finish(
         with written_whole(directory / "report.html") as unfinished:
             unfinished.write_text(page, encoding="utf-8")
         files["report"] = directory / "report.html"
+    else:
+        # Of an earlier model.
+        (directory / "report.html").unlink(missing_ok=True)
     return TuneResult(
         *(goal, names, tuple(finalists), chosen, sentences, table, directory, files)
     )
@@ -682,9 +695,6 @@ def _page(
     sentences: Sequence[str],
 ) -> str | None:
     """The report on all that was tried; None where there is nothing to draw."""
-    where = [
-        f"{name}={setting_text(value)}" for name, value in lab.planned.settings.items()
-    ]
     name = "+".join(lab.dataset.class_names[k] for k in goal.important)
     num_images = len(lab.dataset.parts["test"].labels)
     lines = [
@@ -709,9 +719,8 @@ def _page(
     try:
         found = study.load(
             lab.output,
-            dataset=lab.dataset.name,
             important=[goal.important],
-            where=where,
+            settings=lab.planned.settings,
         )
         return report.page(
             found, recall=max(goal.recalls), command=lab.command, promise=promise

@@ -155,12 +155,13 @@ class Problem(NamedTuple):
     Attributes:
       num_classes: number of classes.
       important: indices of the classes that must not be missed.
-      class_counts: training images of each class, `[num_classes]`.
+      class_counts: training images of each class, `[num_classes]`; their expected
+        number where each seed draws its own.
     """
 
     num_classes: int
     important: tuple[int, ...]
-    class_counts: tuple[int, ...]
+    class_counts: tuple[float, ...]
 
 
 @dataclass(frozen=True)

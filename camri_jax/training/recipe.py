@@ -124,7 +124,8 @@ class Recipe:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not is_allowed(value):
                 raise UsageError(f"{name} must be {allowed}, got {value!r}")
-            object.__setattr__(self, name, value)
+            # 1 and 1.0 would name two trials.
+            object.__setattr__(self, name, float(value))
 
     @classmethod
     def paper(cls, **changes: Any) -> "Recipe":
