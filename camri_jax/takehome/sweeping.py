@@ -302,9 +302,9 @@ def _with_ranks(
     dry_run: bool,
 ) -> SweepConfig:
     """Says worst1 and the like by name, the same in every later command."""
-    ranks = set(RANKS) - set(dataset.class_names)
-    words = {*config.important, *(w for key in config.grid for w in key.split("@")[1:])}
-    if not ranks & words:
+    ranks = [word for word in RANKS if word not in dataset.class_names]
+    at = [word for key in config.grid for word in key.split("@")[1:]]
+    if not any(word in ranks for word in (*config.important, *at)):
         return config
     path = output / "data" / f"{dataset.fingerprint}.ranks.json"
     if path.exists():

@@ -261,12 +261,12 @@ def goal_of(config: TuneConfig, dataset: Dataset) -> Goal:
                     else "they tell the price"
                 )
             )
-    ranks = {*config.important} & {*RANKS} - {*dataset.class_names}
-    if ranks:
-        raise UsageError(
-            f"important must be classes by name or index, got {ranks.pop()!r}, which "
-            "only a sweep can tell"
-        )
+    for each in config.important:
+        if each in RANKS and each not in dataset.class_names:
+            raise UsageError(
+                f"important must be classes by name or index, got {each!r}, which only "
+                "a sweep can tell"
+            )
     choices = resolve(config.important, dataset)
     if not config.important:
         choices = choices[:1]
