@@ -341,7 +341,6 @@ LINES = [
     ("tune --methods=camri --recall .9 --methods arcface", "--methods is given twice"),
     ("report out --where epochs=4 --where seed=1", "--where is given twice"),
     ("replicate cifar10 --preset fast", "the paper's recipe and takes no --preset"),
-    ("replicate cifar10 --important 7", "important must be among 0, 3, 5, which have"),
     ("prices out --recalls", "recalls must be one or more numbers, got none"),
     ("tune --dataset npz:absent.npz --methods camry", "methods must be among"),
     ("tune --dataset npz:absent.npz --output s3://a/b", "s3://a/b"),

@@ -314,7 +314,13 @@ def test_a_store_that_cannot_be_written_to_is_told_at_once(monkeypatch):
     def refused(*given):
         raise RuntimeError("no credentials")
 
+    # Who may write need not be one who may remove.
+    kept = type("Kept", (), {"unlink": refused, "__truediv__": lambda self, _: self})()
+    with monkeypatch.context() as patch:
+        patch.setattr(arguments, "put", lambda *given: True)
+        assert arguments.writable(kept) is kept
     monkeypatch.setattr(arguments, "put", refused)
+    assert arguments.writable(address("memory://place"), probe=False)
     with pytest.raises(UsageError, match=r"memory://place cannot .*: no credentials"):
         arguments.writable(address("memory://place"))
 

@@ -296,6 +296,10 @@ def test_what_finished_trials_did_not_keep_is_told(tmp_path, capsys, kept):
     tell_lost(plan(done=every, keep_logits=True), tmp_path)
     tell_lost(plan(done=every, keep_logits=False, save_models=False), tmp_path)
     said = capsys.readouterr().out
+    # What is damaged stops nothing.
+    for path in (tmp_path / "logits").glob("*") if kept else ():
+        path.write_bytes(path.read_bytes()[:-9])
+    assert not stored.with_logits(tmp_path)
     for what in ("weights", "logits"):
         assert said.count(f"4 finished trials kept no {what}") == (not kept)
 

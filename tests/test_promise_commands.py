@@ -286,6 +286,15 @@ def test_folders_within_the_class_alone_are_no_classes(camri, tmp_path):
     assert "of 10 (one of each group, of 30 images); 1 % was asked" in told
 
 
+def test_an_outer_folder_may_be_called_as_a_class(camri, tmp_path):
+    saved(tmp_path / "numbers", classes=("0", "1", "2"))
+    for i, pixels in enumerate(noise((30, 8, 8))):
+        path = tmp_path / "1" / "1" / str(i % 2) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    assert "of 15; 1 % was asked" in camri("check numbers folder:1 --recall 0.01")
+
+
 def test_images_of_one_group_count_once(camri):
     write("new.npz", 1, train_groups=np.arange(150) // 6)
     told = camri("recalibrate model npz:new.npz --recall 0.9 --output promised", 1)

@@ -65,3 +65,7 @@ def test_every_option_of_a_sweep_may_follow(monkeypatch):
     assert main(["replicate", "cifar10", "--important", "5"]) == 0
     grid = asked[-1][1].grid
     assert {key for key in grid if "@" in key} == {"camri.margin@5", "camri.scale@5"}
+    for words in (["--important", "cat", "dog", "airplane"], ["--grid", "weight=2"]):
+        assert main(["replicate", "cifar10", *words]) == 0
+        grid = asked[-1][1].grid
+        assert len([key for key in grid if key.startswith("camri.")]) == 6

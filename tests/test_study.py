@@ -43,6 +43,17 @@ def test_data_sets_are_not_mixed(tmp_path):
         study.load(tmp_path, dataset="gtsrb")
 
 
+def test_a_name_picks_its_data_under_whatever_name(tmp_path):
+    """Of which other data have borne one: they are not what was asked for."""
+    write(tmp_path)
+    another(tmp_path, "b", dataset="./digits", settings={"epochs": 60})
+    another(tmp_path, "c", dataset="./digits", fingerprint="other", settings={"x": 1})
+    asked = study.load(tmp_path, dataset="digits", where=["epochs=60"])
+    assert set(asked.rows["dataset"]) == {"./digits"}
+    assert not asked.aside
+    assert set(asked.rows["fingerprint"]) != {"other"}
+
+
 def test_settings_are_not_mixed(tmp_path):
     write(tmp_path)
     another(tmp_path, settings={"epochs": 60})

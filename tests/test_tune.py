@@ -201,6 +201,22 @@ def test_rows_without_what_tuning_needs_are_trained_anew(lab, lost):
     assert len(rows.read(output)) == len({t.trial_id for t in lab.trained})
 
 
+def test_what_another_process_finished_meanwhile_stays(lab, monkeypatch):
+    output = lab.tune().files["rows"].parent
+    known, looks = tuning._Lab.kept, []
+
+    def kept(self):
+        """Nothing, before the other process was ready."""
+        looks.append(self)
+        return known(self) if len(looks) > 1 else set()
+
+    monkeypatch.setattr(tuning._Lab, "kept", kept)
+    before = {path: path.read_bytes() for path in (output / "rows").iterdir()}
+    monkeypatch.setattr(engine, "run", lambda *given, **options: None)
+    lab.tune()
+    assert before == {path: path.read_bytes() for path in (output / "rows").iterdir()}
+
+
 def test_a_report_of_an_earlier_model_does_not_stay(lab):
     """There is none here, as nothing is drawn of what is made up."""
     report = lab.tune().directory / "report.html"

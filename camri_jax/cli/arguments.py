@@ -9,7 +9,6 @@ import os
 import re
 import types
 import typing
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -146,13 +145,16 @@ def read(arguments: ResultsArguments) -> tuple[Study, Path]:
     return found, output
 
 
-def directory(given: Path | None, dataset: str, parent: str = "results") -> Path:
+def directory(
+    given: Path | None, dataset: str, parent: str = "results", *, probe: bool = True
+) -> Path:
     """Returns where results go: what was given, or a folder named for the data set.
 
     Args:
       given: by the user.
       dataset: name of the data set.
       parent: of the folder.
+      probe: whether to write to a store, to see whether it can be written to.
 
     Raises:
       UsageError: nothing can be written there.
@@ -160,7 +162,7 @@ def directory(given: Path | None, dataset: str, parent: str = "results") -> Path
     >>> directory(None, "folder:my/signs")
     PosixPath('results/folder_my_signs')
     """
-    return writable(given or Path(parent, file_name(dataset)))
+    return writable(given or Path(parent, file_name(dataset)), probe=probe)
 
 
 def file_name(text: str) -> str:
@@ -180,22 +182,25 @@ def file_name(text: str) -> str:
     return name if len(name.encode("utf-8", "replace")) <= 240 else digest
 
 
-def writable(path: Path) -> Path:
+def writable(path: Path, *, probe: bool = True) -> Path:
     """Returns a directory that is there or can be made.
 
     Args:
-      path: to it, or a URL of a store, where something is written and removed again.
+      path: to it, or a URL of a store.
+      probe: whether to write to the store, and remove what was written.
 
     Raises:
       UsageError: it is a file, or may not be written to.
     """
     if not is_local(path):
-        place = path / f".{uuid.uuid4().hex}"
+        place = path / ".camri_jax"
         try:
-            put(place, b"")
-            place.unlink()
+            if probe:
+                put(place, b"")
         except Exception as error:  # stores raise of every kind
             raise UsageError(f"{path} cannot be written to: {error}") from error
+        with contextlib.suppress(Exception):  # who may write may not remove
+            place.unlink()
         return path
     nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not nearest.is_dir():

@@ -145,14 +145,10 @@ def sweep_from(
         if not {key, whole := key.partition("@")[0], whole.rpartition(".")[2]} & {*grid}
     }
     important = given.sweep.important
-    own = {whole for key in kept if (whole := key.partition("@")[2])}
-    if own and (others := [each for each in important if each not in own]):
-        raise UsageError(
-            f"important must be among {', '.join(sorted(own))}, which have settings of "
-            f"their own, got {others[0]}"
-        )
-    # Of classes that are not asked for there are no trials.
-    kept = {k: v for k, v in kept.items() if k.partition("@")[2] in ("", *important)}
+    if set(important) < set(default[1].important):
+        # Of classes that are not asked for there are no trials.
+        own = ("", *important)
+        kept = {k: v for k, v in kept.items() if k.partition("@")[2] in own}
     config = dataclasses.replace(given.sweep, grid=kept | grid)
     if given.run.deterministic:
         # As much as XLA promises: also which kernels it chooses.
@@ -185,7 +181,8 @@ def run(
             raise UsageError("engine ray needs the package ray: install camri-jax[ray]")
         ray_engine.start()
     share = shard_of(options)
-    output = words.directory(options.output, data.dataset)
+    probe = not options.dry_run
+    output = words.directory(options.output, data.dataset, probe=probe)
     dataset = words.load(data)
     flip = config.recipe.augment_flip
     own = PRESETS[options.preset][0].recipe.augment_flip

@@ -117,7 +117,7 @@ def _write(
     names = [name for files in listing.files.values() for name in files]
     # What the names alone tell is told before pictures are decoded.
     if learn:
-        _refuse_empty_classes(listing, names)
+        _refuse_empty_classes(listing, set(names))
     if groups is not None and names:
         _stated(groups, [listing.inside[name] for name in names])
     store.refuse_what_does_not_fit((len(names), size, size, 3))

@@ -147,7 +147,8 @@ def _inside(top: _Folder, known: Collection[str]) -> tuple[list[str], _Folder]:
     outer: list[str] = []
     while len(top.folders) == 1 and not top.pictures:
         ((name, only),) = top.folders.items()
-        if name in known:
+        of_known = bool(only.folders) and set(only.folders) <= set(known)
+        if name in known and not of_known:
             break
         holds_parts = bool(only.folders) and all(map(_part, only.folders))
         if only.pictures or not only.folders or (_part(name) and not holds_parts):
@@ -230,7 +231,7 @@ def _read_as_classes(
             "into a folder 'train'"
         )
     parts = {of for f in folders.values() for n in f.folders if (of := _part(n))}
-    if len(parts) > 1:
+    if len(folders) > 1 and len(parts) > 1:
         raise DatasetError(_half_parted(folders))
     shared = set.intersection(
         *(set(f.folders) for f in folders.values() or [_Folder()])

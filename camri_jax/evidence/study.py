@@ -240,9 +240,9 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
         )
     # The same data may have been named in several ways, as a folder by its full path.
     same = rows["dataset"].eq(dataset or names[0])
-    for _ in range(2):
-        prints = rows.loc[same, "fingerprint"].dropna()
-        same |= rows["fingerprint"].isin(prints)
+    same |= rows["fingerprint"].isin(rows.loc[same, "fingerprint"].dropna())
+    if dataset is None:
+        # Under one of its names there may be older rows, of other contents.
         same |= rows["dataset"].isin(rows.loc[same, "dataset"])
     if dataset is None and not same.all():
         raise UsageError(

@@ -9,6 +9,7 @@ and rows after their logits: a trial with a row is done. Reading rows never touc
 logits. Each line of a file has a checksum, and what differs from it is refused.
 """
 
+import contextlib
 import hashlib
 import json
 import zipfile
@@ -143,15 +144,14 @@ def exist(directory: Path, chunk: str) -> bool:
 
 
 def discard(directory: Path, chunk: str) -> None:
-    """Sets the rows of a chunk aside, if there are any, so that it is trained anew.
+    """Sets the rows of a chunk aside, so that it is trained anew.
 
     Args:
       directory: of the sweep.
       chunk: whose logits or weights are needed and were not kept.
     """
-    if exist(directory, chunk):
-        why = "logits or weights of its trials are missing; they are trained anew"
-        set_aside(directory / "rows" / f"{chunk}.parquet", why)
+    why = "logits or weights of its trials are missing; they are trained anew"
+    set_aside(directory / "rows" / f"{chunk}.parquet", why)
 
 
 def write_logits(
@@ -315,14 +315,17 @@ def read_logits(
 
 
 def with_logits(directory: Path) -> set[str]:
-    """Returns the trials that kept their logits.
+    """Returns the trials that kept their logits, but for files that are damaged.
 
     Args:
-      directory: of the sweep; what is damaged in it was set aside by `mend`.
+      directory: of the sweep.
     """
-    files = _files(address(directory) / "logits")
-    tables = (_open(path).read(columns=["trial_id"]) for path in files)
-    return {name for table in tables for name in table["trial_id"].to_pylist()}
+    found: set[str] = set()
+    for path in _files(address(directory) / "logits"):
+        with contextlib.suppress(*_DAMAGED):
+            table = _open(path).read(columns=["trial_id"])
+            found.update(table["trial_id"].to_pylist())
+    return found
 
 
 def read_data(directory: Path, fingerprint: str) -> Data:

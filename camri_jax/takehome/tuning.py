@@ -424,14 +424,17 @@ class _Lab:
             if done & everything and start + expected > until:
                 break
             only = self.planned._replace(chunks=[chunk])
-            rows.discard(self.output, chunk.name)
+            ids = {trial.trial_id for trial in chunk.trials}
+            # Another process may have finished it meanwhile.
+            if rows.exist(self.output, chunk.name) and not ids <= self.kept():
+                rows.discard(self.output, chunk.name)
 
             def told(made: Progress, before: int = len(done)) -> None:
                 report(before + made.num_done, made.doing)
 
             engine.run(only, self.dataset, self.output, provenance=facts, report=told)
             self.seconds[chunk.family] = self.clock() - start
-            done |= {trial.trial_id for trial in chunk.trials}
+            done |= ids
         return done
 
     def costs(self, goal: Goal, done: set[str]) -> dict[str, Picked | None]:
