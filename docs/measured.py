@@ -56,11 +56,19 @@ def beyond(folder, kind="prices"):
 
 
 def _said(line, method):
+    digits = 1 if line.alarms >= 10 else 2
     if method == BASELINE:
-        return f"{line.alarms:.1f}"
+        return f"{line.alarms:.{digits}f}"
     shown = line.low > 0 or line.high < 0
+    # Adding 0 takes the sign of what rounds to it.
+    by, low, high = (
+        f"{round(value, digits) + 0.0:+.{digits}f}"
+        for value in (line.by, line.low, line.high)
+    )
+    if np.isnan(line.low):
+        return by  # of equal differences, or of one
     # A narrow column breaks before an interval, not within.
-    text = f"{line.by:+.1f} [{line.low:+.1f},\N{NO-BREAK SPACE}{line.high:+.1f}]"
+    text = f"{by} [{low},\N{NO-BREAK SPACE}{high}]"
     return f"**{text}**" if shown else text
 
 

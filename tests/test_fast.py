@@ -55,6 +55,7 @@ def test_a_whitening_stays_while_all_else_trains():
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_a_few_epochs_learn_digits():
     parts = datasets.load("digits").parts
     train, test = parts["train"], parts["test"]

@@ -164,6 +164,7 @@ def test_a_network_for_other_data_is_refused_before_training(dataset, recipe, me
         plan(dataset, recipe)
 
 
+@pytest.mark.slow
 def test_the_commands_train_heads_on_a_file_of_features(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arrays = {}

@@ -119,7 +119,7 @@ def test_a_checkpoint_goes_on_on_another_number_of_devices():
 def alone(i):
     """The logits of a trial by plain calls of its functions, without any lift."""
     one = Chunk(CONFIG, TRIALS[i : i + 1], 1)
-    (seed,), arrays = stack(one, problem_of(DATASET))
+    (seed,), arrays = stack(one, problem_of(DATASET, CONFIG.recipe))
     arrays = jax.tree.map(lambda x: x[0], arrays)
     images, labels = DATASET.parts["train"].images, DATASET.parts["train"].labels
 

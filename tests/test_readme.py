@@ -103,7 +103,8 @@ def alarms(folder, kind):
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_stored_tables_are_those_of_stored_trials(path):
-    trials, table = pd.read_parquet(path), pd.read_csv(path.with_suffix(".csv"))
+    trials = pd.read_parquet(path)
+    table = pd.read_csv(path.with_suffix(".csv"), dtype={"important": str})
     keys, alarms = ["important", "method", "asked"], "false_alarms"
     made = trials.groupby(keys)[alarms].agg(["mean", "size", "count"])
     made.loc[made["size"] != made["count"], "mean"] = np.nan
@@ -124,6 +125,18 @@ def test_prices_in_the_readme_are_those_of_rows(images):
     order = ("cross_entropy", "weighted_cross_entropy", "l2_softmax", "arcface")
     assert told == [f"{means[method]:.1f}" for method in (*order, "camri")]
     assert {int(seeds)} == {*counts, *more}
+
+
+def test_prices_of_mnist_in_the_readme_are_those_of_rows():
+    means, counts = alarms("mnist_1000", "prices")
+    (seeds,) = {*counts}
+    assert f"MNIST ({seeds} seeds)" in README
+    means = means.round(1)
+    assert means["cross_entropy"] == means["weighted_cross_entropy"]
+    assert (
+        f"cost {means['cross_entropy']} false alarms per 1,000 images with "
+        f"cross-entropy and with a weight, {means['camri']} with CAMRI"
+    ) in README
 
 
 def test_differences_of_networks_in_the_readme_are_those_of_rows():

@@ -72,13 +72,12 @@ def test_data_that_are_named_in_another_way_are_the_same_data(
         assert len(study.load(tmp_path, dataset=name).rows) == 4
 
 
-@pytest.mark.parametrize("later", [{"clip_norm": 1.0}, {"resample": 18}])
-def test_a_sweep_is_of_its_own_settings(tmp_path, later, promotion_as_optax_needs_it):
+def test_a_sweep_is_of_its_own_settings(tmp_path, promotion_as_optax_needs_it):
     """Also of those that are not named where they are not used."""
-    for changes in ({}, later, {}):
+    for changes in ({"clip_norm": 1.0}, {}):
         found = sweep(tmp_path, ("cross_entropy",), **changes).study.rows
         assert len(found) == 2
-        assert {*later} & {*json.loads(found["settings"].iloc[0])} == {*changes}
+        assert {"clip_norm"} & {*json.loads(found["settings"].iloc[0])} == {*changes}
 
 
 def test_a_sweep_below_another_is_not_part_of_it(tmp_path, promotion_as_optax_needs_it):
