@@ -193,14 +193,8 @@ def writable(path: Path, *, probe: bool = True) -> Path:
       UsageError: it is a file, or may not be written to.
     """
     if not is_local(path):
-        place = path / ".camri_jax"
-        try:
-            if probe:
-                put(place, b"")
-        except Exception as error:  # stores raise of every kind
-            raise UsageError(f"{path} cannot be written to: {error}") from error
-        with contextlib.suppress(Exception):  # who may write may not remove
-            place.unlink()
+        if probe:
+            _probe(path)
         return path
     nearest = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not nearest.is_dir():
@@ -208,6 +202,17 @@ def writable(path: Path, *, probe: bool = True) -> Path:
     if not os.access(nearest, os.W_OK):
         raise UsageError(f"{nearest} may not be written to")
     return path
+
+
+def _probe(store: Path) -> None:
+    """Writes to a store before long work does, and removes what was written."""
+    place = store / ".camri_jax_probe"
+    try:
+        put(place, b"")
+    except Exception as error:  # stores raise of every kind
+        raise UsageError(f"{store} cannot be written to: {error}") from error
+    with contextlib.suppress(Exception):  # who may write may not remove
+        place.unlink()
 
 
 def parse(

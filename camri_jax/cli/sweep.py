@@ -332,7 +332,7 @@ def tell_lost(plan: Plan, output: Path) -> None:
         if number:
             note(
                 f"{number:,} finished trials kept no {what} and are not trained again; "
-                f"with another --output they would be, and keep theirs"
+                "with another --output they would be, and keep theirs"
             )
 
 

@@ -424,9 +424,9 @@ class _Lab:
             if done & everything and start + expected > until:
                 break
             only = self.planned._replace(chunks=[chunk])
-            ids = {trial.trial_id for trial in chunk.trials}
+            own = {trial.trial_id for trial in chunk.trials}
             # Another process may have finished it meanwhile.
-            if rows.exist(self.output, chunk.name) and not ids <= self.kept():
+            if rows.exist(self.output, chunk.name) and not own <= self.kept():
                 rows.discard(self.output, chunk.name)
 
             def told(made: Progress, before: int = len(done)) -> None:
@@ -434,7 +434,7 @@ class _Lab:
 
             engine.run(only, self.dataset, self.output, provenance=facts, report=told)
             self.seconds[chunk.family] = self.clock() - start
-            done |= ids
+            done |= own
         return done
 
     def costs(self, goal: Goal, done: set[str]) -> dict[str, Picked | None]:
