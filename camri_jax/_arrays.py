@@ -176,8 +176,13 @@ def positive(name: str, value: ArrayLike) -> None:
 
 def not_negative(name: str, value: ArrayLike) -> None:
     """Raises if a value that is known, not traced, is below 0, or infinite."""
-    _require(name, value, lambda known: known >= 0, "not below 0")
+    from_zero(name, value)
     finite(name, value)
+
+
+def from_zero(name: str, value: ArrayLike) -> None:
+    """Raises if a value that is known, not traced, is below 0 or NaN."""
+    _require(name, value, lambda known: known >= 0, "not below 0")
 
 
 def finite(name: str, value: ArrayLike) -> None:

@@ -106,6 +106,19 @@ def written_whole(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file that is there whole or as it was; a text as UTF-8.
+
+    Args:
+      path: the file; its directory is made if need be.
+      content: all of it.
+    """
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(
+            content.encode() if isinstance(content, str) else content
+        )
+
+
 def sweep_up(directory: Path) -> None:
     """Removes what killed processes were writing below a directory of this machine.
 

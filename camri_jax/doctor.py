@@ -149,7 +149,9 @@ def _check_sums(placed: lift.Placement) -> _Checked:
     rows[:, 0] = np.arange(len(rows))
 
     def squares(rows: jax.Array) -> jax.Array:
-        return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(rows)
+        return jax.vmap(
+            lambda row: jnp.sum(jnp.matmul(jnp.eye(3), row, precision="highest") ** 2)
+        )(rows)
 
     wanted = np.sum(rows.astype(np.float64) ** 2, axis=1)
     yield "sums over rows", _on_each(placed, squares, rows), wanted, 1e-5

@@ -37,12 +37,16 @@ __all__ = [
     "certify_recalls",
     "certify_scores",
     "check_recall",
+    "clopper_pearson",
     "compare",
     "found_scores",
     "images_needed",
     "largest_certifiable",
+    "moved",
     "predict",
     "price",
+    "rounded_down",
+    "sample_size",
     "scores",
 ]
 
@@ -95,6 +99,11 @@ class Certificate:
         """Whether there is a promise."""
         return self.offset is not None
 
+    @property
+    def parts(self) -> tuple["Certificate", ...]:
+        """Itself alone, as `Certificates` have several."""
+        return (self,)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         return dataclasses.asdict(self)
@@ -126,6 +135,11 @@ class Certificates:
 
     certificates: tuple[Certificate, ...]
     accuracy: float | None
+
+    @property
+    def parts(self) -> tuple[Certificate, ...]:
+        """The certificates, one a class."""
+        return self.certificates
 
     @property
     def important(self) -> tuple[int, ...]:
@@ -306,7 +320,7 @@ def predict(
     """
     logits = _logits(logits)
     classes = _important(important, logits.shape[1])
-    return np.argmax(_moved(logits, classes, _offset(offset, classes)), axis=1)
+    return np.argmax(moved(logits, classes, _offset(offset, classes)), axis=1)
 
 
 def found_scores(
@@ -342,6 +356,23 @@ def found_scores(
     return _found_scores(logits[mine], labels[mine], important, zero)
 
 
+def sample_size(
+    labels: np.ndarray, important: Sequence[int], groups: np.ndarray | None = None
+) -> int:
+    """Returns how many independent examples of the important classes there are.
+
+    Args:
+      labels: true classes `[n]`.
+      important: the classes.
+      groups: `[n]`; those of one group count as one. None: all are independent.
+
+    >>> sample_size(np.array([0, 1, 1, 1]), (1,), np.array([0, 0, 0, 7]))
+    2
+    """
+    mine = np.isin(labels, important)
+    return int(mine.sum()) if groups is None else len(np.unique(groups[mine]))
+
+
 def images_needed(
     recall: float, *, confidence: float = 0.95, candidates: int = 1
 ) -> int:
@@ -367,7 +398,7 @@ def images_needed(
     >>> images_needed(0.99)
     299
     """
-    recall, delta = _recall(recall), _delta(confidence, candidates)
+    recall, delta = _between("recall", recall), _delta(confidence, candidates)
     n = max(1, math.ceil(math.log(delta) / math.log(recall)) - 1)
     return n if recall**n <= delta else n + 1
 
@@ -399,6 +430,15 @@ def largest_certifiable(
     """
     n, delta = _whole("n", n, 0), _delta(confidence, candidates)
     return delta ** (1 / n) if n else 0.0
+
+
+def rounded_down(recall: float, digits: int = 3) -> float:
+    """Returns a recall as it may be told: one that is rounded up is not certified.
+
+    >>> rounded_down(largest_certifiable(60))
+    0.951
+    """
+    return math.floor(recall * 10**digits) / 10**digits
 
 
 def certify_recall(
@@ -519,7 +559,7 @@ def certify_scores(
     'Class 6: 14 images certify a recall of at most 0.807 at confidence 0.95; 0.95
     takes 59 images, 45 more.'
     """
-    recall, delta = _recall(recall), _delta(confidence, candidates)
+    recall, delta = _between("recall", recall), _delta(confidence, candidates)
     values = np.asarray(scores, np.float32)
     wrong = int((~(values > -np.inf)).sum())
     if values.ndim != 1 or not len(values) or wrong:
@@ -640,7 +680,7 @@ def certify_recalls(
             continue
         shared = np.float32(max(part.offset or 0.0 for part in parts))
         offset = relative + shared
-        right = np.argmax(_moved(logits, important, offset), axis=1) == labels
+        right = np.argmax(moved(logits, important, offset), axis=1) == labels
         if best is None or right.mean() > best[0]:
             best = float(right.mean()), parts, offset
     if best is not None:
@@ -702,15 +742,15 @@ def price(
     logits = _logits(logits)
     labels = _labels(labels, logits)
     important = _important(important, logits.shape[1])
-    moved = _offset(offset, important)
+    raised = _offset(offset, important)
     return _price(
-        np.argmax(_moved(logits, important, moved), axis=1),
+        np.argmax(moved(logits, important, raised), axis=1),
         np.argmax(logits, axis=1),
         labels,
         important,
         prior,
         confidence,
-        one_way=bool((moved >= 0).all() or (moved <= 0).all()),
+        one_way=bool((raised >= 0).all() or (raised <= 0).all()),
     )
 
 
@@ -813,11 +853,11 @@ def check_recall(
     found = _whole("found", found, 0)
     if found > total:
         raise UsageError(f"found: allowed is at most total = {total}; got {found}")
-    recall, delta = _recall(recall), _delta(confidence, 1)
+    recall, delta = _between("recall", recall), _delta(confidence, 1)
     if sequential:
         low, high, p_value = _mixture(found, total, recall, delta)
     else:
-        low, high = _clopper_pearson(found, total, 1 - 2 * delta)
+        low, high = clopper_pearson(found, total, 1 - 2 * delta)
         p_value = _at_least(total - found, total, 1 - recall)
     verdict = "broken" if high < recall else "kept" if low >= recall else "open"
     return Check(
@@ -828,14 +868,21 @@ def check_recall(
 # The rule, in float32.
 
 
-def _moved(
-    logits: np.ndarray, important: tuple[int, ...], offset: np.ndarray
-) -> np.ndarray:
-    """Logits with the offsets added, in float32."""
-    moved = logits.copy()
+def moved(logits: np.ndarray, important: ArrayLike, offset: ArrayLike) -> np.ndarray:
+    """Returns logits under offsets, in whose float32 every promise is made.
+
+    Args:
+      logits: float32 `[num_images, num_classes]`, as trained.
+      important: classes to move.
+      offset: added to their logits; one, or one a class in their order.
+
+    >>> moved(np.float32([[1, 3, 2]]), (2,), 1.5)
+    array([[1. , 3. , 3.5]], dtype=float32)
+    """
+    found = logits.copy()
     with np.errstate(over="ignore"):
-        moved[:, list(important)] += offset
-    return moved
+        found[:, np.asarray(important)] += np.asarray(offset, np.float32)
+    return found
 
 
 def _scores(
@@ -1113,7 +1160,7 @@ def _precision(
         if prior is None:
             return (
                 count / total,
-                *_clopper_pearson(count, total, confidence),
+                *clopper_pearson(count, total, confidence),
                 count,
                 total,
             )
@@ -1153,7 +1200,7 @@ def _bounds(
     """Interval of the expected weighted sum of independent hits."""
     n, top, whole = len(hits), float(weights.max()), math.fsum(weights)
     if np.allclose(weights, top, rtol=1e-9, atol=0):
-        low, high = _clopper_pearson(int(hits.sum()), n, confidence)
+        low, high = clopper_pearson(int(hits.sum()), n, confidence)
         return low * whole, high * whole
     mean = float(weights[hits].sum()) / (top * n)
     most = whole / (top * n)
@@ -1168,8 +1215,20 @@ def _bounds(
     return low * top * n, high * top * n
 
 
-def _clopper_pearson(found: int, total: int, confidence: float) -> tuple[float, float]:
-    """Exact two-sided interval of a share."""
+def clopper_pearson(found: int, total: int, confidence: float) -> tuple[float, float]:
+    """Returns the exact two-sided interval of a share.
+
+    Args:
+      found: how many of them.
+      total: of how many independent ones.
+      confidence: of the interval, for any share.
+
+    Reference:
+      Clopper and Pearson, Biometrika 26, 1934.
+
+    >>> clopper_pearson(0, 1, 0.95)
+    (0.0, 0.975)
+    """
     tail = (1 - confidence) / 2
     low = special.betaincinv(found, total - found + 1, tail) if found else 0.0
     high = (
@@ -1209,8 +1268,7 @@ def _why_not(certificate: Certificate, never: int) -> str:
     c = certificate
     who = f"Class{'es' if len(c.important) > 1 else ''} {_list(c.important)}"
     source = _count(c.num_images, c.num_groups)
-    # Rounded down: what is printed can be certified.
-    limit = math.floor(c.largest_certifiable * 1000) / 1000
+    limit = rounded_down(c.largest_certifiable)
     if c.misses_allowed >= 0:
         return (
             f"{who}: {never} of {c.num_images} images are found at no offset, because "
@@ -1325,13 +1383,9 @@ def _grid(grid: ArrayLike | None, num_targets: int) -> np.ndarray:
 def _between(name: str, value: float) -> float:
     if not np.ndim(value) == 0 or not 0 < float(value) < 1:
         raise UsageError(
-            f"{name}: allowed is a number between 0 and 1, without them; got {value!r}"
+            f"{name}: allowed is a number above 0 and below 1; got {value!r}"
         )
     return float(value)
-
-
-def _recall(recall: float) -> float:
-    return _between("recall", recall)
 
 
 def _delta(confidence: float, candidates: int) -> float:

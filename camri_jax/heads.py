@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -46,7 +47,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     Args:
       important: label, or sequence of labels, of the classes that must not be missed;
         None: the rarest class.
-      method: a name in `camri_jax.training.methods.METHODS`.
+      method: a name in `camri_jax.training.methods.METHODS`, but of one under
+        constraints or with a warm-up.
       margin: angular margin in radians of the important classes; of several the one
         with the fewest false alarms under its certificate is taken, which `recall` must
         be given for. None: the method's own.
@@ -147,6 +149,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
           ValueError: an argument is out of range, or there are too few examples of the
             important classes to certify.
         """
+        # A fit that fails leaves nothing that predicts.
+        vars(self).pop("_head", None)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
         self._refuse_what_are_no_numbers()
@@ -204,9 +208,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         Returns:
           `[n, class]` float64.
         """
-        logits = self._logits(X).astype(np.float64)
-        shares = np.exp(logits - logits.max(1, keepdims=True))
-        return shares / shares.sum(1, keepdims=True)
+        return special.softmax(self._logits(X).astype(np.float64), axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Returns the label of the largest logit, by the rule that was certified.
@@ -223,15 +225,11 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        logits = _logits(self._head, X)
-        chosen = np.isin(self.classes_, self.important_)
-        logits[:, chosen] += np.float32(self.offset_)
-        return logits
+        important = np.flatnonzero(np.isin(self.classes_, self.important_))
+        return guarantee.moved(_logits(self._head, X), important, self.offset_)
 
-    @property
-    def _head(self) -> "_Head":
-        cosine = METHODS[self.method].head == "cosine"
-        return _Head(self.mean_, self.scale_, self.coef_, self.intercept_, cosine)
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_head")
 
     def _important(self, labels: np.ndarray) -> tuple[int, ...]:
         """Indices of the important classes."""
@@ -246,7 +244,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 f"important must name classes of y, got {unknown[0]!r}; there are "
                 f"{', '.join(map(repr, known[:10]))}"
             )
-        found = tuple(sorted({known.index(each) for each in given}))
+        # In the order that lists of hyperparameters have.
+        found = tuple(dict.fromkeys(known.index(each) for each in given))
         if not 0 < len(found) < len(known):
             raise ValueError(
                 "important must name a class at least, and leave one that is not"
@@ -345,10 +344,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         candidates: int,
     ) -> None:
         """Refuses before training what cannot be certified after it."""
-        mine, what = kept & np.isin(labels, important), "examples"
-        number = int(mine.sum())
-        if groups is not None:
-            number, what = len(np.unique(groups[mine])), "groups"
+        own = None if groups is None else groups[kept]
+        number = guarantee.sample_size(labels[kept], important, own)
+        what = "examples" if groups is None else "groups"
         assert self.recall is not None
         needed = guarantee.images_needed(
             self.recall, confidence=self.confidence, candidates=candidates
@@ -373,21 +371,23 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         method = METHODS[self.method]
         steps, size = self._count("num_steps"), self._count("batch_size")
         mean, scale = _standard(X, weight)
-        decay = self.weight_decay
-        if decay is None:
-            decay = weight_decay(X.shape[1], len(X))
         features = _standardized(X, mean, scale).astype(np.float32)
+        recipe = Recipe.heads(
+            epochs=1,
+            batch_size=size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        if recipe.weight_decay is None:
+            decay = weight_decay(X.shape[1], len(X), recipe.learning_rate)
+            # Folds of nearly one size share a program.
+            recipe = dataclasses.replace(recipe, weight_decay=float(f"{decay:.2g}"))
         config = TrainConfig.of(
             dataclasses.replace(method, loss=_Weighted(method.loss)),
             num_classes=problem.num_classes,
             # To the optimizer, all steps are one epoch: their order is given.
             num_images=steps * size,
-            recipe=Recipe.heads(
-                epochs=1,
-                batch_size=size,
-                learning_rate=self.learning_rate,
-                weight_decay=decay,
-            ),
+            recipe=recipe,
         )
         arrays = [hyperparameters(self.method, problem, point) for point in tried]
         stacked = jax.tree.map(lambda *each: np.stack(each), *arrays)
@@ -403,6 +403,11 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
             found = program(padded.astype(np.int32), orders, stacked, *data)
         params = jax.device_get(found)
         params = jax.tree.map(lambda leaf: leaf[: len(seeds)], params)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise ValueError(
+                "training ended in weights that are no finite numbers: a smaller "
+                "learning_rate, weight_decay or sample_weight may help"
+            )
         coef = params["prototypes"].astype(np.float64)
         bias = params.get("bias", np.zeros(coef.shape[:2] + coef.shape[3:]))
         if method.head == "cosine":
@@ -446,7 +451,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 found.append((price.false_alarms.value, certificate, offset, price))
             best = min(range(len(found)), key=lambda i: found[i][0])
             _, self.certificate_, self.offset_, self.price_ = found[best]
-        head = heads[best]
+        self._head = head = heads[best]
         self.mean_, self.scale_ = head.mean, head.scale
         self.coef_, self.intercept_ = head.coef, head.intercept
         self.margin_ = tried[best].get("margin")

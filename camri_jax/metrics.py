@@ -76,7 +76,7 @@ def recall(confusion: ArrayLike) -> jax.Array:
     """
     confusion = _square(confusion)
     hits = jnp.diagonal(confusion, axis1=-2, axis2=-1)
-    return _share(hits, jnp.sum(confusion, axis=-1))
+    return _share(hits, jnp.sum(confusion, axis=-1, dtype=jnp.float32))
 
 
 def accuracy(confusion: ArrayLike) -> jax.Array:
@@ -100,8 +100,8 @@ def accuracy(confusion: ArrayLike) -> jax.Array:
     Array(0.875, dtype=float32)
     """
     confusion = _square(confusion)
-    hits = jnp.trace(confusion, axis1=-2, axis2=-1)
-    return _share(hits, jnp.sum(confusion, axis=(-2, -1)))
+    hits = jnp.trace(confusion, axis1=-2, axis2=-1, dtype=jnp.float32)
+    return _share(hits, jnp.sum(confusion, axis=(-2, -1), dtype=jnp.float32))
 
 
 def true_angles(

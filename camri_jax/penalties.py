@@ -169,7 +169,9 @@ def ldam_margins(class_counts: ArrayLike, margin: ArrayLike) -> jax.Array:
     _arrays.positive("class_counts", class_counts)
     _arrays.not_negative("margin", margin)
     dtype = _arrays.compute_dtype(_arrays.array("margin", margin))
-    counts = _arrays.real("class_counts", class_counts, dtype, np.shape(class_counts))
+    counts = _arrays.real(
+        "class_counts", class_counts, dtype, _shape_of_counts(class_counts)
+    )
     margin = _arrays.real("margin", margin, dtype)
     return margin * (jnp.min(counts) / counts) ** 0.25
 
@@ -189,7 +191,7 @@ def class_balanced_weights(class_counts: ArrayLike, beta: float) -> jax.Array:
       Weights `[num_classes]`, float32.
 
     Raises:
-      UsageError: a count is not above 0, or beta out of range.
+      UsageError: there are no counts, one is not above 0, or beta is out of range.
 
     Reference:
       The class-balanced loss of Cui et al., Class-Balanced Loss Based on Effective
@@ -199,6 +201,7 @@ def class_balanced_weights(class_counts: ArrayLike, beta: float) -> jax.Array:
     Array([1.2, 0.8], dtype=float32)
     """
     _arrays.positive("class_counts", class_counts)
+    _shape_of_counts(class_counts)
     if not 0 <= beta < 1:
         raise UsageError(f"beta must be from 0 to below 1, got {beta}")
     counts = np.asarray(class_counts, np.float64)
@@ -225,17 +228,25 @@ def warm_up(step: ArrayLike, length: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: an argument is not of real numbers.
-      UsageError: a known value is below 0 or infinite.
+      UsageError: a known value is below 0, or the length infinite.
 
     >>> warm_up(125, 500) * margin_vector(3, 1, 0.4)
     Array([0. , 0.1, 0. ], dtype=float32)
     """
     _arrays.not_negative("length", length)
+    _arrays.from_zero("step", step)
     dtype = _arrays.compute_dtype(_arrays.array("length", length))
     step = _arrays.real("step", step, dtype)
     length = _arrays.real("length", length, dtype)
     grows = length > 0
     return jnp.where(grows, jnp.clip(step / jnp.where(grows, length, 1), 0, 1), 1)
+
+
+def _shape_of_counts(class_counts: ArrayLike) -> tuple[int, ...]:
+    shape = np.shape(class_counts)
+    if len(shape) != 1 or shape == (0,):
+        raise UsageError(f"class_counts must be [num_classes], got shape {shape}")
+    return shape
 
 
 def _spread(

@@ -21,15 +21,17 @@ def load(folder, important=None):
     return study.load(RESULTS / folder, important=important)
 
 
-def paid(folder, kind="prices"):
+def paid(folder, kind="prices", methods=COSINE):
     """By method, recall and seed: false alarms and those beyond cross-entropy's.
 
-    Means over the important classes, each in turn, of the seeds that all methods have.
-    A recall that a method misses in any of them has no price.
+    Means over the important classes, each in turn, of the classes and seeds that these
+    methods all have. A recall that a method misses in any of them has no price.
     """
     trials = pd.read_parquet(RESULTS / folder / f"{kind}.parquet")
-    seeds = trials.groupby("method")["seed"].agg(set)
-    trials = trials[trials["seed"].isin(set.intersection(*seeds))]
+    trials = trials[trials["method"].isin([BASELINE, *methods])]
+    for column in ("important", "seed"):
+        own = trials.groupby("method")[column].agg(set)
+        trials = trials[trials[column].isin(set.intersection(*own))]
     missed = trials["false_alarms"].isna()
     at = [trials["method"], trials["asked"]]
     without = trials.loc[missed & (trials["method"] == BASELINE), "asked"]
@@ -38,10 +40,10 @@ def paid(folder, kind="prices"):
     return trials[reached].groupby(["method", "asked", "seed"])[numbers].mean()
 
 
-def beyond(folder, kind="prices"):
+def beyond(folder, kind="prices", methods=COSINE):
     """By method and recall: seeds, false alarms, and those beyond cross-entropy's."""
     lines = {}
-    for key, group in paid(folder, kind).groupby(["method", "asked"]):
+    for key, group in paid(folder, kind, methods).groupby(["method", "asked"]):
         differences = group["false_alarms_difference"].to_numpy()
         low, high, _ = interval(differences)
         lines[key] = {
@@ -76,7 +78,7 @@ def table(folders, recalls, kind="prices", methods=COSINE):
     """Cross-entropy's false alarms, and what the others have beyond, with intervals."""
     lines, named = [], set()
     for title, folder in folders.items():
-        found = beyond(folder, kind)
+        found = beyond(folder, kind, methods)
         for asked in recalls:
             if (BASELINE, asked) not in found.index:
                 continue

@@ -30,7 +30,7 @@ OWNERS = {
     "pandas": "sweeps evidence takehome cli",
     "pyarrow": "sweeps evidence",
     "matplotlib": "evidence/figures evidence/report",
-    "scipy": "guarantee evidence",
+    "scipy": "guarantee evidence takehome heads cli",
     "sklearn": "datasets heads",
     "tensorflow_datasets": "datasets",
     "jinja2": "evidence/report",

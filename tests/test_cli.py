@@ -20,14 +20,16 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from camri_jax import datasets
 from camri_jax._files import UsageError, address
-from camri_jax.cli import arguments, backend, console, progress, sweep
+from camri_jax.cli import arguments, backend, console, progress, sweep, tune
 from camri_jax.cli.arguments import DataArguments, ResultsArguments
 from camri_jax.cli.main import COMMANDS, main
 from camri_jax.evidence import figures
 from camri_jax.sweeps import rows
 from camri_jax.sweeps.engine import Progress
-from camri_jax.takehome import load_model
+from camri_jax.takehome import TuneConfig, load_model
+from camri_jax.takehome.tuning import goal_of
 from camri_jax.training.network import NETWORKS
 
 ROOT = Path(__file__).parents[1]
@@ -336,19 +338,38 @@ def test_a_grid_is_laid_over_that_of_a_preset(monkeypatch):
 
 
 @pytest.mark.parametrize("flip", [None, "random"])
-def test_mirroring_is_left_out_unless_it_is_asked_for(flip, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "planning"), [(sweep, "make_plan"), (tune, "goal_of")]
+)
+def test_mirroring_is_left_out_unless_it_is_asked_for(
+    command, planning, flip, monkeypatch, tmp_path
+):
     planned_with = []
 
     def plan(config, *given, **options):
         planned_with.append(config)
         raise UsageError("enough")
 
-    monkeypatch.setattr(sweep, "make_plan", plan)
+    monkeypatch.setattr(command, planning, plan)
     monkeypatch.setattr(backend, "set_up_jax", lambda: None)
-    words = ["sweep", "--preset", "fast", "--dataset", "digits", "--dry-run"]
+    name = command.__name__.rpartition(".")[2]
+    words = [name, "--preset", "fast", "--dataset", "digits"]
     words += [] if flip is None else ["--augment-flip", flip]
     assert main([*words, "--output", str(tmp_path)]) == 2
     assert planned_with[0].recipe.augment_flip == (flip or "none")
+
+
+def test_a_promise_out_of_reach_is_told_with_what_it_takes(capsys):
+    held_out = {"validation_fraction": 0.2, "calibration_fraction": 0.3}
+    dataset = datasets.load("digits", **held_out)
+    config = TuneConfig(("8",), (0.99,))
+    tune.tell(goal_of(config, dataset), config, dataset)
+    own = {name: dataset.counts(name)[8] for name in dataset.parts}
+    missing = 299 - own["calibration"]
+    ours = sum(own.values()) - own["test"]
+    more = int(np.ceil(missing * ours / own["calibration"]))
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{missing} calibration images more are needed, about {more:,} besi" in told
 
 
 @pytest.mark.parametrize("kind", [DataArguments, ResultsArguments, sweep.RunArguments])

@@ -20,7 +20,8 @@ def run(tmp_path):
     (tools / "activate").write_text("")
     for name, own in (
         ("srun", 'exec "$@"'),
-        ("gcloud", ""),
+        # Describes no TPU, for there is none.
+        ("gcloud", '[ "$4" != describe ] || [ -n "${FOUND:-}" ]'),
         ("git", ""),
         ("camri", ""),
     ):
@@ -77,14 +78,21 @@ def test_a_tpu_is_made_filled_used_and_deleted(run):
     calls = run("tpu_vm.sh", "--important", "a b", **where)
     used = [call for call in calls if call[0] == "gcloud"]
     verbs = [call[4] for call in used]
-    assert verbs == ["create", "scp", "ssh", "ssh", "delete"]
-    command = shlex.split(used[3][-1])
+    assert verbs == ["describe", "create", "scp", "ssh", "ssh", "delete"]
+    command = shlex.split(used[4][-1])
     assert command[1:] == [
         "sweep",
         "--distributed",
         *("--important", "a b", "--output", "gs://b/c"),
     ]
     assert all("me" in call and "z" in call for call in used)
+
+
+def test_the_tpu_of_another_run_is_left_alone(run, tmp_path):
+    with pytest.raises(subprocess.CalledProcessError):
+        run("tpu_vm.sh", PROJECT="me", ZONE="z", OUTPUT="gs://b/c", FOUND="yes")
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert "describe" in call
 
 
 def test_the_job_of_kubernetes_says_how_many_it_is():

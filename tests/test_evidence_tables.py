@@ -286,7 +286,12 @@ def test_the_recommendation_is_k_of_n_with_an_exact_interval(tmp_path):
     assert f"accuracy {line['accuracy']:.3f}" in text
     assert line["trial_id"] in text
     assert "say little" not in text
-    none = tables.recommendation(Recommendation(None, "none: so"), "bee")
+    stays = picked._replace(trial=line.copy())
+    stays.trial["moved"], stays.trial["offset"] = True, 0.0
+    (first, *_) = tables.recommendation(stays, "bee")
+    assert "(its threshold stays)" in first
+    assert "moved" not in first
+    none = tables.recommendation(Recommendation(None, "so"), "bee")
     assert none == ["No model is recommended: so."]
 
 

@@ -44,7 +44,7 @@ def _compiled(name, config):
 
 
 def test_a_whitening_stays_while_all_else_trains():
-    config = _config(Recipe.fast(epochs=1, batch_size=8))
+    config = _config(Recipe.fast(epochs=2, batch_size=8))
     first = _compiled("init", config)(IMAGES, jnp.int32(0))
     step = _compiled("train_step", config)
     after, _ = step(first, _arrays(), IMAGES[:8], LABELS[:8])

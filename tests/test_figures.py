@@ -21,6 +21,7 @@ from PIL import Image
 
 from camri_jax._files import UsageError
 from camri_jax.evidence import figures, report, selection
+from camri_jax.evidence.curves import COSTS
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.study import POINT
 from camri_jax.training.methods import DEFAULT_METHODS, METHODS
@@ -139,6 +140,9 @@ def prices(methods=("cross_entropy", "camri"), *, seeds=3, number=90, seed=0):
                 **point(method),
                 "seed": s,
                 "asked": recall,
+                "recall": recall,
+                **dict.fromkeys(["offset", *COSTS], 0.0),
+                **{f"{cost}_difference": 0.0 for cost in COSTS},
                 "false_alarms": rng.uniform(0, 300),
                 "accuracy": rng.uniform(0.6, 1),
                 "num_important": number,
@@ -198,7 +202,7 @@ def test_prices_are_means_over_seeds_in_bands_of_all_of_them():
 def test_a_line_ends_where_a_seed_misses_the_recall():
     some = prices()
     missed = (some["method"] == "camri") & (some["seed"] == 1) & (some["asked"] > 0.97)
-    some.loc[missed, ["false_alarms", "accuracy"]] = np.nan
+    some.loc[missed, ["recall", "false_alarms", "accuracy"]] = np.nan
     for place in figures.price(some, "cat").axes:
         lines = labelled(place)
         assert lines["CAMRI m=4π/64 s=16"][0].tolist() == [0.8, 0.9, 0.95]

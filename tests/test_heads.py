@@ -5,12 +5,13 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from camri_jax import guarantee
+from camri_jax import guarantee, heads
 from camri_jax.heads import ImportantClassifier
 from camri_jax.training.methods import METHODS
 
@@ -237,9 +238,56 @@ def test_the_decay_of_its_own_is_a_prior_that_more_examples_outweigh():
     X, y = blobs(60)
     plain, named = (
         head(important="cat", method="cross_entropy", weight_decay=each).fit(X, y)
-        for each in (None, 20 * X.shape[1] / len(X))
+        for each in (None, 1.7)  # 20 times 5 features for each of 60 examples
     )
     np.testing.assert_array_equal(plain.coef_, named.coef_)
+
+
+def test_more_features_than_examples_are_learned_by_its_own_decay():
+    X, y = blobs(40, dimension=640)
+    for method in ("cross_entropy", "camri"):
+        assert head(method=method, important="bee").fit(X, y).score(X, y) > 0.9
+
+
+def test_training_without_an_end_is_said():
+    X, y = blobs(60)
+    with pytest.raises(ValueError, match="no finite numbers: a smaller"):
+        head(weight_decay=1e4, learning_rate=0.1).fit(X, y)
+
+
+def test_values_of_classes_are_in_their_order():
+    X, y = blobs(200)
+    one, other, swapped = (
+        head(method="weighted_cross_entropy", important=names, hyperparameters=values)
+        .fit(X, y)
+        .coef_
+        for names, values in (
+            (["cat", "ant"], {"weight": [1.0, 50.0]}),
+            (["ant", "cat"], {"weight": [50.0, 1.0]}),
+            (["ant", "cat"], {"weight": [1.0, 50.0]}),
+        )
+    )
+    np.testing.assert_array_equal(one, other)
+    assert np.abs(one - swapped).max() > 0.1
+
+
+def test_a_fit_that_fails_leaves_no_head_and_one_that_is_done_stays():
+    X, y = blobs(200)
+    fitted = head(method="camri", important="bee").fit(X, y)
+    known = fitted.predict(X)
+    fitted.set_params(method="cross_entropy")
+    np.testing.assert_array_equal(fitted.predict(X), known)
+    with pytest.raises(ValueError, match="takes 299 calibration"):
+        fitted.set_params(recall=0.99).fit(X, y)
+    with pytest.raises(NotFittedError):
+        fitted.predict(X)
+
+
+def test_folds_share_one_program():
+    X, y = blobs(403)
+    before = heads._program.cache_info().misses
+    cross_val_predict(head(num_steps=50), X, y, cv=4)
+    assert heads._program.cache_info().misses == before + 1
 
 
 def test_the_rule_is_the_one_that_was_certified():

@@ -154,8 +154,6 @@ def test_without_a_draw_trials_keep_their_names():
             RECIPE,
             "network must be one for images, as tiny holds images of 8x8",
         ),
-        (FEATURES, dataclasses.replace(RECIPE, augment_shift=1), "augment_shift must"),
-        (FEATURES, dataclasses.replace(RECIPE, augment_flip="random"), "augment_flip"),
         (FEATURES, dataclasses.replace(RECIPE, feature_dim=8), "feature_dim must be"),
     ],
 )

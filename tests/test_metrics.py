@@ -116,6 +116,14 @@ def test_angles_keep_their_digits_at_the_ends(angle):
     np.testing.assert_allclose(got, [angle], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "counts", [np.full((2, 2), 2**30, np.int32), np.full((2, 2), 60_000, np.float16)]
+)
+def test_counts_add_up_beyond_their_type(counts):
+    np.testing.assert_array_equal(metrics.recall(counts), [0.5, 0.5])
+    assert metrics.accuracy(counts) == 0.5
+
+
 def test_angles_without_a_class_or_a_direction():
     features = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     got = true_angles(features, jnp.eye(2), jnp.array([0, -1, 2]))

@@ -290,6 +290,21 @@ def test_whitening_measures_some_of_all_images(monkeypatch):
     np.testing.assert_allclose(constants["constants"]["mean"], 0.5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(np.float32, 2.0**83), (np.float16, 2.0**10)]
+)
+def test_features_of_any_size_come_in_one_unit(dtype, size):
+    plain = np.random.default_rng(0).normal(size=(8, 3)).astype(dtype)
+    one, large = (
+        network.Standardization().init_with_output(
+            jax.random.key(0), jnp.asarray(features), train=False
+        )[0]
+        for features in (plain, plain * dtype(size))
+    )
+    np.testing.assert_array_equal(one, large)
+    np.testing.assert_allclose(np.mean(np.square(one)), 1, rtol=1e-5)
+
+
 def test_whitening_knows_the_images_of_init_and_no_key():
     images, others = _pictures((20, 8, 8, 3)), _pictures((20, 8, 8, 3), seed=1)
 

@@ -132,6 +132,22 @@ def test_ldam_margins_are_the_formula():
     np.testing.assert_allclose(margins, [0.6, 0.3, 0.2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("counts", [[], [[1, 2]], 3])
+def test_counts_are_one_a_class(counts):
+    for call in (
+        lambda: ldam_margins(counts, 0.5),
+        lambda: class_balanced_weights(counts, 0.5),
+    ):
+        with pytest.raises(UsageError, match=r"class_counts must be \[num_classes\]"):
+            call()
+
+
+@pytest.mark.parametrize("step", [-5, np.nan])
+def test_no_training_is_before_its_start(step):
+    with pytest.raises(UsageError, match="step must be not below 0"):
+        warm_up(step, 10)
+
+
 def test_a_warm_up_is_a_straight_line_that_ends():
     shares = warm_up(jnp.array(0), 4), warm_up(1, 4.0), warm_up(jnp.array(9), 4)
     np.testing.assert_array_equal(shares, [0, 0.25, 1])

@@ -261,6 +261,20 @@ def test_a_recall_out_of_reach_is_answered_by_the_highest(tmp_path):
     assert certifiable(some, asked) is None
 
 
+def test_nothing_is_compared_with_a_recall_that_cross_entropy_misses(study):
+    priced = curves.cheapest(study, (1,), ASKED)
+    missed = (priced["asked"] == ASKED[0]) & (priced["seed"] == 1)
+    priced.loc[missed, [f"{name}_difference" for name in curves.COSTS]] = np.nan
+    missed &= priced["method"] == "cross_entropy"
+    priced.loc[missed, ["recall", "offset", *curves.COSTS]] = np.nan
+    shown = slider.slider(study, (1,), priced, priced, None, name="x", recall=0.9)
+    rows = json.loads(str(shown.data))["rows"]
+    assert rows[0]["cross_entropy"] == ["not reached by 1", "", "", "", "3"]
+    assert rows[0]["camri"][2] == ""
+    assert rows[0]["camri"][1]
+    assert rows[1]["camri"][2]
+
+
 def test_without_scripts_the_page_shows_where_the_slider_starts(page, tree):
     start = 10
     (data,) = [

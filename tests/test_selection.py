@@ -260,7 +260,7 @@ def test_the_setting_is_picked_by_means_and_the_seed_by_accuracy():
     assert "picked on validation images" in picked.why
     assert "mean recall 0.880 over 3 seeds" in picked.why
     expected = stats.binomtest(90, 100).proportion_ci(method="exact")
-    assert (picked.low, picked.high) == (expected.low, expected.high)
+    assert (picked.low, picked.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_recalls_within_an_image_of_each_other_are_equal():

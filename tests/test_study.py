@@ -112,17 +112,6 @@ def test_an_important_class_is_a_tuple_of_indices(tmp_path):
             study.load(tmp_path, important=wrong)
 
 
-def test_a_plus_in_a_name_is_no_choice_of_two(tmp_path):
-    assert study._choice("a+b", stored.Data("x", ("a", "b", "a+b"), {}, {})) == (2,)
-    assert study._choice("b+a", stored.Data("x", ("a", "b", "a+b"), {}, {})) == (0, 1)
-
-
-def test_a_number_is_an_index_whatever_classes_are_called():
-    data = stored.Data("x", ("2", "10", "0"), {}, {})
-    assert study._choice((2,), data) == (2,)
-    assert study._choice("2", data) == (0,)
-
-
 def test_methods_that_ignore_classes_tell_of_every_choice(tmp_path):
     found = load(tmp_path, important=((1,), (0, 2)), num_seeds=1)
     methods = {choice: set(found.of(choice)["method"]) for choice in [(1,), (3,)]}

@@ -165,18 +165,21 @@ def test_training_lowers_the_loss_it_trains():
 
 def test_the_average_forgets_exponentially_and_is_what_is_evaluated():
     # A rate of 1 moves the weights far from their average.
-    fast = Recipe(batch_size=8, optimizer="sgd", learning_rate=1.0, ema_decay=0.75)
+    fast = Recipe(batch_size=8, optimizer="sgd", learning_rate=1.0, ema_decay=0.15)
     setup = config(recipe=fast)
     state = initial(setup)
     order = compiled("shuffle", setup)(state)
     parts = (state.params, state.collections)
     expected = jax.tree.map(np.float64, parts)
-    for _ in range(3):
+    # The random start weighs little from the first step on.
+    for past in (0.1, 0.15, 0.15):
         state, _ = compiled("train_batch", setup)(
             state, values(), order, IMAGES, LABELS
         )
-        parts = (state.params, state.collections)
-        expected = jax.tree.map(lambda m, n: 0.75 * m + 0.25 * n, expected, parts)
+        now = (state.params, state.collections)
+        expected = jax.tree.map(
+            lambda m, n, past=past: past * m + (1 - past) * n, expected, now
+        )
     variables = trial.evaluated_variables(state)
     found = (variables.pop("params"), variables)
     chex.assert_trees_all_close(
@@ -403,9 +406,9 @@ def test_a_trial_is_finite_while_all_its_numbers_are(place):
 # The numbers themselves.
 
 GOLDEN = {
-    "small": (4, (5.629989, 4.894950, 3.671883, 30.08018, 14.55421)),
-    "fast": (4, (0.9496229, 0.8665311, 0.8726233, 15.60246, 11.77617)),
-    "a short paper": (4, (6.235245, 8.496067, 7.155156, 6.754534, 3.361666)),
+    "small": (5, (5.629989, 4.894950, 3.671883, 30.08456, 13.70055)),
+    "fast": (5, (0.9496229, 0.8665311, 0.8726233, 15.60246, 11.77617)),
+    "a short paper": (5, (6.235245, 8.496067, 7.155156, 6.754534, 3.361666)),
 }
 # Other rounding, of another level of optimization, moves the third loss by 3e-4.
 TOLERANCE = 2e-3

@@ -67,7 +67,7 @@ def placement(num_devices: int = 2, **changes) -> lift.Placement:
     return lift.placement(mesh)._replace(**changes)
 
 
-def plan(*, dataset=DATASET, where=None, done=(), recall=None, **changes):
+def plan(*, dataset=DATASET, where=None, done=(), **changes):
     """Plans a sweep on two devices; as a rule two methods of one family."""
     own = {"important": ("bee",), "methods": ("l2_softmax", "camri"), "num_seeds": 2}
     own |= {"grid": {"camri.margin": (0.2,)}, "recipe": RECIPE}
@@ -76,6 +76,5 @@ def plan(*, dataset=DATASET, where=None, done=(), recall=None, **changes):
         dataset,
         placement() if where is None else where,
         done=done,
-        baseline_recall=recall,
         backbone=Tiny(),
     )

@@ -10,7 +10,7 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,6 +25,7 @@ from camri_jax.evidence import study
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
 from camri_jax.evidence.study import Study
 from camri_jax.training.methods import number
+from camri_jax.training.recipe import Recipe
 
 Arguments = TypeVar("Arguments")
 
@@ -34,11 +35,12 @@ class DataArguments:
     """A data set and its parts.
 
     Attributes:
-      dataset: digits, mnist, cifar10, gtsrb, awa2, folder:PATH or npz:FILE.
+      dataset: digits, mnist, cifar10, gtsrb, awa2, folder:PATH (also of a .zip) or
+        npz:FILE, of arrays train_images, train_labels, class_names and the like.
       data_dir: Directory of the data set's official files; else $CAMRI_DATA_DIR, else
         they are downloaded.
       image_size: Height and width that images are resized to, in pixels; else the data
-        set's own.
+        set's own, and 64 of folder:PATH.
       fit: How pictures of folder:PATH become square: padded with black, or cropped.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
         equal text (in parentheses, if it has any) belong together and are never parted.
@@ -298,6 +300,37 @@ def _sentence(box: str) -> str:
     return re.sub(r"^Error parsing ([a-z_.]+: )?", "", head).rstrip(".")
 
 
+def preset(argv: Sequence[str], presets: Collection[str], default: str) -> str:
+    """Returns the preset that a command line names, on whose values it is read.
+
+    Args:
+      argv: the words behind the command.
+      presets: names of those that there are.
+      default: where none of them is named.
+
+    >>> preset(["--epochs", "3", "--preset=fast"], ("fast", "light"), "light")
+    'fast'
+    """
+    joined = [word.partition("=")[2] for word in argv if word.startswith("--preset=")]
+    after = [b for a, b in itertools.pairwise(argv) if a == "--preset"]
+    return next((name for name in joined + after if name in presets), default)
+
+
+def without_mirroring(recipe: Recipe, preset: Recipe, dataset: Dataset) -> Recipe:
+    """Returns a recipe that mirrors no pictures whose class may change by it.
+
+    Args:
+      recipe: as the command line has it.
+      preset: that it started from; a mirroring that is not its own was asked for.
+      dataset: the pictures.
+    """
+    own = recipe.augment_flip == preset.augment_flip != "none"
+    if dataset.mirror or not own:
+        return recipe
+    note("mirrored pictures may change their class here: none is mirrored")
+    return dataclasses.replace(recipe, augment_flip="none")
+
+
 def grid(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
     """Reads `NAME=VALUE,VALUE` texts.
 
@@ -325,10 +358,7 @@ def grid(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise UsageError(f"must be a path, got {text!r}")
-    try:
-        return address(text)
-    except RuntimeError as error:
-        raise UsageError(f"{text}: {error}") from error
+    return address(text)
 
 
 def _whole(text: str) -> int:

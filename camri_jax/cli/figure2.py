@@ -27,9 +27,9 @@ from camri_jax.cli.progress import progress
 from camri_jax.datasets import Dataset, class_index
 from camri_jax.evidence import figures, selection
 from camri_jax.evidence.figures import Embedding
-from camri_jax.sweeps import rows
+from camri_jax.sweeps import engine, rows
 from camri_jax.sweeps.plan import Plan, SweepConfig, plan
-from camri_jax.takehome import train
+from camri_jax.takehome.sweeping import provenance
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.recipe import Recipe
@@ -85,9 +85,9 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError("validation_fraction must be above 0: a seed is picked there")
     important = class_index(dataset.class_names, wanted.important)
     planned = make_plan(wanted, dataset, output)
-    command = shlex.join(["camri", "figure2", *argv])
+    facts = provenance(shlex.join(["camri", "figure2", *argv]))
     with progress(planned.num_missing) as on_progress:
-        train(planned, dataset, output, command=command, on_progress=on_progress)
+        engine.run(planned, dataset, output, provenance=facts, report=on_progress)
     found = rows.read(output / "rows")
     found = found[found["trial_id"].isin([trial.trial_id for trial in planned.trials])]
     seed = best_seed(found)

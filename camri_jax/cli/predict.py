@@ -7,7 +7,7 @@ MODEL is a directory that a sweep wrote, or the weights of one trial, which have
 threshold moved. Of each picture: its class; the model's probability, which orders and
 is no calibrated chance; and how far the score of the important classes lies above the
 threshold: near zero are those to look at first. Pictures that cannot be read are
-listed, and the others go on.
+listed, and the others go on; a word that names no picture is an error.
 """
 
 import csv
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tyro
+from scipy import special
 
 from camri_jax._files import UsageError, expanded, written_whole
 from camri_jax.cli import arguments as words
@@ -137,8 +138,7 @@ def predictions(
         if not pictures:
             continue
         logits = model.logits(np.stack(pictures)).astype(np.float64)
-        shares = np.exp(logits - logits.max(-1, keepdims=True))
-        shares /= shares.sum(-1, keepdims=True)
+        shares = special.softmax(logits, axis=-1)
         winners = logits.argmax(-1)
         for i, (name, k) in enumerate(zip(names, winners, strict=True)):
             distance = _distance(logits[i], model.important)
@@ -176,6 +176,8 @@ def tell(found: Sequence[Prediction], model: Model, *, everything: bool) -> None
       everything: print each.
     """
     if everything:
+        distance = ", distance from the threshold" if model.important else ""
+        say(f"probability{distance}, class, picture:")
         for each in found:
             near = "" if np.isnan(each.distance) else f"{each.distance:+8.3f}"
             say(f"{each.probability:.3f} {near}  {each.name}  {each.path}")

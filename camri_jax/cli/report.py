@@ -12,7 +12,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 
-from camri_jax._files import written_whole
+from camri_jax._files import write_whole
 from camri_jax.cli import arguments as words
 from camri_jax.cli.arguments import JudgedArguments
 from camri_jax.cli.console import wrote
@@ -40,6 +40,5 @@ def main(argv: Sequence[str]) -> None:
         recall=given.recall,
         command=shlex.join(["camri", "report", *argv]),
     )
-    with written_whole(output / "report.html") as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+    write_whole(output / "report.html", page)
     wrote("report", output / "report.html")

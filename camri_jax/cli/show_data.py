@@ -14,7 +14,7 @@ import csv
 import dataclasses
 import functools
 import importlib.util
-import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,6 +94,9 @@ def main(argv: Sequence[str]) -> None:
         )
     for path in files:
         wrote("data", path)
+    asked = 0.95 if wanted.recall is None else wanted.recall
+    name = shlex.quote(given.data.dataset)
+    say(f"next      camri tune --dataset {name} --important CLASS --recall {asked:g}")
 
 
 def draw(
@@ -126,12 +129,13 @@ def certify(dataset: Dataset, confidence: float) -> list[float] | None:
     part = dataset.parts["calibration"]
     if not len(part.labels):
         return None
-    found = []
-    for label in range(len(dataset.class_names)):
-        own = part.labels == label
-        number = own.sum() if part.groups is None else len(np.unique(part.groups[own]))
-        found.append(guarantee.largest_certifiable(int(number), confidence=confidence))
-    return found
+    return [
+        guarantee.largest_certifiable(
+            guarantee.sample_size(part.labels, (label,), part.groups),
+            confidence=confidence,
+        )
+        for label in range(len(dataset.class_names))
+    ]
 
 
 def write_counts(
@@ -176,8 +180,7 @@ def table(
 
 
 def _floored(recall: float, digits: int) -> str:
-    """A recall as so many images certify it: one rounded up they do not."""
-    return f"{math.floor(recall * 10**digits) / 10**digits:.{digits}f}"
+    return f"{guarantee.rounded_down(recall, digits):.{digits}f}"
 
 
 def examples(dataset: Dataset, label: int, number: int) -> np.ndarray:

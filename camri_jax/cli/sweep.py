@@ -14,7 +14,6 @@ write to one directory, or to one s3://BUCKET/FOLDER, share the work.
 import dataclasses
 import functools
 import importlib.util
-import itertools
 import os
 import shlex
 import time
@@ -107,7 +106,7 @@ def arguments_type() -> type:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
-    preset = _preset(argv)
+    preset: Any = words.preset(argv, PRESETS, "default")
     sweep, data = PRESETS[preset]
     return sweep_from(
         argv, "sweep", __doc__, (data, sweep, RunArguments(preset=preset))
@@ -184,12 +183,9 @@ def run(
     probe = not options.dry_run
     output = words.directory(options.output, data.dataset, probe=probe)
     dataset = words.load(data)
-    flip = config.recipe.augment_flip
-    own = PRESETS[options.preset][0].recipe.augment_flip
-    if options.preset == "fast" and flip == own and not dataset.mirror:
-        note("mirrored pictures may change their class here: none is mirrored")
-        recipe = dataclasses.replace(config.recipe, augment_flip="none")
-        config = dataclasses.replace(config, recipe=recipe)
+    preset = PRESETS[options.preset][0].recipe
+    recipe = words.without_mirroring(config.recipe, preset, dataset)
+    config = dataclasses.replace(config, recipe=recipe)
     several = placement(trial_mesh()).together
     if options.deterministic and several and config.trials_per_device == "auto":
         raise UsageError(
@@ -283,13 +279,6 @@ def missing_of(plan: Plan, output: Path) -> int:
     """
     done = set(rows.read(output / "rows", ["trial_id"])["trial_id"])
     return sum(trial.trial_id not in done for trial in plan.trials)
-
-
-def _preset(argv: Sequence[str]) -> Any:
-    """The preset that a command line names, on whose values it is read."""
-    joined = [word.partition("=")[2] for word in argv if word.startswith("--preset=")]
-    after = [b for a, b in itertools.pairwise(argv) if a == "--preset"]
-    return next((name for name in joined + after if name in PRESETS), "default")
 
 
 def tell(plan: Plan, dataset: Dataset) -> None:

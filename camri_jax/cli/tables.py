@@ -9,7 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from camri_jax._files import written_whole
+from camri_jax._files import write_whole, written_whole
 from camri_jax.cli.console import console, say, visible, wrote
 from camri_jax.evidence.tables import Sheet, markdown, plain
 
@@ -55,9 +55,8 @@ def write(
     """
     with written_whole(output / f"{name}.csv") as unfinished:
         frame.to_csv(unfinished, index=False)
-    with written_whole(output / f"{name}.md") as unfinished:
-        text = "\n".join(map(markdown, sheets))
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
+    text = "\n".join(map(markdown, sheets))
+    write_whole(output / f"{name}.md", text.encode(errors="replace"))
     show(sheets)
     for ending in ("csv", "md"):
         wrote(ending, output / f"{name}.{ending}")

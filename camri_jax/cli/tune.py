@@ -12,14 +12,12 @@ Stopped, it goes on when it is started again.
 """
 
 import dataclasses
-import itertools
+import math
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from camri_jax import guarantee
 from camri_jax._files import UsageError
@@ -73,11 +71,10 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; 1 where no recall can be promised."""
-    preset = _after(argv, "--preset") or "light"
-    recipe = PRESETS.get(preset, Recipe.light)()
+    preset = PRESETS[words.preset(argv, PRESETS, "light")]()
     default = Arguments(
         DataArguments(validation_fraction=0.2, calibration_fraction=0.3),
-        TuneConfig(recipe=recipe),
+        TuneConfig(recipe=preset),
         RunArguments(),
     )
     plain = _in_seconds(argv)
@@ -88,10 +85,8 @@ def main(argv: Sequence[str]) -> int:
     output = words.directory(given.run.output, given.data.dataset, "tuned")
     backend.set_up_jax()
     dataset = words.load(given.data)
-    if config.recipe.augment_flip != "none" and not dataset.mirror:
-        note("mirrored pictures may change their class here: none is mirrored")
-        recipe = dataclasses.replace(config.recipe, augment_flip="none")
-        config = dataclasses.replace(config, recipe=recipe)
+    recipe = words.without_mirroring(config.recipe, preset, dataset)
+    config = dataclasses.replace(config, recipe=recipe)
     goal = goal_of(config, dataset)
     tell(goal, config, dataset)
     options = {
@@ -121,19 +116,15 @@ def tell(goal: Goal, config: TuneConfig, dataset: Dataset) -> None:
     say(f"data      {dataset.name}: {counts} images")
     part = dataset.parts["calibration"]
     for classes, recall in goal.parts:
-        mine = np.isin(part.labels, classes)
-        n, unit = int(mine.sum()), "images"
-        if part.groups is not None:
-            n, unit = len(np.unique(part.groups[mine])), "groups"
+        n = guarantee.sample_size(part.labels, classes, part.groups)
+        unit = "images" if part.groups is None else "groups"
         names = "+".join(dataset.class_names[k] for k in classes)
         one, all_ = (
-            int(
-                1000
-                * guarantee.largest_certifiable(
+            guarantee.rounded_down(
+                guarantee.largest_certifiable(
                     n, confidence=goal.confidence, candidates=m
                 )
             )
-            / 1000
             for m in (1, config.num_finalists)
         )
         need = guarantee.images_needed(recall, confidence=goal.confidence)
@@ -145,7 +136,9 @@ def tell(goal: Goal, config: TuneConfig, dataset: Dataset) -> None:
         if n < need:
             note(
                 f"{telling.percent(recall)} cannot be certified for {names}: "
-                f"{need - n:,} {unit} more are needed"
+                f"{need - n:,} calibration {unit} more are needed"
+                + _in_all(need - n, n, classes, dataset)
+                + ". Training goes on, without that promise"
             )
 
 
@@ -157,11 +150,21 @@ def tell_result(result: TuneResult) -> None:
     wrote("model", result.directory)
     for what, path in result.files.items():
         wrote(what, path)
+    model = shlex.quote(str(result.directory))
+    say(f"next      camri predict {model} PICTURES; camri check {model} folder:NEW")
 
 
-def _after(argv: Sequence[str], flag: str) -> str | None:
-    joined = " ".join(argv).replace(f"{flag}=", f"{flag} ").split()
-    return next((b for a, b in itertools.pairwise(joined) if a == flag), None)
+def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset) -> str:
+    """How many more of all there are it takes, at the shares that are held out."""
+    if not number:
+        return ""
+    several = (
+        guarantee.sample_size(part.labels, classes, part.groups)
+        for name, part in dataset.parts.items()
+        if name != "test"
+    )
+    more = math.ceil(missing * sum(several) / number)
+    return f", about {more:,} beside the test part at these shares"
 
 
 def _in_seconds(argv: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from camri_jax._files import expanded
 from camri_jax.datasets.dataset import (
     PARTS,
     Dataset,
@@ -17,6 +18,7 @@ from camri_jax.datasets.dataset import (
     DatasetWarning,
     Part,
     class_index,
+    class_indices,
     some,
 )
 from camri_jax.datasets.pictures import Fit
@@ -30,6 +32,7 @@ __all__ = [
     "DatasetWarning",
     "Part",
     "class_index",
+    "class_indices",
     "load",
     "load_labelled",
 ]
@@ -194,19 +197,12 @@ def _data_dir(data_dir: str | os.PathLike[str] | None, name: str) -> Path | None
     path = data_dir or os.environ.get("CAMRI_DATA_DIR")
     if not path:
         return None
-    path = _expanded(path)
+    path = expanded(path)
     if path.is_dir():
         return path
     if data_dir or name in _PUBLISHED:
         raise DatasetError(f"{path}: there is no such data directory")
     return None
-
-
-def _expanded(path: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise DatasetError(f"{path}: {error}") from error
 
 
 def _load(
@@ -232,7 +228,7 @@ def _load(
         from camri_jax.datasets.folder import load_folder
 
         return load_folder(
-            _expanded(argument),
+            expanded(argument),
             name=name,
             cache=cache_root(data_dir),
             image_size=image_size,
@@ -246,7 +242,7 @@ def _load(
         from camri_jax.datasets.npz import load_npz
 
         return load_npz(
-            _expanded(argument), name=name, image_size=image_size, learn=learn
+            expanded(argument), name=name, image_size=image_size, learn=learn
         )
     if name == "digits":
         from camri_jax.datasets.digits import load_digits
@@ -266,7 +262,7 @@ def _refuse_another_kind(name: str, kind: str, argument: str) -> None:
     """Says which word goes before the path of what lies there."""
     if name in ("digits", *_PUBLISHED):
         return
-    path = _expanded(argument or name)
+    path = expanded(argument or name)
     right, suffix = kind, path.suffix.casefold()
     if suffix == ".npz":
         right = "npz"

@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -165,7 +165,8 @@ def class_index(class_names: Sequence[str], name_or_index: str | int) -> int:
     Args:
       class_names: the names of classes 0, 1, ...
       name_or_index: a name, compared exactly first and then without regard to case;
-        or an index, as an int or written out. A name wins over an index.
+        or an index, as an int, whatever classes are called, or written out, where no
+        class has that name.
 
     Returns:
       The index of the class.
@@ -179,15 +180,16 @@ def class_index(class_names: Sequence[str], name_or_index: str | int) -> int:
       (1, 0)
     """
     wanted = unicodedata.normalize("NFC", str(name_or_index))
-    if wanted in class_names:
-        return list(class_names).index(wanted)
-    folded = wanted.strip().casefold()
-    alike = [i for i, name in enumerate(class_names) if name.casefold() == folded]
-    if len(alike) == 1:
-        return alike[0]
-    if alike:
-        names = " or ".join(repr(class_names[i]) for i in alike)
-        raise DatasetError(f"the class {wanted!r} may be {names}: write it exactly")
+    if not isinstance(name_or_index, int | np.integer):
+        if wanted in class_names:
+            return list(class_names).index(wanted)
+        folded = wanted.strip().casefold()
+        alike = [i for i, name in enumerate(class_names) if name.casefold() == folded]
+        if len(alike) == 1:
+            return alike[0]
+        if alike:
+            names = " or ".join(repr(class_names[i]) for i in alike)
+            raise DatasetError(f"the class {wanted!r} may be {names}: write it exactly")
     try:
         index = int(wanted)
     except ValueError:
@@ -197,6 +199,37 @@ def class_index(class_names: Sequence[str], name_or_index: str | int) -> int:
     if not 0 <= index < len(class_names):
         raise DatasetError(f"class index {index} is outside 0..{len(class_names) - 1}")
     return index
+
+
+def class_indices(class_names: Sequence[str], given: Any) -> tuple[int, ...]:
+    """Finds the classes of a choice, one or several.
+
+    Args:
+      class_names: the names of classes 0, 1, ...
+      given: a class, as `class_index` takes it; several, joined by `+` where no class
+        is called so; or a sequence of them.
+
+    Returns:
+      Their indices, ascending, each once.
+
+    Raises:
+      DatasetError: as `class_index`, or there are none.
+
+    >>> class_indices(("cat", "dog", "fox"), "fox+cat")
+    (0, 2)
+    """
+    if isinstance(given, str):
+        try:
+            return (class_index(class_names, given),)
+        except DatasetError:
+            if "+" not in given:
+                raise
+        given = given.split("+")
+    several = given if isinstance(given, Iterable) else (given,)
+    found = tuple(sorted({class_index(class_names, each) for each in several}))
+    if not found:
+        raise DatasetError("a choice must name at least one class")
+    return found
 
 
 def nearest(wanted: str, known: Sequence[str]) -> str:

@@ -159,10 +159,14 @@ def _key(name: str) -> str | None:
     Example:
       >>> _key("val_images"), _key("x_train"), _key("Test_Labels"), _key("ids")
       ('validation_images', 'train_images', 'test_labels', None)
+      >>> _key("images"), _key("y")
+      ('train_images', 'train_labels')
     """
     name = name.casefold()
     if name == "class_names":
         return name
+    if name in _FIELDS:
+        return f"train_{_FIELDS[name]}"
     first, _, last = name.partition("_")
     for part, field in (
         (name.rpartition("_")[0], name.rpartition("_")[2]),

@@ -198,12 +198,46 @@ def cheapest(
     if judged.empty:
         judged = prices(study, important, recalls)
     keys = ["method", *POINT, "asked"]
-    # A recall that some seed does not reach has no price.
-    alarms = judged["false_alarms"].astype(float).fillna(np.inf)
-    judged = judged.assign(false_alarms=alarms)
-    means = judged.groupby(keys, dropna=False, sort=False)["false_alarms"].mean()
+    by_setting = of_all_seeds(judged).groupby(keys, dropna=False, sort=False)
+    means = by_setting["false_alarms"].mean()
     picked = means.reset_index().sort_values("false_alarms", kind="stable")
     return found.merge(picked.drop_duplicates(["method", "asked"])[keys], on=keys)
+
+
+def of_all_seeds(prices: pd.DataFrame) -> pd.DataFrame:
+    """Returns prices without those that only some seeds of a setting pay.
+
+    The seeds that reach a recall where others miss it are the lucky ones, whose mean
+    would flatter.
+
+    Args:
+      prices: from `prices` or `cheapest`.
+
+    Returns:
+      The same lines and recalls. `COSTS` and `offset` are NaN where a seed of the
+      setting misses the recall that is asked; differences also where cross-entropy
+      of such a seed does.
+
+    >>> lines = pd.DataFrame({"method": ["camri"] * 3, "seed": [0, 1, 0],
+    ...     "asked": [0.9, 0.9, 0.8], "recall": [0.9, None, 0.8]}).assign(
+    ...     **dict.fromkeys([*POINT, "offset"], 0.0),
+    ...     **{name: 5.0 for cost in COSTS for name in (cost, f"{cost}_difference")})
+    >>> of_all_seeds(lines)["false_alarms"].tolist()
+    [nan, nan, 5.0]
+    """
+    reached = prices["recall"].notna()
+    pairs = pd.MultiIndex.from_frame(prices[["seed", "asked"]])
+    missed = pairs[(prices["method"] == BASELINE) & ~reached]
+    of_setting = [prices[name] for name in ("method", *POINT, "asked")]
+    paid, compared = (
+        holds.groupby(of_setting, dropna=False).transform("all")
+        for holds in (reached, reached & ~pairs.isin(missed))
+    )
+    own, differences = [*COSTS, "offset"], [f"{name}_difference" for name in COSTS]
+    found = prices.astype(dict.fromkeys([*own, *differences], float))
+    found[own] = found[own].where(paid)
+    found[differences] = found[differences].where(compared)
+    return found
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
@@ -272,23 +306,24 @@ def _certified(
     labels = study.data.labels.get("calibration", np.zeros(0))
     groups = study.data.groups.get("calibration")
     if not np.isin(labels, important).any():
-        raise UsageError("there are no calibration images of the class to certify by")
+        raise UsageError(
+            "there are no calibration images of the class to certify by: sweep with "
+            "calibration_fraction above 0, which trains anew"
+        )
 
-    def offset(logits: np.ndarray, recall: float) -> float:
-        certificate = guarantee.certify_recall(
-            logits,
-            labels,
-            important,
-            recall=recall,
-            confidence=confidence,
-            groups=groups,
+    own = None if groups is None else groups[np.isin(labels, important)]
+
+    def offset(scores: np.ndarray, recall: float) -> float:
+        certificate = guarantee.certify_scores(
+            scores, important, recall=recall, confidence=confidence, groups=own
         )
         return np.nan if certificate.offset is None else certificate.offset
 
-    return {
-        trial_id: [offset(logits, recall) for recall in recalls]
-        for trial_id, logits in study.logits("calibration", trial_ids)
-    }
+    found = {}
+    for trial_id, logits in study.logits("calibration", trial_ids):
+        scores = guarantee.found_scores(logits, labels, important)
+        found[trial_id] = [offset(scores, recall) for recall in recalls]
+    return found
 
 
 _COLUMNS = [

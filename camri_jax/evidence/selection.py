@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence.curves import curve
 from camri_jax.evidence.measures import MEASURES, chance, measures, moved_confusion
 from camri_jax.evidence.statistics import ALPHA, LEVEL
-from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study, point_text
+from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study, setting_text
 from camri_jax.training.methods import BASELINE, METHODS
 
 KEY = ["important", "method", "moved", *POINT]
@@ -397,9 +397,7 @@ def recommend(trials: pd.DataFrame) -> Recommendation:
 def _exact(found: float, number: float) -> tuple[float, float]:
     if not number > 0:
         return np.nan, np.nan
-    test = stats.binomtest(int(found), int(number))
-    ends = test.proportion_ci(LEVEL, method="exact")
-    return float(ends.low), float(ends.high)
+    return guarantee.clopper_pearson(int(found), int(number), LEVEL)
 
 
 def _why(trial: pd.Series, recall: str, on: str) -> str:
@@ -420,16 +418,16 @@ def _why(trial: pd.Series, recall: str, on: str) -> str:
 
 def _why_none(trials: pd.DataFrame, on: str) -> str:
     if trials["diverged"].all():
-        return "none: every trial diverged"
+        return "every trial diverged"
     if trials.loc[trials["method"] == BASELINE, "diverged"].all():
-        return "none: every trial of cross-entropy diverged, whose accuracy is to keep"
+        return "every trial of cross-entropy diverged, whose accuracy is to keep"
     if not (trials[_on("chance", on)] < ALPHA / len(trials)).any():
         return (
-            f"none: on {on} images no trial is shown to tell the important class from "
+            f"on {on} images no trial is shown to tell the important class from "
             "others better than chance"
         )
     return (
-        f"none: on {on} images no trial that keeps cross-entropy's mean accuracy is "
+        f"on {on} images no trial that keeps cross-entropy's mean accuracy is "
         "shown to tell the important class from others better than chance"
     )
 
@@ -443,7 +441,7 @@ def title(line: pd.Series) -> str:
     >>> title(pd.Series({"method": "camri", "moved": True, "scale": 16.0}))
     'CAMRI s=16, threshold moved'
     """
-    name = f"{METHODS[line['method']].label} {point_text(line)}".rstrip()
+    name = setting_text(line)
     return f"{name}, threshold moved" if line.get("moved", False) else name
 
 

@@ -137,23 +137,13 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
     return float(special.stdtr(number - 1, -t))
 
 
-def joint(*p_values: float) -> float:
-    """Returns the p-value of a claim of several things at once: the largest.
+def percent(share: float) -> str:
+    """Returns a share in percent, with all the digits that it was given with.
 
-    Args:
-      p_values: one a part of the claim.
-
-    Returns:
-      The p-value that all parts are true; NaN if one of them is.
-
-    Reference:
-      Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics
-      24, 1982.
-
-    >>> joint(0.01, 0.2)
-    0.2
+    >>> percent(0.99), percent(0.967)
+    ('99 %', '96.7 %')
     """
-    return float(np.max(p_values))
+    return f"{round(100 * share, 6):g} %"
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from camri_jax._files import UsageError, address
-from camri_jax.datasets import class_index
+from camri_jax.datasets import class_indices
 from camri_jax.sweeps import rows as stored
 from camri_jax.training.methods import (
     BASELINE,
@@ -175,19 +175,20 @@ def notes(study: Study) -> list[str]:
     found = list(study.aside)
     lost = study.rows[study.rows["diverged"]]
     if len(lost):
-        names = ", ".join(dict.fromkeys(_setting(line) for _, line in lost.iterrows()))
+        names = dict.fromkeys(setting_text(line) for _, line in lost.iterrows())
         total = len(study.rows)
         found.append(
             "every trial diverged: a lower learning rate may help"
             if len(lost) == total
-            else f"{len(lost)} of {total} trials diverged and are left out ({names})"
+            else f"{len(lost)} of {total} trials diverged and are left out "
+            f"({', '.join(names)})"
         )
     by = ["method", "important", *POINT]
     counts = study.rows.groupby(by, dropna=False, sort=False)["seed"].nunique()
     counts = counts.reset_index()
     most = counts["seed"].max()
     fewer = [
-        f"{_setting(line)} {line['seed']}"
+        f"{setting_text(line)} {line['seed']}"
         for _, line in counts[counts["seed"] < most].iterrows()
     ]
     if fewer:
@@ -196,7 +197,7 @@ def notes(study: Study) -> list[str]:
             + ", ".join(fewer)
         )
     seeds = {
-        (line["method"], _setting(line)): frozenset(group["seed"])
+        (line["method"], setting_text(line)): frozenset(group["seed"])
         for _, group in study.rows.groupby(by, dropna=False, sort=False)
         for line in [group.iloc[0]]
     }
@@ -222,12 +223,23 @@ def point_of(line: pd.Series) -> dict[str, Value]:
     return found | (_read_json(text) if isinstance(text, str) and text else {})
 
 
+def same_point(
+    lines: pd.DataFrame, line: pd.Series, names: Sequence[str] = POINT
+) -> pd.Series:
+    """Returns which lines have a line's hyperparameters; NaN is the same as NaN."""
+    same = pd.Series(True, lines.index)
+    for name in names:
+        same &= (lines[name] == line[name]) | (lines[name].isna() & pd.isna(line[name]))
+    return same
+
+
 def point_text(line: pd.Series) -> str:
     """Returns the hyperparameters of a line in symbols."""
     return describe(point_of(line))
 
 
-def _setting(line: pd.Series) -> str:
+def setting_text(line: pd.Series) -> str:
+    """Returns the method of a line and its hyperparameters, as people call them."""
     return f"{METHODS[line['method']].label} {point_text(line)}".rstrip()
 
 
@@ -341,8 +353,8 @@ def _one_row_a_seed(rows: pd.DataFrame) -> None:
         same = twice[twice["method"] == line["method"]]
         same = same[same["seed"] == line["seed"]]
         raise UsageError(
-            f"there are several rows of {_setting(line)}, seed {line['seed']}: trials "
-            f"{', '.join(same['trial_id'].head(4))}; keep the files of one of them"
+            f"there are several rows of {setting_text(line)}, seed {line['seed']}: "
+            f"trials {', '.join(same['trial_id'].head(4))}; keep the files of one"
         )
 
 
@@ -367,26 +379,13 @@ def _choices(
 
 def _choice(asked: Any, data: stored.Data) -> Choice:
     names = data.class_names
-    if isinstance(asked, str) and asked not in names:
-        asked = asked.split("+")
-    if isinstance(asked, str | int | np.integer):
-        asked = [asked]
     try:
-        chosen = _ascending({_index(names, one) for one in asked})
-    except ValueError as error:
+        chosen = class_indices(names, asked)
+    except UsageError as error:
         raise UsageError(f"--important: {error}") from error
-    if not 0 < len(chosen) < len(names):
+    if len(chosen) == len(names):
         raise UsageError(
             f"--important must leave a class that is not important, got all of "
             f"{', '.join(names)}"
         )
     return chosen
-
-
-def _index(names: Sequence[str], asked: Any) -> int:
-    """A number is an index, whatever classes are called."""
-    if isinstance(asked, str):
-        return class_index(names, asked)
-    if 0 <= int(asked) < len(names):
-        return int(asked)
-    raise UsageError(f"there are classes 0 to {len(names) - 1}, got {asked}")

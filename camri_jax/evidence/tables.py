@@ -22,7 +22,7 @@ from camri_jax.evidence.statistics import (
     seeds_needed,
     shown,
 )
-from camri_jax.evidence.study import POINT, Choice, Study, point_text
+from camri_jax.evidence.study import POINT, Choice, Study, point_text, setting_text
 from camri_jax.training.methods import BASELINE, METHODS
 
 FEW_IMAGES = 50
@@ -39,11 +39,13 @@ class Cell(NamedTuple):
       text: what is shown; lines are parted by newlines.
       value: what it is sorted by, None if blank.
       mark: "best", "loss" (accuracy is lost), "shown" or "".
+      alone: what is shown where the row above may be another, if that is not `text`.
     """
 
     text: str = ""
     value: float | str | None = None
     mark: str = ""
+    alone: str = ""
 
 
 class Sheet(NamedTuple):
@@ -242,10 +244,11 @@ def comparison_sheets(
 def _method(line: pd.Series, *, setting: bool = False) -> Cell:
     """A threshold moved stands under its method, and need not name it again."""
     name = METHODS[line["method"]].label
-    text = "  + threshold" if line["moved"] else name
-    if setting:
-        text = f"{text} {point_text(line)}".rstrip()
-    return Cell(text, title(line))
+    own = point_text(line) if setting else ""
+    if not line["moved"]:
+        return Cell(f"{name} {own}".rstrip(), title(line))
+    text = f"+ threshold {own}".rstrip()
+    return Cell(f"  {text}", title(line), alone=f"{name} {text}")
 
 
 def _selections(table: pd.DataFrame, name: str) -> Sheet:
@@ -418,7 +421,7 @@ def prices_sheet(
     )
     rows = [
         [
-            Cell(f"{METHODS[line['method']].label} {point_text(line)}".rstrip()),
+            Cell(setting_text(line)),
             number(line["asked"]),
             _reached(line),
             mean(line, "false_alarms", 1),
@@ -474,10 +477,13 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
     """
     line = picked.trial
     if line is None:
-        return [f"No model is recommended: {picked.why.removeprefix('none: ')}."]
+        return [f"No model is recommended: {picked.why}."]
     offset = f" (offset {line['offset']:+.3g})" if line["moved"] else ""
+    named = title(line)
+    if line["moved"] and line["offset"] == 0:
+        named, offset = title(line.drop("moved")), " (its threshold stays)"
     found = [
-        f"Take {title(line)}, seed {line['seed']}{offset}: trial {line['trial_id']}.",
+        f"Take {named}, seed {line['seed']}{offset}: trial {line['trial_id']}.",
         f"It was {picked.why}.",
     ]
     if not line["num_important"] > 0:
@@ -602,12 +608,13 @@ def angles_sheet(table: pd.DataFrame, name: str) -> Sheet:
         f"{line['column']}\n{point_text(line)}".replace("-", "-\n", 1).rstrip()
         for _, line in table.iterrows()
     ]
-    seeds = " or ".join(map(str, sorted(set(table["num_seeds"]))))
+    counts = sorted(set(table["num_seeds"]))
+    seeds = f"{' or '.join(map(str, counts))} seed{'s' * (counts != [1])}"
     return Sheet(
         f"Table II. Important class: {name}",
         "Standard deviation of the angle (radians) between features and the prototype "
-        f"of their class, test images; mean ± std over {seeds} seeds. * the smallest "
-        "of a column.",
+        f"of their class, test images; mean ± std over {seeds}. * the smallest of "
+        "a column.",
         ["class", *headers],
         rows,
     )

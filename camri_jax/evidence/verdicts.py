@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from camri_jax._files import UsageError
-from camri_jax.evidence.curves import COSTS
+from camri_jax.evidence.curves import COSTS, of_all_seeds
 from camri_jax.evidence.measures import MEASURES
 from camri_jax.evidence.selection import KEY
 from camri_jax.evidence.statistics import (
@@ -24,7 +24,6 @@ from camri_jax.evidence.statistics import (
     checked_accuracy_margin,
     holm,
     interval,
-    joint,
     p_above,
     shown,
 )
@@ -182,8 +181,7 @@ def claims(compared: pd.DataFrame) -> pd.DataFrame:
       24, 1982; Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
     parts = compared[["recall_p", "accuracy_p", "above_p"]].to_numpy(float)
-    more = np.array([joint(*line[:2]) for line in parts])
-    better = np.array([joint(*line) for line in parts])
+    more, better = parts[:, :2].max(axis=1), parts.max(axis=1)
     tried = compared["above_difference"].notna().to_numpy()
     corrected = holm(np.concatenate([more, better[tried]]))
     better_holm = np.full(len(better), np.nan)
@@ -226,31 +224,24 @@ def price_differences(prices: pd.DataFrame) -> pd.DataFrame:
       `COSTS` and `offset`, and standard deviations as `..._std`; of `false_alarms` and
       `accuracy` the differences to cross-entropy at the same recall, as in `paired`;
       `fewer_p`, of fewer false alarms, and `fewer_p_holm`, corrected for all lines; NaN
-      for cross-entropy itself. The seeds that reach a recall where others do not are
-      the lucky ones, so that no mean is told of them: NaN, as for a difference to
-      cross-entropy that misses it in a seed.
+      for cross-entropy itself, and as `curves.of_all_seeds` has it.
     """
-    names = ["recall", *COSTS, "offset"]
-    of_baseline = prices[prices["method"] == BASELINE]
-    missed = of_baseline[of_baseline["recall"].isna()]
+    found = of_all_seeds(prices).assign(moved=True)
+    compared = ["false_alarms", "accuracy"]
+    differences = [f"{name}_difference" for name in compared]
+    found.loc[found["method"] == BASELINE, differences] = np.nan
     lines = []
-    for key, group in prices.assign(moved=True).groupby(
-        [*KEY, "asked"], dropna=False, sort=False
-    ):
+    for key, group in found.groupby([*KEY, "asked"], dropna=False, sort=False):
         line: dict[str, Any] = dict(zip([*KEY, "asked"], key, strict=True))
         line["num_seeds"] = len(group)
         line["num_reached"] = int(group["recall"].notna().sum())
-        told = 1.0 if line["num_reached"] == len(group) else np.nan
-        for name in names:
-            values = told * group[name].astype(float)
-            line |= {name: values.mean(), f"{name}_std": values.std()}
-        fails = missed.loc[missed["asked"] == line["asked"], "seed"]
-        if line["method"] == BASELINE or group["seed"].isin(fails).any():
-            told = np.nan
-        for name in ("false_alarms", "accuracy"):
-            line |= spread(name, told * group[f"{name}_difference"].astype(float))
-        saved = -told * group["false_alarms_difference"].to_numpy(float)
-        line["fewer_p"] = p_above(saved)
+        for name in ("recall", *COSTS, "offset"):
+            values = group[name].astype(float)
+            line[name] = values.mean(skipna=False)
+            line[f"{name}_std"] = values.std(skipna=False)
+        for name in compared:
+            line |= spread(name, group[f"{name}_difference"])
+        line["fewer_p"] = p_above(-group["false_alarms_difference"].to_numpy())
         lines.append(line)
     table = pd.DataFrame(lines)
     if table.empty:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from camri_jax._files import UsageError
-from camri_jax.datasets import Dataset, class_index
+from camri_jax.datasets import Dataset, class_indices
 from camri_jax.datasets.dataset import digest
 from camri_jax.training import trial as trial_numerics
 from camri_jax.training.lift import Placement
@@ -130,6 +130,20 @@ IMPORTANT = {
 RANKS = ("worst1", "worst2", "median")
 """Important classes by their recall under cross-entropy, as the paper picks them."""
 
+
+def ranks(recall: np.ndarray) -> dict[str, int]:
+    """Returns the classes of `RANKS`.
+
+    Args:
+      recall: `[num_classes]`, under cross-entropy.
+
+    >>> ranks(np.array([0.9, 0.5, 0.7]))
+    {'worst1': 1, 'worst2': 2, 'median': 2}
+    """
+    order = np.argsort(recall, kind="stable").tolist()
+    return dict(zip(RANKS, (*order[:2], order[len(order) // 2]), strict=True))
+
+
 HEADS = 64
 """Heads on features that a device trains at once unless told otherwise: a trial takes
 as long among 32 as among 512."""
@@ -218,7 +232,6 @@ def plan(
     placement: Placement,
     *,
     done: Collection[str] = (),
-    baseline_recall: np.ndarray | None = None,
     backbone: Any = None,
 ) -> Plan:
     """Lists the grid's trials, and groups those that are not done into chunks.
@@ -228,8 +241,6 @@ def plan(
       dataset: its images.
       placement: how trials are laid on devices.
       done: names of the trials with rows.
-      baseline_recall: `[num_classes]`, recall under cross-entropy, for `worst1`,
-        `worst2` and `median`.
       backbone: a Flax module from images to features, in place of the recipe's.
 
     Returns:
@@ -250,9 +261,9 @@ def plan(
         _check_network(config.recipe, dataset)
     _check_shift(config.recipe, dataset)
     placement = placement_of(config.recipe, placement, backbone)
-    choices = resolve(config.important, dataset, baseline_recall)
+    choices = resolve(config.important, dataset)
     settings = what_trials_share(config.recipe, dataset, backbone)
-    grid = _grid_of_choices(config.grid, choices, dataset.class_names, baseline_recall)
+    grid = _grid_of_choices(config.grid, choices, dataset.class_names)
     trials = _trials(config, choices, grid, settings)
     problem = problem_of(dataset, config.recipe)
     alike = {(t.method, len(t.important), *t.point.values()): t for t in trials}
@@ -292,17 +303,6 @@ def _check_network(recipe: Recipe, dataset: Dataset) -> None:
             f"network must be one for images, as {dataset.name} holds images of "
             f"{'x'.join(map(str, shape))}, got features, which are floats [n, d]"
         )
-    if recipe.network == "features":
-        for name, plain in (
-            ("augment_shift", 0),
-            ("augment_flip", "none"),
-            ("feature_dim", None),
-        ):
-            if (value := getattr(recipe, name)) != plain:
-                raise UsageError(
-                    f"{name} must be {plain} for features, which are taken as they "
-                    f"are, got {value}"
-                )
 
 
 def _check_shift(recipe: Recipe, dataset: Dataset) -> None:
@@ -347,23 +347,20 @@ def what_trials_share(
     }
 
 
-def resolve(
-    important: Sequence[Any], dataset: Dataset, recall: np.ndarray | None = None
-) -> tuple[tuple[int, ...], ...]:
+def resolve(important: Sequence[Any], dataset: Dataset) -> tuple[tuple[int, ...], ...]:
     """Returns choices of important classes as indices, each once.
 
     Args:
       important: as in `SweepConfig`; a choice may also be a sequence of names or
         indices. None: the data set's own.
       dataset: whose classes they are.
-      recall: `[num_classes]` under cross-entropy, for `worst1`, `worst2`, `median`.
 
     Returns:
       Indices in ascending order, in the order of the choices.
 
     Raises:
-      UsageError: there are none; a class is unknown; all classes are important; or one
-        has no images of a part to judge it by.
+      UsageError: there are none; a class is unknown, or one of `RANKS`; all classes are
+        important; or one has no images of a part to judge it by.
     """
     if isinstance(important, str):
         important = (important,)
@@ -374,7 +371,7 @@ def resolve(
             "important must name the class that must not be missed; there are "
             + _listed(names)
         )
-    choices = tuple(dict.fromkeys(_choice(each, names, recall) for each in important))
+    choices = tuple(dict.fromkeys(_choice(each, names) for each in important))
     for choice in choices:
         if len(choice) == len(names):
             raise UsageError("important must leave at least one class that is not")
@@ -483,7 +480,6 @@ def _grid_of_choices(
     grid: Mapping[str, Sequence[float]],
     choices: Sequence[tuple[int, ...]],
     class_names: Sequence[str],
-    recall: np.ndarray | None,
 ) -> _Grid:
     """A grid by setting, choice, `()` where it holds for all, and class of it."""
     found: _Grid = {}
@@ -491,7 +487,7 @@ def _grid_of_choices(
         setting, at, _ = key.partition("@")
         choice, member = (), None
         if at:
-            choice, member = _whose(key, choices, class_names, recall)
+            choice, member = _whose(key, choices, class_names)
         own = [name for name, each in HYPERPARAMETERS.items() if each.by_class]
         if member is not None and setting.rpartition(".")[2] not in own:
             raise UsageError(
@@ -503,24 +499,21 @@ def _grid_of_choices(
 
 
 def _whose(
-    key: str,
-    choices: Sequence[tuple[int, ...]],
-    class_names: Sequence[str],
-    recall: np.ndarray | None,
+    key: str, choices: Sequence[tuple[int, ...]], class_names: Sequence[str]
 ) -> tuple[tuple[int, ...], int | None]:
     """Resolves what is after @: CHOICE, else CLASS, else CHOICE@CLASS."""
     text = key.partition("@")[2]
     outer, at, inner = "", "", ""
     try:
-        named = _choice(text, class_names, recall)
+        named = _choice(text, class_names)
     except UsageError:
         outer, at, inner = text.rpartition("@")
         if not at:
             raise
-        named = _choice(inner, class_names, recall)
+        named = _choice(inner, class_names)
     if not at and named in choices:
         return named, None
-    within = _choice(outer, class_names, recall) if at else ()
+    within = _choice(outer, class_names) if at else ()
     allowed = [choice for choice in choices if not at or choice == within]
     if len(named) == 1 and any(named[0] in choice for choice in allowed):
         return within, named[0]
@@ -585,33 +578,14 @@ def _grid_values(key: str, given: Any) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def _choice(
-    given: Any, class_names: Sequence[str], recall: np.ndarray | None
-) -> tuple[int, ...]:
-    """Resolves `cat`, `cat+dog` or `worst1`; a class of that name wins."""
-    if not isinstance(given, str):
-        parts = list(given) if isinstance(given, Iterable) else [given]
-        return tuple(sorted({_index(part, class_names) for part in parts}))
-    if given in RANKS and given not in class_names:
-        if recall is None:
-            raise UsageError(
-                f"important {given!r} needs the recall of finished cross-entropy "
-                "trials on this data set; train those first, any class being important"
-            )
-        order = np.argsort(recall, kind="stable")
-        return (int(order[{"worst1": 0, "worst2": 1}.get(given, len(order) // 2)]),)
-    try:
-        return (class_index(class_names, given),)
-    except UsageError:
-        if "+" not in given:
-            raise
-    return tuple(sorted({class_index(class_names, p) for p in given.split("+")}))
-
-
-def _index(part: Any, class_names: Sequence[str]) -> int:
-    """A number is an index, also where it is the name of another class."""
-    is_index = isinstance(part, int | np.integer) and 0 <= part < len(class_names)
-    return int(part) if is_index else class_index(class_names, str(part))
+def _choice(given: Any, class_names: Sequence[str]) -> tuple[int, ...]:
+    """Resolves a choice; a rank is known from finished trials alone."""
+    if isinstance(given, str) and given in RANKS and given not in class_names:
+        raise UsageError(
+            f"important {given!r} needs the recall of finished cross-entropy trials on "
+            "this data set; train those first, any class being important"
+        )
+    return class_indices(class_names, given)
 
 
 def _chunks(

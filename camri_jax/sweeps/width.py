@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import psutil
 
-from camri_jax._files import written_whole
+from camri_jax._files import write_whole
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps.chunk import programs, states_of
 from camri_jax.sweeps.engine import out_of_memory
@@ -93,8 +93,7 @@ def best(
             break
     _, form, width = min(found, key=lambda each: each[0])
     if path is not None:
-        with written_whole(path) as unfinished:
-            unfinished.write_text(json.dumps([form, width]), encoding="utf-8")
+        write_whole(path, json.dumps([form, width]))
     return form, width
 
 

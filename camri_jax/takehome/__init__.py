@@ -9,7 +9,6 @@ from camri_jax.takehome.sweeping import (
     make_plan,
     results_of,
     sweep,
-    train,
 )
 from camri_jax.takehome.tuning import TuneConfig, TuneResult, tune
 
@@ -27,7 +26,6 @@ __all__ = [
     "results_of",
     "save_model",
     "sweep",
-    "train",
     "tune",
     "verify",
 ]

@@ -12,11 +12,20 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+from scipy import special
 
-from camri_jax._files import UsageError, address, expanded, is_local, written_whole
+from camri_jax._files import (
+    UsageError,
+    address,
+    expanded,
+    is_local,
+    write_whole,
+    written_whole,
+)
 from camri_jax.datasets import copies
 from camri_jax.datasets.dataset import Dataset, digest
 from camri_jax.datasets.reading import read_images
+from camri_jax.guarantee import moved
 from camri_jax.takehome import exporting
 from camri_jax.training import classifier
 from camri_jax.training.classifier import Classifier
@@ -63,9 +72,7 @@ class Model:
           UsageError: a picture cannot be read, or a feature is not finite: the first
             such is named; or an array can be read as one picture and as several.
         """
-        logits = self.raw_logits(images)
-        logits[:, list(self.important)] += np.asarray(self.offset, np.float32)
-        return logits
+        return moved(self.raw_logits(images), self.important, self.offset)
 
     def raw_logits(self, images: Any) -> np.ndarray:
         """Returns logits `[image, class]` as trained, without the offset.
@@ -94,9 +101,7 @@ class Model:
         Args:
           images: as for `logits`.
         """
-        logits = self.logits(images).astype(np.float64)
-        shares = np.exp(logits - logits.max(-1, keepdims=True))
-        return shares / shares.sum(-1, keepdims=True)
+        return special.softmax(self.logits(images).astype(np.float64), axis=-1)
 
     def export(self, path: str | os.PathLike[str], kind: exporting.Kind) -> Path:
         """Writes the model as one file for other programs, its offset inside.
@@ -125,8 +130,7 @@ class Model:
         moved[list(self.important)] = np.asarray(self.offset, np.float32)
         content = exporting.export(self.classifier, moved, kind)
         path = expanded(path)
-        with written_whole(path) as unfinished:
-            unfinished.write_bytes(content)
+        write_whole(path, content)
         return path
 
     def prepared(self, images: Any) -> np.ndarray:
@@ -224,10 +228,8 @@ def save_model(directory: Path, model: Model) -> None:
         "weights": digest(np.frombuffer(content, np.uint8)),
     }
     text = json.dumps(facts, indent=2, ensure_ascii=False, default=_plain)
-    with written_whole(directory / "weights.safetensors") as unfinished:
-        unfinished.write_bytes(content)
-    with written_whole(directory / "model.json") as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    write_whole(directory / "weights.safetensors", content)
+    write_whole(directory / "model.json", text + "\n")
 
 
 def directory_of(

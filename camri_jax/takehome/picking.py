@@ -46,9 +46,7 @@ class Goal:
         named = [("recall", value) for value in self.recalls]
         for name, value in (*named, ("confidence", self.confidence)):
             if not 0 < value < 1:
-                raise UsageError(
-                    f"{name} must be between 0 and 1, without them, got {value}"
-                )
+                raise UsageError(f"{name} must be above 0 and below 1, got {value}")
 
     @property
     def together(self) -> bool:
@@ -143,8 +141,7 @@ def _along(
     goal: Goal, logits: np.ndarray, labels: np.ndarray, relative: np.ndarray
 ) -> Picked:
     relative = relative.astype(np.float32)
-    ahead = logits.copy()
-    ahead[:, list(goal.important)] += relative
+    ahead = guarantee.moved(logits, goal.important, relative)
     scores = guarantee.found_scores(ahead, labels, goal.important)
     own = labels[np.isin(labels, goal.important)]
     least = -np.inf

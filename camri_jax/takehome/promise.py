@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError, expanded, written_whole
+from camri_jax._files import UsageError, expanded, write_whole
 from camri_jax.datasets import Dataset
 from camri_jax.datasets.dataset import digest, nearest
 from camri_jax.guarantee import Certificate, Certificates, Check, Price
@@ -105,8 +105,7 @@ def save_evidence(directory: Path, evidence: Evidence) -> dict[str, Any]:
         "relative": evidence.relative,
     }
     content = safetensors.numpy.save(arrays, {"camri_jax": json.dumps(header)})
-    with written_whole(directory / _FILE) as unfinished:
-        unfinished.write_bytes(content)
+    write_whole(directory / _FILE, content)
     return {"file": _FILE, "digest": evidence.digest()}
 
 
@@ -183,8 +182,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     named = about.get("evidence")
     if not isinstance(named, dict) or evidence.digest() != named.get("digest"):
         wrong.append("The calibration scores are not those that the model came with.")
-    first = stated.certificates[0] if isinstance(stated, Certificates) else stated
-    again = evidence.certify(first.candidates)
+    again = evidence.certify(stated.parts[0].candidates)
     if again != stated:
         wrong.append(
             "The certificate does not follow from the calibration scores, which give: "
@@ -381,13 +379,7 @@ def check(
         raise UsageError(f"seed must be at least 0, got {seed}")
     model = load_model(path, backbone)
     stated = certificate_of(model.about)
-    parts = (
-        stated.certificates
-        if isinstance(stated, Certificates)
-        else ()
-        if stated is None or not stated.certified
-        else (stated,)
-    )
+    parts = () if stated is None else stated.parts
     asked = [(part.important, part.recall) for part in parts if part.certified]
     if recall is not None:
         known = [part.important for part in parts] or [model.important]

@@ -3,25 +3,33 @@
 import contextlib
 import datetime
 import functools
+import html
 import importlib.metadata
 import json
 import os
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from camri_jax._files import UsageError, address, written_whole
+from camri_jax._files import UsageError, address, write_whole, written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import figures, report, selection, study, tables
 from camri_jax.evidence.selection import Recommendation
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.sweeps import engine, rows, width
-from camri_jax.sweeps.plan import RANKS, Plan, SweepConfig, plan, what_trials_share
+from camri_jax.sweeps.plan import (
+    RANKS,
+    Plan,
+    SweepConfig,
+    plan,
+    ranks,
+    what_trials_share,
+)
 from camri_jax.takehome.model import (
     Model,
     directory_of,
@@ -69,7 +77,7 @@ class Best:
         return load_model(self.directory, self.backbone)
 
     def _repr_html_(self) -> str:
-        return "<p>" + " ".join(map(_escaped, self.sentences)) + "</p>"
+        return f"<p>{html.escape(' '.join(self.sentences), quote=False)}</p>"
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,8 @@ def sweep(
             bar.update(round(progress.num_done, 2) - bar.n)
 
         told = on_progress or advance
-        train(planned, dataset, output, command=command, on_progress=told)
+        facts = provenance(command)
+        engine.run(planned, dataset, output, provenance=facts, report=told)
     return results_of(planned, dataset, output, backbone)
 
 
@@ -187,31 +196,9 @@ def make_plan(
     if config.trials_per_device == "auto" and placed.together:
         known = _known(ours, placed, forms)
         form, chosen = known or width.best(planned, dataset, forms)
-        changed = {**vars(config), "trials_per_device": chosen}
         placed = placed._replace(convolution=form)
-        planned = make(SweepConfig(**changed), placement=placed)
+        planned = make(replace(config, trials_per_device=chosen), placement=placed)
     return planned
-
-
-def train(
-    planned: Plan,
-    dataset: Dataset,
-    output: Path,
-    *,
-    command: str,
-    on_progress: Callable[[engine.Progress], None] = lambda progress: None,
-) -> None:
-    """Trains a plan and keeps what a later reader needs to know of its rows.
-
-    Args:
-      planned: from `make_plan`.
-      dataset: the images.
-      output: directory of the sweep.
-      command: that asked for it.
-      on_progress: called after each epoch.
-    """
-    facts = provenance(command)
-    engine.run(planned, dataset, output, provenance=facts, report=on_progress)
 
 
 def results_of(
@@ -258,8 +245,7 @@ def results_of(
     table = pd.concat(frames, ignore_index=True)
     with written_whole(output / "table.csv") as unfinished:
         table.to_csv(unfinished, index=False)
-    with written_whole(output / "report.html") as unfinished:
-        unfinished.write_text(report.page(found), encoding="utf-8")
+    write_whole(output / "report.html", report.page(found))
     files |= {"table": output / "table.csv", "report": output / "report.html"}
     return Result(found, table, tuple(bests), files)
 
@@ -302,9 +288,9 @@ def _with_ranks(
     dry_run: bool,
 ) -> SweepConfig:
     """Says worst1 and the like by name, the same in every later command."""
-    ranks = [word for word in RANKS if word not in dataset.class_names]
+    unknown = [word for word in RANKS if word not in dataset.class_names]
     at = [word for key in config.grid for word in key.split("@")[1:]]
-    if not any(word in ranks for word in (*config.important, *at)):
+    if not any(word in unknown for word in (*config.important, *at)):
         return config
     path = output / "data" / f"{dataset.fingerprint}.ranks.json"
     if path.exists():
@@ -313,22 +299,19 @@ def _with_ranks(
         recall = selection.baseline_recall(ours, len(dataset.class_names))
         if recall is None:
             return config
-        order = recall.argsort(kind="stable").tolist()
-        middle = order[len(order) // 2]
-        known = {"worst1": order[0], "worst2": order[1], "median": middle}
+        known = ranks(recall)
         if not dry_run:
-            with written_whole(path) as unfinished:
-                unfinished.write_text(json.dumps(known), encoding="utf-8")
+            write_whole(path, json.dumps(known))
 
     def named(word: str) -> str:
-        return dataset.class_names[known[word]] if word in ranks else word
+        return dataset.class_names[known[word]] if word in unknown else word
 
     grid = {}
     for key, values in config.grid.items():
         setting, *at = key.split("@")
         grid["@".join([setting, *map(named, at)])] = values
     important = tuple(map(named, config.important))
-    return SweepConfig(**{**vars(config), "important": important, "grid": grid})
+    return replace(config, important=important, grid=grid)
 
 
 def _known(
@@ -383,7 +366,3 @@ def _keep(
     save_model(directory, model)
     save_seen(directory, used(dataset))
     return directory
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from camri_jax.evidence.tables import Cell, Sheet
+from camri_jax.evidence.statistics import percent
+from camri_jax.evidence.tables import FEW_IMAGES, Cell, Sheet, number
 from camri_jax.guarantee import (
     ASSUMPTION,
     Certificate,
     Certificates,
     Measure,
     Price,
-    images_needed,
+    rounded_down,
 )
 from camri_jax.takehome.picking import Goal, Offset
 from camri_jax.training.methods import BASELINE, METHODS, describe
@@ -65,17 +65,15 @@ def promised(
       certificate: a certified one.
       class_names: of the data.
     """
-    parts = _parts(certificate)
+    parts = certificate.parts
     recalls = " and ".join(
         f"at least {percent(part.recall)} of the images of {_names(part, class_names)}"
         for part in parts
     )
     sources = " and ".join(_source(part) for part in parts)
+    confidence = parts[0].confidence
     many = ", all at once," if len(parts) > 1 else ","
-    return (
-        f"finds {recalls}{many} {percent(parts[0].confidence)} confidence, from "
-        f"{sources}."
-    )
+    return f"finds {recalls}{many} {percent(confidence)} confidence, from {sources}."
 
 
 def limits(
@@ -88,19 +86,16 @@ def limits(
       class_names: of the data.
     """
     found = []
-    for part in _parts(certificate):
+    for part in certificate.parts:
         name, unit = _names(part, class_names), "images"
         n = part.num_images
         if part.num_groups is not None:
             n, unit = part.num_groups, "groups"
         shared = f" for {part.candidates} models" if part.candidates > 1 else ""
-        needed = images_needed(
-            part.recall, confidence=part.confidence, candidates=part.candidates
-        )
+        needed = part.num_needed
         if n >= needed and part.certified:
             continue
-        # Rounded down: what is printed can be certified.
-        limit = int(part.largest_certifiable * 1000) / 1000
+        limit = rounded_down(part.largest_certifiable)
         text = f"No recall of {percent(part.recall)} can be certified for {name}: "
         if n < needed:
             text += (
@@ -134,15 +129,6 @@ def offset_text(offset: Offset) -> str:
     return ", ".join(f"{value:+.4g}" for value in values)
 
 
-def percent(share: float) -> str:
-    """Returns a share in percent, with all the digits that it was given with.
-
-    >>> percent(0.99), percent(0.967)
-    ('99 %', '96.7 %')
-    """
-    return f"{round(100 * share, 6):g} %"
-
-
 def counted(measure: Measure, digits: int = 3, unit: str = "") -> str:
     """Returns a value with its k of n and its interval."""
     if measure.value is None:
@@ -168,10 +154,6 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
       frame: from `table`.
       name: of the important classes.
     """
-
-    def cell(value: float, digits: int) -> Cell:
-        return Cell() if value != value else Cell(f"{value:,.{digits}f}", float(value))
-
     lines: list[Any] = list(frame.itertuples())
     promised = any(line.chosen and line.certified for line in lines)
     how = "certified, and" if promised else "NOT certified, as none is, but"
@@ -184,10 +166,10 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
             ),
             Cell(line.offset),
             Cell("yes" if line.certified else "no"),
-            cell(line.validation_false_alarms, 1),
+            number(line.validation_false_alarms, 1),
             Cell(f"{line.found} of {line.important}", float(line.found)),
-            cell(line.false_alarms, 1),
-            cell(line.accuracy, 3),
+            number(line.false_alarms, 1),
+            number(line.accuracy, 3),
             Cell(
                 ""
                 if line.dearer != line.dearer
@@ -210,11 +192,6 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
         ],
         rows,
     )
-
-
-def escaped(text: str) -> str:
-    """Returns a text that is text in HTML too."""
-    return html.escape(text, quote=False)
 
 
 def _line(each: Finalist, chosen: Finalist) -> dict[str, Any]:
@@ -249,7 +226,7 @@ def _line(each: Finalist, chosen: Finalist) -> dict[str, Any]:
 def _priced(price: Price) -> list[str]:
     """What it found and what it costs, on test images."""
     alarms, accuracy = price.false_alarms, price.accuracy
-    few = price.recall.total < 50
+    few = price.recall.total < FEW_IMAGES
     where = (
         ""
         if price.prior is None
@@ -309,12 +286,6 @@ def _compared(finalists: Sequence[Finalist], chosen: Finalist) -> list[str]:
 def _reached(goal: Goal) -> str:
     asked = " and ".join(percent(recall) for _, recall in goal.parts)
     return f"Its offset is the least that reaches {asked} on validation images."
-
-
-def _parts(certificate: Certificate | Certificates) -> Sequence[Certificate]:
-    if isinstance(certificate, Certificates):
-        return certificate.certificates
-    return (certificate,)
 
 
 def _names(part: Certificate, class_names: Sequence[str]) -> str:

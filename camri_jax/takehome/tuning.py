@@ -1,6 +1,7 @@
 """From images to a promised recall: what is cheapest, certified, and its price."""
 
 import dataclasses
+import html
 import math
 import os
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, write_whole, written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import report, study
 from camri_jax.guarantee import Certificate, Certificates, Price
@@ -174,8 +175,8 @@ class TuneResult:
 
     def _repr_html_(self) -> str:
         # What a notebook shows of a result.
-        escaped = telling.escaped(" ".join(self.sentences))
-        return f"<p>{escaped}</p>" + self.table.to_html(index=False)
+        told = html.escape(" ".join(self.sentences), quote=False)
+        return f"<p>{told}</p>" + self.table.to_html(index=False)
 
 
 def tune(
@@ -381,11 +382,9 @@ class _Lab:
 
     def kept(self) -> set[str]:
         """Trials of which all is on disk: rows, logits and weights."""
-        known = rows.read(self.output / "rows", ["trial_id", "method", "seed"])
         ids = {trial.trial_id for trial in self.planned.trials}
-        ids &= set(known["trial_id"])
-        for part in ("validation", "calibration", "test"):
-            ids &= {name for name, _ in rows.read_logits(self.output, part, ids)}
+        ids &= set(rows.read(self.output / "rows", ["trial_id"])["trial_id"])
+        ids &= rows.with_logits(self.output)
         return {name for name in ids if self.weights(name).exists()}
 
     def weights(self, trial_id: str) -> Path:
@@ -518,16 +517,13 @@ def num_certifiable(goal: Goal, dataset: Dataset, most: int) -> int:
     part = dataset.parts["calibration"]
 
     def enough(candidates: int) -> bool:
-        for classes, recall in goal.parts:
-            mine = np.isin(part.labels, classes)
-            n = int(mine.sum())
-            if part.groups is not None:
-                n = len(np.unique(part.groups[mine]))
-            if n < guarantee.images_needed(
+        return all(
+            guarantee.sample_size(part.labels, classes, part.groups)
+            >= guarantee.images_needed(
                 recall, confidence=goal.confidence, candidates=candidates
-            ):
-                return False
-        return True
+            )
+            for classes, recall in goal.parts
+        )
 
     return next((m for m in range(most, 0, -1) if enough(m)), 1)
 
@@ -552,12 +548,10 @@ def _finish(
     with written_whole(directory / "finalists.csv") as unfinished:
         table.to_csv(unfinished, index=False)
     files["finalists"] = directory / "finalists.csv"
-    with written_whole(directory / "promise.txt") as unfinished:
-        unfinished.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    write_whole(directory / "promise.txt", "\n".join(sentences) + "\n")
     files["promise"] = directory / "promise.txt"
     if page := _page(lab, goal, finalists, chosen, sentences):
-        with written_whole(directory / "report.html") as unfinished:
-            unfinished.write_text(page, encoding="utf-8")
+        write_whole(directory / "report.html", page)
         files["report"] = directory / "report.html"
     else:
         # Of an earlier model.

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from camri_jax import _arrays
 from camri_jax._files import UsageError
 
 Convolution = Literal["patches", "lax", "mixed"]
@@ -294,8 +295,8 @@ class Whitening(nn.Module):
     images, each divided by the root of its eigenvalue, and their negatives: what comes
     out is uncorrelated and of variance 1. It, with the mean and the standard deviation
     of each channel, is computed by `init` from the images that `init` is given (of
-    many, the first five million pixels), and kept in the collection `constants`; only
-    the bias is a parameter.
+    many, evenly spaced ones of about five million pixels), and kept in the collection
+    `constants`; only the bias is a parameter.
 
     Attributes:
       dtype: of the operands of the convolution.
@@ -456,16 +457,21 @@ class Standardization(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
-        """Maps `[batch, feature]`, float32, to the same shape."""
+        """Maps `[batch, feature]` to the same shape, float32 or better."""
         if features.ndim != 2 or not jnp.issubdtype(features.dtype, jnp.floating):
             raise UsageError(
                 "features must be floats [batch, feature], got "
                 f"{features.dtype} {list(features.shape)}"
             )
 
+        features = features.astype(_arrays.compute_dtype(features))
+
         def unit() -> jax.Array:
-            variance = features.var(0).mean()
-            return jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+            apart = jnp.abs(features - features.mean(0)[None])
+            # A power of two, which divides without rounding: squares of it are floats.
+            near = jnp.ldexp(jnp.ones_like(apart[0, 0]), jnp.frexp(apart.max())[1])
+            root = near * jnp.sqrt(jnp.mean((apart / near) ** 2))
+            return jnp.where(root > 0, root, 1.0)
 
         mean = self.variable("constants", "mean", features.mean, 0)
         std = self.variable("constants", "std", unit)

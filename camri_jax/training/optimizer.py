@@ -35,7 +35,7 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     Reference:
       Jordan, arXiv 2404.00498, section 3.4.
     """
-    recipe, steps = config.recipe, config.recipe.epochs * config.num_batches
+    recipe, steps = config.recipe, config.num_steps
     if recipe.optimizer == "sgd":
         direction = optax.trace(recipe.momentum, nesterov=True)
     else:
@@ -90,7 +90,7 @@ def _decayed(config: TrainConfig) -> optax.GradientTransformation:
 
     def decayed(updates: Any, params: Any) -> Any:
         num_features = params["classes"]["prototypes"].shape[0]
-        rate = weight_decay(num_features, config.num_drawn)
+        rate = weight_decay(num_features, config.num_drawn, config.recipe.learning_rate)
         return jax.tree.map(lambda u, p: u + rate * p, updates, params)
 
     return optax.stateless(decayed)

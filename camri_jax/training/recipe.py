@@ -41,12 +41,14 @@ class Recipe:
       schedule: Constant, a cosine from the learning rate down to zero, or a triangle
         with its peak at 23 % of the steps.
       weight_decay: What all weights shrink by in a step, times the learning rate. None,
-        for heads on features: 20 times the features for each training image.
+        for heads on features: 20 times the features for each training image, or half
+        of the weights in a step.
       norm_bias_rate: What the steps of the biases of normalizations are multiplied by.
       lookahead: Steps between two pulls of slow weights, which end the training; 0 for
         none.
       ema_decay: Weight of the past in the moving average of the weights, which is then
-        what is evaluated; 0 for none.
+        what is evaluated; less in the first steps, whose past is the random start; 0
+        for none.
       augment_shift: Largest random translation along each axis, in pixels; 0 for none.
       augment_fill: What then moves in: zeros, or the image reflected at its edge.
       augment_flip: Mirror half of the images left to right: drawn anew each epoch, or
@@ -90,6 +92,17 @@ class Recipe:
                     f"{name} must be one of {', '.join(allowed)}, got "
                     f"{getattr(self, name)!r}"
                 )
+        if self.network == "features":
+            for name, plain in (
+                ("augment_shift", 0),
+                ("augment_flip", "none"),
+                ("feature_dim", None),
+            ):
+                if (value := getattr(self, name)) != plain:
+                    raise UsageError(
+                        f"{name} must be {plain} for features, which are taken as they "
+                        f"are, got {value}"
+                    )
         left = {
             "feature_dim": self.feature_dim is None,
             "weight_decay": self.weight_decay is None and self.network == "features",
@@ -231,24 +244,28 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return number
 
 
-def weight_decay(num_features: int, num_images: int) -> float:
+def weight_decay(
+    num_features: int, num_images: int, learning_rate: float = 0.01
+) -> float:
     r"""Returns the weight decay of a linear head that suits its data.
 
     .. math::
-        \lambda = 20\, \frac{d}{n}
+        \lambda = \min\left(20\, \frac{d}{n}, \frac{1}{2 \eta}\right)
 
     A prior that does not change weighs less the more images there are, by 1 / n; and
     Adam's steps are of one size, so that weights end within 1 / λ of 0, and logits grow
-    with the number of features.
+    with the number of features. A step takes at most half of the weights: taking twice
+    of them would make them grow.
 
     Args:
       num_features: d, each in about the same unit.
       num_images: n, that it is trained on.
+      learning_rate: η, what decays is multiplied by in a step.
 
-    >>> weight_decay(1280, 1000)
-    25.6
+    >>> weight_decay(1280, 1000), weight_decay(1280, 10)
+    (25.6, 50.0)
     """
-    return 20 * num_features / num_images
+    return min(20 * num_features / num_images, 0.5 / learning_rate)
 
 
 @dataclass(frozen=True)
@@ -287,6 +304,12 @@ class TrainConfig:
                     f"got {value}"
                 )
 
+        if self.recipe.lookahead >= self.num_steps:
+            raise UsageError(
+                f"lookahead must be below the number of steps, {self.num_steps}, got "
+                f"{self.recipe.lookahead}: its slow weights would never move"
+            )
+
     @classmethod
     def of(cls, method: Method, **shared: Any) -> "TrainConfig":
         """Returns what the trials of a method share."""
@@ -301,6 +324,11 @@ class TrainConfig:
     def num_batches(self) -> int:
         """Full batches in an epoch."""
         return self.num_drawn // self.recipe.batch_size
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.epochs * self.num_batches
 
     @property
     def network(self) -> Classifier:

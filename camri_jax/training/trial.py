@@ -22,7 +22,7 @@ from camri_jax.training.recipe import TrainConfig
 
 _SHUFFLE, _DROPOUT, _AUGMENT, _RESAMPLE = 1, 2, 3, 4
 
-NUMERICS = 4
+NUMERICS = 5
 """Raised when the same trial gives other numbers than before; part of its name."""
 
 
@@ -143,8 +143,11 @@ def train_step(
     collections = state.collections | updated
     average = state.average
     if config.recipe.ema_decay:
+        # As tf.train.ExponentialMovingAverage: the past of the first steps is random.
+        past = (1.0 + state.step) / (10.0 + state.step)
+        past = jnp.minimum(config.recipe.ema_decay, past)
         average = optax.incremental_update(
-            _averaged(params, collections), average, 1.0 - config.recipe.ema_decay
+            _averaged(params, collections), average, 1.0 - past
         )
     multipliers = state.multipliers
     if config.dual:

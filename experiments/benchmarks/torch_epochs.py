@@ -138,14 +138,19 @@ def optimizer_of(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     named = [(name[-2:], p) for name, p, _ in correspondence(network)]
     biases = [p for (layer, part), p in named if "Norm" in layer and part == "bias"]
     others = [p for _, p in named if all(p is not bias for bias in biases)]
-    fast = {"params": biases, "lr": rate * recipe.norm_bias_rate}
+    # Ours comes after the momentum, which would sum it up, and is of one rate.
+    decay = recipe.weight_decay * (1 - recipe.momentum)
+    fast = {
+        "params": biases,
+        "lr": rate * recipe.norm_bias_rate,
+        "weight_decay": decay / recipe.norm_bias_rate,
+    }
     return torch.optim.SGD(
         [{"params": others}, fast],
         lr=rate,
         momentum=recipe.momentum,
         nesterov=True,
-        # Ours comes after the momentum, which would sum it up.
-        weight_decay=recipe.weight_decay * (1 - recipe.momentum),
+        weight_decay=decay,
     )
 
 

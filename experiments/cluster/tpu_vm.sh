@@ -11,7 +11,12 @@ set -euo pipefail
 tpu=(gcloud compute tpus tpu-vm)
 where=(--project "$PROJECT" --zone "$ZONE")
 
-remove() { "${tpu[@]}" delete "$NAME" "${where[@]}" --quiet; }
+# Another run's is neither used nor deleted.
+if "${tpu[@]}" describe "$NAME" "${where[@]}" >/dev/null 2>&1; then
+  echo "error: there is a TPU called $NAME: NAME must be another" >&2
+  exit 2
+fi
+remove() { rm -f camri.tgz; "${tpu[@]}" delete "$NAME" "${where[@]}" --quiet; }
 trap remove EXIT
 "${tpu[@]}" create "$NAME" "${where[@]}" \
   --accelerator-type "$TYPE" --version "$VERSION" --spot

@@ -16,6 +16,7 @@ from camri_jax.datasets import (
     DatasetError,
     Part,
     class_index,
+    class_indices,
     load,
     load_labelled,
 )
@@ -227,6 +228,27 @@ def test_an_unknown_class_is_answered_with_the_nearest(wanted, message):
 )
 def test_signs_in_names_are_nothing_special(names, wanted, index):
     assert class_index(names, wanted) == index
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "indices"),
+    [
+        (("a", "b", "a+b"), "A+B", (2,)),
+        (("a", "b", "a+b"), "b+a", (0, 1)),
+        (("a", "b", "a+b"), ("b", "a", "b"), (0, 1)),
+        (("2", "10", "0"), (2,), (2,)),
+        (("2", "10", "0"), np.int64(0), (0,)),
+        (("2", "10", "0"), "2", (0,)),
+    ],
+)
+def test_a_choice_is_its_classes_in_order(names, given, indices):
+    assert class_indices(names, given) == indices
+
+
+@pytest.mark.parametrize("given", ["a+c", (), (7,), "+"])
+def test_a_choice_of_no_class_is_refused(given):
+    with pytest.raises(DatasetError):
+        class_indices(("a", "b", "7"), given)
 
 
 def test_two_classes_that_differ_in_case_are_not_confused():

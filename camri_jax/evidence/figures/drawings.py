@@ -113,9 +113,8 @@ def certifiable(study: Study, important: Choice) -> float | None:
         return None
     labels = study.data.labels.get("calibration", np.zeros(0))
     groups = study.data.groups.get("calibration")
-    own = np.isin(labels, important)
-    number = own.sum() if groups is None else len(np.unique(groups[own]))
-    return guarantee.largest_certifiable(int(number)) if number else None
+    number = guarantee.sample_size(labels, important, groups)
+    return guarantee.largest_certifiable(number) if number else None
 
 
 def _matrices(

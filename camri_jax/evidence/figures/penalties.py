@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
-from camri_jax.evidence.study import POINT
+from camri_jax.evidence.study import POINT, same_point
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, describe
 
 _MEASURES = {"recall": "recall of\n{}", "accuracy": "accuracy"}
@@ -82,22 +82,14 @@ def _along(settings: pd.DataFrame, selected: pd.DataFrame, method: str) -> pd.Da
         return lines.iloc[:0]
     others = [name for name in POINT if name != penalty]
     # Along what each class has its own of there is no axis.
-    lines = lines[lines[penalty].notna() & _same(lines, picked.iloc[0], others)]
+    lines = lines[lines[penalty].notna() & same_point(lines, picked.iloc[0], others)]
     if neutral and len(lines) and neutral[0] not in set(lines[penalty]):
         value, there = neutral
         own = [name for name in others if name in METHODS[there].grid]
         none = settings[settings["method"] == there]
-        none = none[_same(none, picked.iloc[0], own)]
+        none = none[same_point(none, picked.iloc[0], own)]
         lines = pd.concat([none.assign(**{penalty: value}), lines])
     return lines.sort_values(penalty, ignore_index=True)
-
-
-def _same(lines: pd.DataFrame, line: pd.Series, names: list[str]) -> pd.Series:
-    """Which lines have a line's hyperparameters; NaN is the same as NaN."""
-    same = pd.Series(True, lines.index)
-    for name in names:
-        same &= (lines[name] == line[name]) | (lines[name].isna() & pd.isna(line[name]))
-    return same
 
 
 def _draw(

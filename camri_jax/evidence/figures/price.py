@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from camri_jax._files import UsageError
+from camri_jax.evidence.curves import of_all_seeds
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.selection import title, title_of
+from camri_jax.guarantee import rounded_down
 from camri_jax.training.methods import BASELINE
 
 AXES = {
@@ -59,11 +61,7 @@ def price(
     Raises:
       UsageError: there is nothing to draw, as where every trial diverged.
     """
-    # Where a seed misses the recall, the others are the lucky ones.
-    misses = prices[list(measures)].isna().any(axis=1)
-    prices = prices[
-        ~misses.groupby([prices["method"], prices["asked"]]).transform("any")
-    ]
+    prices = of_all_seeds(prices).dropna(subset=list(measures))
     if prices.empty:
         raise UsageError(
             "every trial diverged, kept no logits or reaches no recall: there is no "
@@ -116,7 +114,7 @@ def _limit(place: Axes, prices: pd.DataFrame, certifiable: float | None) -> None
         place.axvspan(1 - 1 / number, last, label=label, color=ink, alpha=0.1, lw=0)
     if certifiable is None:
         return
-    label = f"certifiable up to {np.floor(1000 * certifiable) / 10:g} %"
+    label = f"certifiable up to {100 * rounded_down(certifiable):.4g} %"
     if certifiable < first:
         place.plot([], [], ls="none", label=f"{label}, none of this")
         return

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.selection import title
-from camri_jax.evidence.study import POINT
+from camri_jax.evidence.study import same_point
 
 _FEW = 3  # methods whose bands can be told apart
 
@@ -79,10 +79,8 @@ def training(
 
 def _of_setting(rows: pd.DataFrame, line: pd.Series) -> pd.DataFrame:
     """Rows of a line's method and hyperparameters that did not diverge."""
-    same = (rows["method"] == line["method"]) & ~rows["diverged"].astype(bool)
-    for name in POINT:
-        same &= (rows[name] == line[name]) | (rows[name].isna() & pd.isna(line[name]))
-    return rows[same]
+    own = rows[(rows["method"] == line["method"]) & ~rows["diverged"].astype(bool)]
+    return own[same_point(own, line)]
 
 
 def _histories(

@@ -24,7 +24,7 @@ from camri_jax.evidence.statistics import ACCURACY_MARGIN
 from camri_jax.evidence.study import POINT, Choice, Study, notes
 from camri_jax.evidence.tables import SIGNS, Cell, Sheet
 from camri_jax.sweeps.rows import columns_of
-from camri_jax.training.methods import HYPERPARAMETERS, METHODS
+from camri_jax.training.methods import HYPERPARAMETERS
 
 __all__ = ["Promise", "page"]
 
@@ -161,11 +161,15 @@ def _section(
     )
     trial = picked.trial
     certified: Sequence[Mapping[str, Any]] = ()
-    if promise is not None:
+    if promise is None:
+        told = f"{ranked.caption} Shaded: the recommended model's."
+        ranked = ranked._replace(caption=told)
+    else:
         # What a sweep would recommend was picked otherwise, and is no finalist's.
         lead, *sentences = promise.sentences
         answer = answer._replace(lead=lead, sentences=sentences, findings=())
-        parts.insert(0, _Part("ranked", ranked.title, sheets=[ranked]))
+        how = "All methods, at thresholds that keep cross-entropy's accuracy"
+        parts.insert(0, _Part("ranked", how, sheets=[ranked]))
         ranked, taken = promise.finalists, promise.taken
         finalists = pd.DataFrame(
             [
@@ -284,13 +288,9 @@ def named(sheet: Sheet) -> Sheet:
     """
     rows = []
     for first, *others in sheet.rows:
-        text, known = first.text, str(first.value)
-        if text.startswith("  +"):
-            labels = [method.label for method in METHODS.values()]
-            label = max((x for x in labels if known.startswith(x)), key=len)
-            text = f"{label} {text.strip()}"
-            first = first._replace(text=text, value=text)
-        rows.append([first._replace(value=first.value or text), *others])
+        if first.alone:
+            first = first._replace(text=first.alone, value=first.alone)
+        rows.append([first._replace(value=first.value or first.text), *others])
     columns = _headings(sheet.columns)
     held_out = [i for i, name in enumerate(columns) if name.startswith("held-out")]
     rest = [i for i in range(1, len(columns)) if i not in held_out]

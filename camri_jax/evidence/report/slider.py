@@ -14,8 +14,9 @@ from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.measures import measures, moved_confusion
 from camri_jax.evidence.report import svg
 from camri_jax.evidence.selection import title_of
-from camri_jax.evidence.statistics import interval
+from camri_jax.evidence.statistics import interval, percent
 from camri_jax.evidence.study import Choice, Study
+from camri_jax.guarantee import rounded_down
 from camri_jax.training.methods import BASELINE, METHODS
 
 _MARKERS = dict(zip("o^vDPs*X<>dph", "●▲▼◆✚■★✖◀▶♦⬟⬢", strict=True))
@@ -100,6 +101,7 @@ def slider(
     """
     if priced.empty:
         return None
+    priced = curves.of_all_seeds(priced)
     start = int(np.abs(np.array(ASKED) - recall).argmin())
     names = {str(m): title_of(lines) for m, lines in priced.groupby("method")}
     tables = [_rows(priced[priced["asked"] == asked], names) for asked in ASKED]
@@ -129,7 +131,7 @@ def slider(
     line = prices[prices["trial_id"] == trial]
     said, confusions = _of_taken(study, important, line, class_name)
     if most is not None:
-        limit = percent(np.floor(1000 * most) / 1000)
+        limit = percent(rounded_down(most))
         told = f" No such recall can be certified here: at most {limit} can."
         said = [
             text + told * bool(text and asked > most)
@@ -165,22 +167,13 @@ def slider(
     )
 
 
-def percent(share: float) -> str:
-    """Returns a share in percent.
-
-    >>> percent(0.995)
-    '99.5 %'
-    """
-    return f"{100 * share:.4g} %"
-
-
 def _rows(priced: pd.DataFrame, names: Mapping[str, str]) -> list[Row]:
     """The methods at one recall, the cheapest first; those that miss it last."""
     rows = []
     for method, lines in priced.groupby("method", sort=False):
         entry = METHODS[str(method)]
         looked = (_MARKERS.get(entry.marker, "●"), entry.colour or "inherit")
-        key = lines["false_alarms"].mean(skipna=False)
+        key = lines["false_alarms"].mean()
         row = Row(str(method), names[str(method)], *looked, _texts(lines))
         rows.append((key, row))
     rows.sort(key=lambda pair: (np.isnan(pair[0]), pair[0]))
@@ -188,9 +181,8 @@ def _rows(priced: pd.DataFrame, names: Mapping[str, str]) -> list[Row]:
 
 
 def _texts(lines: pd.DataFrame) -> list[str]:
-    reached = int(lines["false_alarms"].notna().sum())
+    reached = int(lines["recall"].notna().sum())
     if reached < len(lines):
-        # The seeds that reach it are the lucky ones, whose mean would flatter.
         some = f" by {len(lines) - reached}" * (reached > 0)
         return [f"not reached{some}", "", "", "", str(len(lines))]
     number, recall = lines["num_important"].iloc[0], lines["recall"].mean()

@@ -10,7 +10,7 @@ import pandas as pd
 from camri_jax.evidence import tables
 from camri_jax.evidence.selection import Recommendation, title
 from camri_jax.evidence.statistics import LEVEL, p_text, shown
-from camri_jax.evidence.study import POINT, Choice, Study, point_of
+from camri_jax.evidence.study import POINT, Choice, Study, point_of, same_point
 from camri_jax.evidence.tables import Cell, Sheet
 from camri_jax.evidence.verdicts import VERDICTS
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, Point
@@ -153,8 +153,7 @@ def findings(
             is_shown.append(f"That it {claim}: {'; '.join(named)}.")
         if len(rest := tested[~holds]):
             # All of them stand in a table below; here the likeliest and the one to use.
-            own = [_is(line, trial) for line in _of(rest)]
-            few = rest[np.array(own) | (np.arange(len(rest)) < 2)]
+            few = rest[_is_taken(rest, trial) | (np.arange(len(rest)) < 2)]
             named = _named(few, column)
             if more := len(rest) - len(few):
                 named.append(f"and {more} more, none of lower p")
@@ -209,11 +208,9 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
         _alarms=chosen["false_alarms"],
     ).sort_values(["_keeps", "_recall", "_alarms"], kind="stable", na_position="last")
     number = chosen["num_important"].max()
-    taken, rows = None, []
+    rows = []
     for line in _of(chosen):
         loses = to_keep and line["num_seeds"] and not line["keeps_accuracy"]
-        if _is(line, picked.trial):
-            taken = len(rows)
         rows.append(
             [
                 Cell(title(line).replace(", threshold", "\nthreshold"), title(line)),
@@ -232,28 +229,28 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
         f"Settings and thresholds picked on {picking} images; numbers of test images, "
         f"mean ± std over seeds{images}. First those that keep cross-entropy's "
         "accuracy on the images that pick (▼ those that do not), by recall, then false "
-        "alarms. Shaded: the recommended model's.",
+        "alarms.",
         [
             *("method and setting", "recall", "false alarms\nper 1,000", "precision"),
             *("accuracy", "seeds", "against cross-entropy"),
         ],
         rows,
     )
-    return sheet, taken
+    taken = np.flatnonzero(_is_taken(chosen, picked.trial))
+    return sheet, int(taken[0]) if len(taken) else None
+
+
+def _is_taken(lines: pd.DataFrame, trial: pd.Series | None) -> np.ndarray:
+    """Which lines are of a trial's method and hyperparameters."""
+    if trial is None:
+        return np.zeros(len(lines), bool)
+    return same_point(lines, trial, ["method", "moved", *POINT]).to_numpy()
 
 
 def _verdict(key: str) -> Cell:
     sign, _, words = _SIGNS.get(key, _UNKNOWN)
     order = [*_SIGNS].index(key) if key in _SIGNS else len(_SIGNS)
     return Cell(f"{sign} {words}", order)
-
-
-def _is(line: pd.Series, trial: pd.Series | None) -> bool:
-    """Whether a line is of a trial's method and hyperparameters."""
-    return trial is not None and all(
-        line[name] == trial[name] or (pd.isna(line[name]) and pd.isna(trial[name]))
-        for name in ("method", "moved", *POINT)
-    )
 
 
 def settings(study: Study, choices: Sequence[Choice]) -> dict[str, str]:
