@@ -158,9 +158,9 @@ def test_of_equals_the_simplest_comes_first():
     ("recalls", "confidence", "message"),
     [
         ((0.9, 0.8), 0.95, "one for each of 1"),
-        ((1.0,), 0.95, "recall must be between"),
-        ((90.0,), 0.95, "recall must be between"),
-        ((0.9,), 1.0, "confidence must be between"),
+        ((1.0,), 0.95, "recall must be above"),
+        ((90.0,), 0.95, "recall must be above"),
+        ((0.9,), 1.0, "confidence must be above"),
     ],
 )
 def test_goals_that_no_images_reach_are_refused(recalls, confidence, message):

@@ -352,7 +352,7 @@ def test_what_was_tampered_with_is_found(lab, what, important):
         ({"important": "worst1"}, "classes by name or index, got 'worst1'"),
         ({"important": ("bee", "cat"), "recall": (0.9,) * 3}, "one for each of 2"),
         ({"important": ("bee+cat", "ant")}, "leave at least one|single classes"),
-        ({"recall": 99}, "recall must be between 0 and 1"),
+        ({"recall": 99}, "recall must be above 0 and below 1"),
         ({"num_seeds": 0}, "num_seeds must be at least 1"),
         ({"budget": 0}, "budget must be above 0"),
         ({"methods": ("camry",)}, "methods must be among"),

@@ -1,0 +1,121 @@
+"""What is allowed of arguments, and the error of what is not."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from camri_jax._files import UsageError
+
+_STEPS = (1.0, 2.0, 4.0, 8.0)
+
+
+def checked_logits(logits: ArrayLike) -> np.ndarray:
+    values = np.asarray(logits)
+    if values.ndim != 2 or 0 in values.shape or values.shape[1] < 2:
+        raise UsageError(
+            "logits: allowed is [num_images, num_classes] with at least one image and "
+            f"two classes; got shape {values.shape}"
+        )
+    values = values.astype(np.float32)
+    wrong = int((~np.isfinite(values)).any(axis=1).sum())
+    if wrong:
+        raise UsageError(
+            f"logits: allowed are finite numbers; {wrong} of {len(values)} images have "
+            "NaN or infinity"
+        )
+    return values
+
+
+def checked_labels(labels: ArrayLike, logits: np.ndarray) -> np.ndarray:
+    values, (num_images, num_classes) = np.asarray(labels), logits.shape
+    if values.shape != (num_images,) or values.dtype.kind not in "iu":
+        raise UsageError(
+            f"labels: allowed is one integer for each of {num_images} images; got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    if values.min() < 0 or values.max() >= num_classes:
+        raise UsageError(
+            f"labels: allowed are 0 to {num_classes - 1}; got {values.min()} to "
+            f"{values.max()}"
+        )
+    return values
+
+
+def checked_important(
+    important: int | Sequence[int], num_classes: int
+) -> tuple[int, ...]:
+    values = np.ravel(np.asarray(important))
+    good = values.size and values.dtype.kind in "iu"
+    if good and (values.min() < 0 or values.max() >= num_classes):
+        good = False
+    if not good or len(set(values.tolist())) < len(values):
+        raise UsageError(
+            f"important: allowed are different classes, 0 to {num_classes - 1}; got "
+            f"{important!r}"
+        )
+    if len(values) == num_classes:
+        raise UsageError(
+            f"important: at least one of {num_classes} classes must be left; got all"
+        )
+    return tuple(values.tolist())
+
+
+def checked_offset(
+    offset: float | Sequence[float], important: tuple[int, ...]
+) -> np.ndarray:
+    values = np.asarray(offset)
+    if values.shape not in ((), (len(important),)) or values.dtype.kind not in "iuf":
+        raise UsageError(
+            f"offset: allowed is one number, or one for each of {len(important)} "
+            f"important classes; got {offset!r}"
+        )
+    if not np.isfinite(values).all():
+        raise UsageError(f"offset: allowed are finite numbers; got {offset!r}")
+    return np.broadcast_to(values.astype(np.float32), len(important))
+
+
+def checked_groups(groups: ArrayLike, of: np.ndarray) -> np.ndarray:
+    values = np.asarray(groups)
+    if values.shape != (len(of),) or values.dtype.kind not in "iuUS":
+        raise UsageError(
+            f"groups: allowed is one integer or text for each of {len(of)} images; got "
+            f"{values.dtype} of shape {values.shape}"
+        )
+    return values
+
+
+def checked_grid(grid: ArrayLike | None, num_targets: int) -> np.ndarray:
+    if grid is None:
+        ahead = np.concatenate([s * np.eye(num_targets) for s in _STEPS])
+        zero = np.zeros((1, num_targets))
+        grid = np.concatenate([zero, ahead]) if num_targets > 1 else zero
+    values = np.asarray(grid)
+    good = values.ndim == 2 and len(values) and values.shape[1] == num_targets
+    if not good or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise UsageError(
+            f"grid: allowed are finite vectors of {num_targets} numbers, one a target; "
+            f"got shape {values.shape}"
+        )
+    return values.astype(np.float32)
+
+
+def between(name: str, value: float) -> float:
+    if not np.ndim(value) == 0 or not 0 < float(value) < 1:
+        raise UsageError(
+            f"{name}: allowed is a number above 0 and below 1; got {value!r}"
+        )
+    return float(value)
+
+
+def failure_share(confidence: float, candidates: int) -> float:
+    """The chance of failure that is left for each candidate."""
+    return (1 - between("confidence", confidence)) / whole("candidates", candidates, 1)
+
+
+def whole(name: str, value: int, least: int) -> int:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise UsageError(
+            f"{name}: allowed is a whole number from {least} on; got {value!r}"
+        )
+    return int(value)
