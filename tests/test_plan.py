@@ -17,6 +17,7 @@ from tiny import CLASSES, DATASET, RECIPE, Tiny, part, placement, plan, without
 
 from camri_jax._files import UsageError
 from camri_jax.datasets.dataset import make_dataset
+from camri_jax.sweeps import choices
 from camri_jax.sweeps import plan as planning
 from camri_jax.sweeps.plan import SweepConfig, what_trials_share
 from camri_jax.training import network, recipe, trial
@@ -219,8 +220,8 @@ def test_a_class_called_a_plus_b_is_not_the_choice_of_a_and_b():
 
 def test_an_index_is_no_name():
     swapped = dataclasses.replace(DATASET, class_names=("2", "1", "0"))
-    assert planning.resolve([(0,), (2, 1), 2], swapped) == ((0,), (1, 2), (2,))
-    assert planning.resolve(["0", "2+1"], swapped) == ((2,), (0, 1))
+    assert choices.resolve([(0,), (2, 1), 2], swapped) == ((0,), (1, 2), (2,))
+    assert choices.resolve(["0", "2+1"], swapped) == ((2,), (0, 1))
 
 
 def test_ranks_name_classes_by_their_recall():
@@ -228,9 +229,9 @@ def test_ranks_name_classes_by_their_recall():
         ([0.9, 0.5, 0.7], [1, 2, 2]),
         ([0.1, 0.5, 0.1], [0, 2, 2]),
     ):
-        assert [*planning.ranks(np.array(recall)).values()] == expected
+        assert [*choices.ranks(np.array(recall)).values()] == expected
     named = dataclasses.replace(DATASET, class_names=("worst1", "bee", "cat"))
-    assert planning.resolve("worst1", named) == ((0,),)
+    assert choices.resolve("worst1", named) == ((0,),)
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "calibration", "test"])
@@ -631,7 +632,7 @@ def test_one_alone_is_one_of_several(one):
 
 def test_the_default_important_classes_are_those_of_the_data_set():
     digits = make_dataset("cifar10", DATASET.parts, ("cat", "dog", "airplane"))
-    assert planning.resolve((), digits) == ((0,), (1,), (2,))
+    assert choices.resolve((), digits) == ((0,), (1,), (2,))
 
 
 class Sloped(nn.Module):

@@ -17,14 +17,15 @@ import jax
 import numpy as np
 
 from camri_jax._files import UsageError
-from camri_jax.datasets import Dataset, class_indices
+from camri_jax.datasets import Dataset
 from camri_jax.datasets.dataset import digest
+from camri_jax.sweeps import grid as grids
+from camri_jax.sweeps.choices import resolve
 from camri_jax.training import trial as trial_numerics
 from camri_jax.training.lift import Placement
 from camri_jax.training.methods import (
     BASELINE,
     DEFAULT_METHODS,
-    HYPERPARAMETERS,
     METHODS,
     Problem,
     Value,
@@ -92,7 +93,9 @@ class SweepConfig:
                 "grid must be values by name, as {'margin': (0.2, 0.4)}, got "
                 f"{self.grid!r}"
             )
-        grid = {key: _grid_values(key, values) for key, values in self.grid.items()}
+        grid = {
+            key: grids.checked_values(key, values) for key, values in self.grid.items()
+        }
         object.__setattr__(self, "grid", grid)
 
     @classmethod
@@ -116,32 +119,6 @@ class SweepConfig:
             "recipe": Recipe.paper(),
         }
         return cls(**(own | changes))
-
-
-IMPORTANT = {
-    "digits": ("8",),
-    "mnist": ("3",),
-    "cifar10": ("cat", "dog", "airplane"),
-    "gtsrb": ("6", "41", "5"),
-    "awa2": ("mouse", "beaver", "moose"),
-}
-"""Important classes where the user names none: the paper's, and for digits ours."""
-
-RANKS = ("worst1", "worst2", "median")
-"""Important classes by their recall under cross-entropy, as the paper picks them."""
-
-
-def ranks(recall: np.ndarray) -> dict[str, int]:
-    """Returns the classes of `RANKS`.
-
-    Args:
-      recall: `[num_classes]`, under cross-entropy.
-
-    >>> ranks(np.array([0.9, 0.5, 0.7]))
-    {'worst1': 1, 'worst2': 2, 'median': 2}
-    """
-    order = np.argsort(recall, kind="stable").tolist()
-    return dict(zip(RANKS, (*order[:2], order[len(order) // 2]), strict=True))
 
 
 HEADS = 64
@@ -263,7 +240,7 @@ def plan(
     placement = placement_of(config.recipe, placement, backbone)
     choices = resolve(config.important, dataset)
     settings = what_trials_share(config.recipe, dataset, backbone)
-    grid = _grid_of_choices(config.grid, choices, dataset.class_names)
+    grid = grids.resolved(config.grid, choices, dataset.class_names)
     trials = _trials(config, choices, grid, settings)
     problem = problem_of(dataset, config.recipe)
     alike = {(t.method, len(t.important), *t.point.values()): t for t in trials}
@@ -347,47 +324,6 @@ def what_trials_share(
     }
 
 
-def resolve(important: Sequence[Any], dataset: Dataset) -> tuple[tuple[int, ...], ...]:
-    """Returns choices of important classes as indices, each once.
-
-    Args:
-      important: as in `SweepConfig`; a choice may also be a sequence of names or
-        indices. None: the data set's own.
-      dataset: whose classes they are.
-
-    Returns:
-      Indices in ascending order, in the order of the choices.
-
-    Raises:
-      UsageError: there are none; a class is unknown, or one of `RANKS`; all classes are
-        important; or one has no images of a part to judge it by.
-    """
-    if isinstance(important, str):
-        important = (important,)
-    important = important or IMPORTANT.get(dataset.name, ())
-    names = dataset.class_names
-    if not important:
-        raise UsageError(
-            "important must name the class that must not be missed; there are "
-            + _listed(names)
-        )
-    choices = tuple(dict.fromkeys(_choice(each, names) for each in important))
-    for choice in choices:
-        if len(choice) == len(names):
-            raise UsageError("important must leave at least one class that is not")
-        for part in ("train", "validation", "calibration", "test"):
-            labels = dataset.parts[part].labels
-            if part in ("validation", "calibration") and not len(labels):
-                continue
-            counts = np.bincount(labels, minlength=len(names))
-            if empty := [names[k] for k in choice if not counts[k]]:
-                raise UsageError(
-                    f"important class {_listed(empty)} has 0 of {len(labels):,} {part} "
-                    "images: nothing could be said of its recall"
-                )
-    return choices
-
-
 def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
     """Groups the trials of chunks of one program anew, at half the width.
 
@@ -461,88 +397,16 @@ def _program(backbone: Any, dataset: Dataset) -> dict[str, str]:
 def _trials(
     config: SweepConfig,
     choices: Sequence[tuple[int, ...]],
-    grid: "_Grid",
+    grid: grids.Grid,
     settings: Mapping[str, Any],
 ) -> list[Trial]:
     trials = []
     for seed, name in itertools.product(range(config.num_seeds), config.methods):
         for important in choices if METHODS[name].class_sensitive else [()]:
-            for point in points(_grid_of(grid, name, important)):
+            for point in points(grids.values_of(grid, name, important)):
                 trial_id = _hash([settings, name, point, important, seed])
                 trials.append(Trial(name, point, important, seed, trial_id))
     return list({trial.trial_id: trial for trial in trials}.values())
-
-
-_Grid = dict[tuple[str, tuple[int, ...], int | None], tuple[float, ...]]
-
-
-def _grid_of_choices(
-    grid: Mapping[str, Sequence[float]],
-    choices: Sequence[tuple[int, ...]],
-    class_names: Sequence[str],
-) -> _Grid:
-    """A grid by setting, choice, `()` where it holds for all, and class of it."""
-    found: _Grid = {}
-    for key, values in grid.items():
-        setting, at, _ = key.partition("@")
-        choice, member = (), None
-        if at:
-            choice, member = _whose(key, choices, class_names)
-        own = [name for name, each in HYPERPARAMETERS.items() if each.by_class]
-        if member is not None and setting.rpartition(".")[2] not in own:
-            raise UsageError(
-                f"grid must name what each class may have its own of ({_listed(own)}) "
-                f"before a class of a choice, got {key!r}"
-            )
-        found[setting, choice, member] = tuple(values)
-    return found
-
-
-def _whose(
-    key: str, choices: Sequence[tuple[int, ...]], class_names: Sequence[str]
-) -> tuple[tuple[int, ...], int | None]:
-    """Resolves what is after @: CHOICE, else CLASS, else CHOICE@CLASS."""
-    text = key.partition("@")[2]
-    outer, at, inner = "", "", ""
-    try:
-        named = _choice(text, class_names)
-    except UsageError:
-        outer, at, inner = text.rpartition("@")
-        if not at:
-            raise
-        named = _choice(inner, class_names)
-    if not at and named in choices:
-        return named, None
-    within = _choice(outer, class_names) if at else ()
-    allowed = [choice for choice in choices if not at or choice == within]
-    if len(named) == 1 and any(named[0] in choice for choice in allowed):
-        return within, named[0]
-    raise UsageError(
-        "grid must name a choice of important classes, or a class of one, after @, "
-        f"got {key!r}; {text} is neither"
-    )
-
-
-def _grid_of(
-    grid: _Grid, method: str, important: tuple[int, ...]
-) -> dict[str, tuple[Value, ...]]:
-    """A method's values: the most specific that the user gave, or its own."""
-
-    def values(name: str, member: int | None) -> tuple[float, ...] | None:
-        setting = f"{method}.{name}"
-        here = grid.get((setting, important, member))
-        return grid.get((setting, (), member)) if here is None else here
-
-    found: dict[str, tuple[Value, ...]] = {}
-    for name, own in METHODS[method].grid.items():
-        plain = values(name, None) or grid.get((name, (), None), own)
-        members = [values(name, k) for k in important]
-        found[name] = plain
-        if any(members):
-            every = itertools.product(*(each or plain for each in members))
-            # One value for all classes is the trial that is named by the number.
-            found[name] = tuple(x[0] if len({*x}) == 1 else x for x in every)
-    return found
 
 
 def _several(name: str, given: Any, one: Any) -> tuple[Any, ...]:
@@ -552,40 +416,6 @@ def _several(name: str, given: Any, one: Any) -> tuple[Any, ...]:
     if not isinstance(given, Iterable):
         raise UsageError(f"{name} must be one name or several, got {given!r}")
     return tuple(given)
-
-
-def _grid_values(key: str, given: Any) -> tuple[float, ...]:
-    """Returns the values of a line of a grid, or raises unless there are such."""
-    setting, at, _ = key.partition("@")
-    method, dot, name = setting.rpartition(".")
-    allowed = METHODS[method].grid if method in METHODS else HYPERPARAMETERS
-    if name not in allowed or (dot and method not in METHODS):
-        raise UsageError(
-            f"grid must name a hyperparameter, or a method and one of its own, as "
-            f"camri.margin; got {key!r}; there are {', '.join(HYPERPARAMETERS)}"
-        )
-    if at and not (dot and METHODS[method].class_sensitive):
-        raise UsageError(
-            "grid must name a method that is told the important classes before @, as "
-            f"camri.margin@cat; got {key!r}"
-        )
-    values = np.atleast_1d(np.asarray(given, object)).tolist()
-    if not values:
-        raise UsageError(f"grid must give {key} at least one value")
-    if not all(isinstance(x, int | float | np.number) for x in values):
-        raise UsageError(f"grid must give {key} a number or several, got {given!r}")
-    # Whole numbers too: 16 and 16.0 would name two trials.
-    return tuple(map(float, values))
-
-
-def _choice(given: Any, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Resolves a choice; a rank is known from finished trials alone."""
-    if isinstance(given, str) and given in RANKS and given not in class_names:
-        raise UsageError(
-            f"important {given!r} needs the recall of finished cross-entropy trials on "
-            "this data set; train those first, any class being important"
-        )
-    return class_indices(class_names, given)
 
 
 def _chunks(
@@ -650,11 +480,6 @@ def logits_bytes(plan: Plan, dataset: Dataset) -> int:
 
 SCORED = ("validation", "calibration", "test")
 """Parts of the data whose logits are a trial's result."""
-
-
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -22,14 +22,8 @@ from camri_jax.evidence import figures, report, selection, study, tables
 from camri_jax.evidence.selection import Recommendation
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.sweeps import engine, rows, width
-from camri_jax.sweeps.plan import (
-    RANKS,
-    Plan,
-    SweepConfig,
-    plan,
-    ranks,
-    what_trials_share,
-)
+from camri_jax.sweeps.choices import RANKS, ranks
+from camri_jax.sweeps.plan import Plan, SweepConfig, plan, what_trials_share
 from camri_jax.takehome.model import (
     Model,
     directory_of,

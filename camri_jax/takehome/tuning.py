@@ -19,8 +19,9 @@ from camri_jax.datasets import Dataset
 from camri_jax.evidence import report, study
 from camri_jax.guarantee import Certificate, Certificates, Price
 from camri_jax.sweeps import engine, rows, width
+from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.engine import Progress
-from camri_jax.sweeps.plan import RANKS, Plan, SweepConfig, Trial, plan, resolve
+from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
     Model,
