@@ -5,7 +5,8 @@ import tempfile
 
 # The tests compile far longer than they run: optimizing costs them twice the time.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
 
 import hypothesis

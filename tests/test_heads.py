@@ -36,7 +36,7 @@ def blobs(number, seed=0, dimension=5, shares=(0.3, 0.5, 0.2)):
 
 
 @parametrize_with_checks(
-    [head()],
+    [head(weight_decay=1.0)],
     expected_failed_checks=lambda estimator: {
         "check_sample_weight_equivalence_on_dense_data": (
             "an example of weight 2 is in one batch, one that is there twice in two"
