@@ -2,7 +2,7 @@
 
 from IPython.display import HTML, Markdown
 
-from camri_jax.evidence import tables
+from camri_jax.evidence import sheets
 from camri_jax.evidence.report import svg
 
 
@@ -13,4 +13,4 @@ def figure(draw, name):
 
 def sheet(table):
     """Shows a table of the library's."""
-    return Markdown(tables.markdown(table))
+    return Markdown(sheets.markdown(table))

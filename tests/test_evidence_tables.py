@@ -13,8 +13,9 @@ from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection, tables, verdicts
 from camri_jax.evidence.report import words
 from camri_jax.evidence.selection import Recommendation
+from camri_jax.evidence.sheets import Cell, Sheet, markdown
+from camri_jax.evidence.sheets import plain as lines_of
 from camri_jax.evidence.study import point_of, point_text
-from camri_jax.evidence.tables import Cell, Sheet
 from camri_jax.sweeps import rows as stored
 
 
@@ -38,8 +39,8 @@ def texts(sheets, told):
     return "\n".join(
         [
             *told,
-            *(cell for sheet in sheets for row in tables.plain(sheet) for cell in row),
-            *map(tables.markdown, sheets),
+            *(cell for sheet in sheets for row in lines_of(sheet) for cell in row),
+            *map(markdown, sheets),
         ]
     )
 
@@ -70,7 +71,7 @@ def test_what_each_class_has_of_its_own_is_a_setting_and_is_told(tmp_path):
     page = texts(sheets, sentences)
     assert page.count("CAMRI m=8π/64,4π/64 s=16") > 1
     assert not any(each.startswith("no rows of CAMRI") for each in sentences)
-    (cell,) = [r[1] for r in tables.plain(words.grid(study.rows)) if r[0] == "CAMRI"]
+    (cell,) = [r[1] for r in lines_of(words.grid(study.rows)) if r[0] == "CAMRI"]
     assert cell == "8π/64; 8π/64,4π/64; 8π/64,12π/64"
     # The same numbers under one margin for both classes make the same table.
     plain = load(tmp_path / "plain", (*specs, more), **asked)
@@ -345,7 +346,7 @@ def test_power_counts_fewer_seeds_for_larger_effects_and_margins(tmp_path):
     assert np.isinf(none["seeds_accuracy_equal"]).all()
     sheet = tables.power_sheet(none, "bee", accuracy_margin=0)
     assert {row[5].text for row in sheet.rows} == {"never"}
-    assert "nan" not in tables.markdown(sheet)
+    assert "nan" not in markdown(sheet)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ def test_power_refuses_what_is_no_chance(arguments, tmp_path):
 def test_names_are_text_in_markdown():
     name = "a|b_*c* <i>[x](y)`$1$`\nd"
     sheet = Sheet(name, name, ["x", name], [[Cell(name), Cell("1", 1.0, "best")]])
-    text = tables.markdown(sheet)
+    text = markdown(sheet)
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 3
     # Bars that part cells, and no others.
@@ -375,7 +376,7 @@ def test_names_are_text_in_markdown():
 
 def test_signs_keep_numbers_below_each_other():
     rows = [[Cell("a"), Cell("1.0\nx", 1.0, "loss")], [Cell("b"), Cell("2.0", 2.0)]]
-    assert tables.plain(Sheet("", "", ["", ""], rows)) == [
+    assert lines_of(Sheet("", "", ["", ""], rows)) == [
         ["a", "1.0▼\nx "],
         ["b", "2.0 "],
     ]

@@ -19,7 +19,7 @@ from camri_jax.evidence import curves, report, selection, tables
 from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.report import slider, words
 from camri_jax.evidence.selection import Recommendation
-from camri_jax.evidence.tables import Cell, Sheet
+from camri_jax.evidence.sheets import Cell, Sheet
 from camri_jax.evidence.verdicts import claims
 from camri_jax.training.methods import HYPERPARAMETERS
 

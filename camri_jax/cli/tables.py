@@ -11,7 +11,7 @@ from rich.text import Text
 
 from camri_jax._files import write_whole, written_whole
 from camri_jax.cli.console import console, say, visible, wrote
-from camri_jax.evidence.tables import Sheet, markdown, plain
+from camri_jax.evidence.sheets import Sheet, markdown, plain
 
 
 def show(sheets: Sequence[Sheet]) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from camri_jax.evidence.sheets import Cell, Sheet, number
 from camri_jax.evidence.statistics import percent
-from camri_jax.evidence.tables import FEW_IMAGES, Cell, Sheet, number
+from camri_jax.evidence.tables import FEW_IMAGES
 from camri_jax.guarantee import (
     ASSUMPTION,
     Certificate,

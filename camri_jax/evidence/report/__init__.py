@@ -20,9 +20,9 @@ from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection, tables, verdicts
 from camri_jax.evidence.figures import drawings, looks
 from camri_jax.evidence.report import slider, svg, words
+from camri_jax.evidence.sheets import SIGNS, Cell, Sheet
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
 from camri_jax.evidence.study import POINT, Choice, Study, notes
-from camri_jax.evidence.tables import SIGNS, Cell, Sheet
 from camri_jax.sweeps.rows import columns_of
 from camri_jax.training.methods import HYPERPARAMETERS
 

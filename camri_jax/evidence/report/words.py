@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from camri_jax.evidence import tables
+from camri_jax.evidence import sheets, tables
 from camri_jax.evidence.selection import Recommendation, title
+from camri_jax.evidence.sheets import Cell, Sheet
 from camri_jax.evidence.statistics import LEVEL, p_text, shown
 from camri_jax.evidence.study import POINT, Choice, Study, point_of, same_point
-from camri_jax.evidence.tables import Cell, Sheet
 from camri_jax.evidence.verdicts import VERDICTS
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, Point
 
@@ -214,11 +214,11 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
         rows.append(
             [
                 Cell(title(line).replace(", threshold", "\nthreshold"), title(line)),
-                tables.mean(line, "recall"),
-                tables.mean(line, "false_alarms", 1),
-                tables.mean(line, "precision"),
-                tables.mean(line, "accuracy")._replace(mark="loss" if loses else ""),
-                tables.number(line["num_seeds"], 0),
+                sheets.mean(line, "recall"),
+                sheets.mean(line, "false_alarms", 1),
+                sheets.mean(line, "precision"),
+                sheets.mean(line, "accuracy")._replace(mark="loss" if loses else ""),
+                sheets.number(line["num_seeds"], 0),
                 _verdict(str(line["verdict"])),
             ]
         )
@@ -300,7 +300,7 @@ def grid(rows: pd.DataFrame) -> Sheet:
         own = [point for its, point in known if its == method]
         values = [_values(own, name) for name in tried]
         counts = (group["seed"].nunique(), group["trial_id"].nunique())
-        numbers = (tables.number(count, 0) for count in counts)
+        numbers = (sheets.number(count, 0) for count in counts)
         lines.append([Cell(label, label), *values, *numbers])
     return Sheet(
         "Hyperparameters tried",
