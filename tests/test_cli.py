@@ -234,7 +234,9 @@ def test_predictions_are_those_of_the_model_and_of_training(camri, finished, tmp
 def test_every_picture_is_printed_where_no_file_takes_it(camri):
     status, out, _ = camri("predict", "out/model", "pictures/00?.png")
     assert status == 0
-    assert [line.split()[-1] for line in out.splitlines()] == [
+    heading, *lines = out.splitlines()
+    assert heading == "probability, distance from the threshold, class, picture:"
+    assert [line.split()[-1] for line in lines] == [
         f"pictures/00{i}.png" for i in range(10)
     ]
 

@@ -154,7 +154,6 @@ def test_without_a_draw_trials_keep_their_names():
             RECIPE,
             "network must be one for images, as tiny holds images of 8x8",
         ),
-        (FEATURES, dataclasses.replace(RECIPE, feature_dim=8), "feature_dim must be"),
     ],
 )
 def test_a_network_for_other_data_is_refused_before_training(dataset, recipe, message):

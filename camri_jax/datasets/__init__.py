@@ -83,7 +83,8 @@ def load(
 
     Raises:
       DatasetError: there is no such data set, a file is missing or damaged, or an
-        argument is of the wrong kind or out of range.
+        argument is of the wrong kind or out of range; a UsageError, as of a home
+        directory that there is not.
       ImportError: `digits` needs scikit-learn.
 
     Example:

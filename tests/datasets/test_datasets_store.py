@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_datasets import picture, write
 
+from camri_jax._files import UsageError
 from camri_jax.datasets import DatasetError, DatasetWarning, load, store
 
 _PRELUDE = """
@@ -155,7 +156,7 @@ def test_no_home_stops_nothing(source, monkeypatch):
     with pytest.warns(DatasetWarning, match="made anew in each run"):
         assert len(load(source).train_labels) == 100
     assert len(load("digits").test_labels)
-    with pytest.raises(DatasetError, match=r"~/mine.npz"):
+    with pytest.raises(UsageError, match=r"~/mine.npz"):
         load("npz:~/mine.npz")
 
 
