@@ -126,6 +126,7 @@ def test_files_are_where_it_says(finished):
     assert (cwd / said["picture"]).read_bytes().startswith(b"\x89PNG")
     assert {"cross_entropy", "camri"} == set(pd.read_csv(cwd / said["table"])["method"])
     assert "[stop]" in stdout
+    assert f"next      camri predict {said['model']} PICTURES" in stdout
 
 
 def test_the_command_that_is_kept_can_be_pasted_again(finished):

@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import re
+import shlex
 import types
 import typing
 import warnings
@@ -19,7 +20,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from camri_jax import datasets
 from camri_jax._files import UsageError, address, is_local, put
-from camri_jax.cli.console import note
+from camri_jax.cli.console import note, say
 from camri_jax.datasets import Dataset, DatasetWarning
 from camri_jax.evidence import study
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
@@ -36,7 +37,7 @@ class DataArguments:
 
     Attributes:
       dataset: digits, mnist, cifar10, gtsrb, awa2, folder:PATH (also of a .zip) or
-        npz:FILE, of arrays train_images, train_labels, class_names and the like.
+        npz:FILE, of arrays images (or features), labels and class_names.
       data_dir: Directory of the data set's official files; else $CAMRI_DATA_DIR, else
         they are downloaded.
       image_size: Height and width that images are resized to, in pixels; else the data
@@ -329,6 +330,22 @@ def without_mirroring(recipe: Recipe, preset: Recipe, dataset: Dataset) -> Recip
         return recipe
     note("mirrored pictures may change their class here: none is mirrored")
     return dataclasses.replace(recipe, augment_flip="none")
+
+
+def tell_next(model: Path, dataset: Dataset) -> None:
+    """Prints what a model that was kept is for.
+
+    Args:
+      model: its directory.
+      dataset: that it was trained on.
+    """
+    place = shlex.quote(str(model))
+    pictures = dataset.train_images.ndim == 4
+    say(
+        f"next      camri predict {place} PICTURES"
+        if pictures
+        else f"next      camri check {place} npz:NEW"
+    )
 
 
 def grid(texts: Sequence[str]) -> dict[str, tuple[float, ...]]:

@@ -241,6 +241,8 @@ def run(
         say(str(error))
         return 1
     tell_results(result)
+    if taken := [best.directory for best in result.bests if best.directory]:
+        words.tell_next(taken[0], dataset)
     return 0
 
 

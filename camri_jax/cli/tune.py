@@ -105,6 +105,7 @@ def main(argv: Sequence[str]) -> int:
             **options,
         )
     tell_result(result)
+    words.tell_next(result.directory, dataset)
     return 0 if result.certified else 1
 
 
@@ -150,8 +151,6 @@ def tell_result(result: TuneResult) -> None:
     wrote("model", result.directory)
     for what, path in result.files.items():
         wrote(what, path)
-    model = shlex.quote(str(result.directory))
-    say(f"next      camri predict {model} PICTURES; camri check {model} folder:NEW")
 
 
 def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset) -> str:

@@ -356,3 +356,13 @@ def test_python_objects_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "evil.npz", **_arrays(class_names=names))
     with pytest.raises(DatasetError, match=r"evil\.npz: class_names is an array of"):
         load(f"npz:{tmp_path / 'evil.npz'}")
+
+
+def test_what_names_no_part_is_split(tmp_path):
+    arrays = _arrays()
+    plain = {"images": arrays["train_images"], "labels": arrays["train_labels"]}
+    np.savez(tmp_path / "plain.npz", **plain)
+    data = load(f"npz:{tmp_path / 'plain.npz'}")
+    counts = [len(part.labels) for part in data.parts.values()]
+    assert sum(counts) == 12
+    assert len(data.test_labels)
