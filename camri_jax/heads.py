@@ -64,7 +64,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
       learning_rate: the highest in training.
       weight_decay: what weights shrink by in a step, times the learning rate; it hardly
         matters to a cosine head. None: 20 times the features for each example that is
-        trained on.
+        trained on, to two digits, and half of the weights in a step at most.
       random_state: fixes weights, order and calibration part, as scikit-learn has it.
 
     Attributes:
@@ -149,8 +149,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
           ValueError: an argument is out of range, or there are too few examples of the
             important classes to certify.
         """
-        # A fit that fails leaves nothing that predicts.
-        vars(self).pop("_head", None)
+        # A fit that fails leaves nothing of an earlier one.
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(y)
         self._refuse_what_are_no_numbers()
@@ -229,7 +230,12 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         return guarantee.moved(_logits(self._head, X), important, self.offset_)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_head")
+        return hasattr(self, "coef_")
+
+    @property
+    def _head(self) -> "_Head":
+        own = self.mean_, self.scale_, self.coef_, self.intercept_, self.cosine_
+        return _Head(*own)
 
     def _important(self, labels: np.ndarray) -> tuple[int, ...]:
         """Indices of the important classes."""
@@ -381,7 +387,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         if recipe.weight_decay is None:
             decay = weight_decay(X.shape[1], len(X), recipe.learning_rate)
             # Folds of nearly one size share a program.
-            recipe = dataclasses.replace(recipe, weight_decay=float(f"{decay:.2g}"))
+            decay = min(float(f"{decay:.2g}"), 0.5 / recipe.learning_rate)
+            recipe = dataclasses.replace(recipe, weight_decay=decay)
         config = TrainConfig.of(
             dataclasses.replace(method, loss=_Weighted(method.loss)),
             num_classes=problem.num_classes,
@@ -451,8 +458,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 found.append((price.false_alarms.value, certificate, offset, price))
             best = min(range(len(found)), key=lambda i: found[i][0])
             _, self.certificate_, self.offset_, self.price_ = found[best]
-        self._head = head = heads[best]
-        self.mean_, self.scale_ = head.mean, head.scale
+        head = heads[best]
+        self.mean_, self.scale_, self.cosine_ = head.mean, head.scale, head.cosine
         self.coef_, self.intercept_ = head.coef, head.intercept
         self.margin_ = tried[best].get("margin")
 

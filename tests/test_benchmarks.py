@@ -72,7 +72,7 @@ TINY = {
         "compiled": False,
         "repetitions": 2,
     },
-    "bench_training": {"dataset": "digits", "epochs": 1, "batch_size": 700},
+    "bench_training": {"dataset": "digits", "epochs": 1, "batch_size": 200},
 }
 ALONE = {"bench_evaluation", "bench_trials"}
 """Those that measure us against ourselves."""

@@ -14,6 +14,7 @@ from tiny import CLASSES, DATASET, RECIPE, Tiny
 
 from camri_jax import losses
 from camri_jax._files import UsageError
+from camri_jax.takehome import load_model
 from camri_jax.training import classifier, trial
 from camri_jax.training.methods import METHODS
 from camri_jax.training.recipe import Recipe, TrainConfig
@@ -48,6 +49,15 @@ def saved(tmp_path_factory, promotion_as_optax_needs_it):
     variables = trial.evaluated_variables(init(IMAGES, np.int32(0)))
     classifier.save(path, setup, variables, ABOUT)
     return path, setup, variables
+
+
+def test_a_model_that_was_told_no_class_predicts_by_its_logits(saved, tmp_path):
+    _, setup, variables = saved
+    path = tmp_path / "plain.npz"
+    classifier.save(path, setup, variables, ABOUT | {"important": ()})
+    model = load_model(path, Tiny())
+    np.testing.assert_array_equal(model.logits(IMAGES), model.raw_logits(IMAGES))
+    assert len(model.predict(IMAGES)) == len(IMAGES)
 
 
 def test_a_loaded_classifier_is_the_saved_one(saved):

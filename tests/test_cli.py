@@ -372,7 +372,8 @@ def test_a_promise_out_of_reach_is_told_with_what_it_takes(capsys):
     ours = sum(own.values()) - own["test"]
     more = int(np.ceil(missing * ours / own["calibration"]))
     told = " ".join(capsys.readouterr().out.split())
-    assert f"{missing} calibration images more are needed, about {more:,} besi" in told
+    asked = f"{missing} calibration images more are needed (about {more:,} in all,"
+    assert asked in told
 
 
 @pytest.mark.parametrize("kind", [DataArguments, ResultsArguments, sweep.RunArguments])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from camri_jax import datasets
+from camri_jax._files import UsageError
 from camri_jax.training import trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters
 from camri_jax.training.network import fast
@@ -53,6 +54,11 @@ def test_a_whitening_stays_while_all_else_trains():
     )
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), after.params, first.params)
     assert all(jax.tree.leaves(moved))
+
+
+def test_slow_weights_that_never_move_are_refused():
+    with pytest.raises(UsageError, match="below the number of steps, 3, got 5"):
+        _config(Recipe.fast(epochs=1, batch_size=8))
 
 
 @pytest.mark.slow

@@ -281,6 +281,7 @@ def test_a_fit_that_fails_leaves_no_head_and_one_that_is_done_stays():
         fitted.set_params(recall=0.99).fit(X, y)
     with pytest.raises(NotFittedError):
         fitted.predict(X)
+    assert not hasattr(fitted, "certificate_")
 
 
 def test_folds_share_one_program():

@@ -594,6 +594,10 @@ def test_a_wrong_plan_is_named(changes, message):
             {"network": "features", "augment_shift": 1},
             "augment_shift must be 0 for features",
         ),
+        (
+            {"network": "features", "augment_flip": "random"},
+            "augment_flip must be none for features",
+        ),
         ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, got 'lion'"),
         ({"precision": "half"}, "precision must be one of float32, bfloat16, got"),
     ],

@@ -164,6 +164,8 @@ def test_a_promise_comes_first_and_its_model_is_the_only_one_to_take(study):
     order = [told[1], "Finalists", "What each recall costs", "All methods, best first"]
     places = [page.index(text) for text in order]
     assert places == sorted(places)
+    assert "All methods, at thresholds that keep" in page
+    assert "Shaded" not in page
     (data,) = [json.loads(x) for x in tree.texts("script", type="application/json")]
     assert set(data["rows"][0]) == {x["method"] for x in lines}
     assert data["said"][0].startswith("To find 80 %")

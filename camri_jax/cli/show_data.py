@@ -94,9 +94,15 @@ def main(argv: Sequence[str]) -> None:
         )
     for path in files:
         wrote("data", path)
-    asked = 0.95 if wanted.recall is None else wanted.recall
-    name = shlex.quote(given.data.dataset)
-    say(f"next      camri tune --dataset {name} --important CLASS --recall {asked:g}")
+    told = ["camri", "tune", "--important", "CLASS", "--recall"]
+    told.append("0.95" if wanted.recall is None else repr(wanted.recall))
+    if dataset.train_images.ndim == 2:
+        told += ["--preset", "heads"]
+    for name in ("dataset", "data_dir", "image_size", "fit", "groups"):
+        value = getattr(given.data, name)
+        if value != getattr(DataArguments(), name) or name == "dataset":
+            told += [f"--{name.replace('_', '-')}", str(value)]
+    say(f"next      {shlex.join(told)}")
 
 
 def draw(

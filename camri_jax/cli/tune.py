@@ -154,7 +154,7 @@ def tell_result(result: TuneResult) -> None:
 
 
 def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset) -> str:
-    """How many more of all there are it takes, at the shares that are held out."""
+    """How many more of all there are it takes, as they are parted."""
     if not number:
         return ""
     several = (
@@ -163,7 +163,7 @@ def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset)
         if name != "test"
     )
     more = math.ceil(missing * sum(several) / number)
-    return f", about {more:,} beside the test part at these shares"
+    return f" (about {more:,} in all, parted as now, beside test images)"
 
 
 def _in_seconds(argv: Sequence[str]) -> list[str]:

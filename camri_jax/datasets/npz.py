@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +50,10 @@ def load_npz(
     """Loads arrays that `numpy.savez` wrote.
 
     Args:
-      path: a file with `train_images` and `train_labels`, and any of `validation_`,
-        `calibration_` and `test_images` and `_labels`; optionally `class_names`, and
-        `train_groups` and so on, which say which examples belong together. Images are
+      path: a file with `images` and `labels`; or `train_images` and `train_labels`, and
+        any of `validation_`, `calibration_` and `test_images` and `_labels`; optionally
+        `class_names`, and `groups`, or `train_groups` and so on, which say which
+        examples belong together. Images are
         uint8 `[n, height, width]` or `[n, height, width, channels]` with 1 or 3
         channels; or features, floats `[n, d]`. Labels are integers `[n]`.
       name: of the data set.
@@ -113,9 +114,12 @@ def _read(path: Path, *, learn: bool) -> _Arrays:
                 raise ValueError(f"it begins with {head!r}")
         with open_tree(path, max_bytes=math.inf) as tree:
             wanted, found, unknown = {}, {}, []
-            for name in tree.names:
-                stem = name.rpartition("/")[2].removesuffix(".npy")
-                key = _key(stem)
+            stems = [
+                name.rpartition("/")[2].removesuffix(".npy") for name in tree.names
+            ]
+            keys = _keys(stems)
+            for name, stem in zip(tree.names, stems, strict=True):
+                key = keys[stem]
                 if not name.endswith(".npy") or key is None:
                     unknown.append(stem or name)
                 elif key in wanted:
@@ -153,20 +157,31 @@ def _read(path: Path, *, learn: bool) -> _Arrays:
     return arrays
 
 
+def _keys(names: Sequence[str]) -> dict[str, str | None]:
+    """Returns what each array is for; where none names a part, all are of train.
+
+    >>> _keys(["images", "y"])
+    {'images': 'train_images', 'y': 'train_labels'}
+    >>> _keys(["train_images", "y"])
+    {'train_images': 'train_images', 'y': None}
+    """
+    found = {name: _key(name) for name in names}
+    if {*found.values()} - {None, "class_names"}:
+        return found
+    plain = {name: _FIELDS.get(name.casefold()) for name in names}
+    return found | {name: f"train_{field}" for name, field in plain.items() if field}
+
+
 def _key(name: str) -> str | None:
     """Returns what an array is for, or None for an unknown one.
 
     Example:
       >>> _key("val_images"), _key("x_train"), _key("Test_Labels"), _key("ids")
       ('validation_images', 'train_images', 'test_labels', None)
-      >>> _key("images"), _key("y")
-      ('train_images', 'train_labels')
     """
     name = name.casefold()
     if name == "class_names":
         return name
-    if name in _FIELDS:
-        return f"train_{_FIELDS[name]}"
     first, _, last = name.partition("_")
     for part, field in (
         (name.rpartition("_")[0], name.rpartition("_")[2]),

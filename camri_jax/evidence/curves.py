@@ -211,7 +211,7 @@ def of_all_seeds(prices: pd.DataFrame) -> pd.DataFrame:
     would flatter.
 
     Args:
-      prices: from `prices` or `cheapest`.
+      prices: from `prices` or `cheapest`, cross-entropy's lines among them.
 
     Returns:
       The same lines and recalls. `COSTS` and `offset` are NaN where a seed of the

@@ -124,7 +124,7 @@ def moved(logits: np.ndarray, important: ArrayLike, offset: ArrayLike) -> np.nda
     """
     found = logits.copy()
     with np.errstate(over="ignore"):
-        found[:, np.asarray(important)] += np.asarray(offset, np.float32)
+        found[:, np.asarray(important, np.intp)] += np.asarray(offset, np.float32)
     return found
 
 

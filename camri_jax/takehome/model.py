@@ -126,9 +126,9 @@ class Model:
           UsageError: the network cannot be written for any number of images, or the
             kind is unknown.
         """
-        moved = np.zeros(len(self.class_names), np.float32)
-        moved[list(self.important)] = np.asarray(self.offset, np.float32)
-        content = exporting.export(self.classifier, moved, kind)
+        offsets = np.zeros(len(self.class_names), np.float32)
+        offsets[list(self.important)] = np.asarray(self.offset, np.float32)
+        content = exporting.export(self.classifier, offsets, kind)
         path = expanded(path)
         write_whole(path, content)
         return path

@@ -469,7 +469,9 @@ class Standardization(nn.Module):
         def unit() -> jax.Array:
             apart = jnp.abs(features - features.mean(0)[None])
             # A power of two, which divides without rounding: squares of it are floats.
-            near = jnp.ldexp(jnp.ones_like(apart[0, 0]), jnp.frexp(apart.max())[1])
+            near = jnp.ldexp(
+                jnp.ones((), apart.dtype), jnp.frexp(apart.max(initial=0))[1]
+            )
             root = near * jnp.sqrt(jnp.mean((apart / near) ** 2))
             return jnp.where(root > 0, root, 1.0)
 

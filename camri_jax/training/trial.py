@@ -144,7 +144,8 @@ def train_step(
     average = state.average
     if config.recipe.ema_decay:
         # As tf.train.ExponentialMovingAverage: the past of the first steps is random.
-        past = (1.0 + state.step) / (10.0 + state.step)
+        step = state.step.astype(jnp.float32)
+        past = (1.0 + step) / (10.0 + step)
         past = jnp.minimum(config.recipe.ema_decay, past)
         average = optax.incremental_update(
             _averaged(params, collections), average, 1.0 - past

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 : "${PROJECT:?names the project}" "${ZONE:?names the zone}" "${OUTPUT:?gs://...}"
-: "${TYPE:=v5litepod-4}" "${NAME:=camri-sweep}" "${VERSION:=v2-alpha-tpuv5-lite}"
+: "${TYPE:=v5litepod-4}" "${NAME:=camri-sweep-$(date +%s)-$$}" "${VERSION:=v2-alpha-tpuv5-lite}"
 tpu=(gcloud compute tpus tpu-vm)
 where=(--project "$PROJECT" --zone "$ZONE")
 
