@@ -151,6 +151,17 @@ def test_differences_of_networks_in_the_readme_are_those_of_rows():
     assert told in README
 
 
+def test_what_a_margin_on_every_class_costs_in_the_readme_is_that_of_rows():
+    prices = pd.read_parquet(ROOT / "experiments/results/cifar10_fast/prices.parquet")
+    own = prices[prices["method"] == "arcface"].groupby("asked")
+    beyond = own["false_alarms_difference"].mean()
+    plain = prices[(prices["method"] == "cross_entropy") & (prices["asked"] == 0.99)]
+    assert (own["important"].nunique() == 10).all()
+    assert (beyond > 0).all()
+    alarms = plain["false_alarms"].mean()
+    assert f"{beyond[0.99]:.1f} false alarms beyond {alarms:.1f} at 99 %" in README
+
+
 def test_it_is_so_for_eight_of_ten_classes():
     prices = pd.read_csv(ROOT / "experiments/results/cifar10_features/prices.csv")
     at = (prices["asked"] == 0.99) & (prices["method"] == "camri")
