@@ -75,6 +75,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
       intercept_: `[class]` float64, without the offset.
       mean_: `[feature]`, of the training examples.
       scale_: root of the mean of their features' variances.
+      cosine_: whether logits are of cosines.
       offset_: what is added to the important classes' logits.
       margin_: the margin that was taken; None for methods without.
       certificate_: a `camri_jax.guarantee.Certificate`; None without `recall`.

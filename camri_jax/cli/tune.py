@@ -27,6 +27,7 @@ from camri_jax.cli.arguments import DataArguments
 from camri_jax.cli.console import note, say, wrote
 from camri_jax.cli.progress import progress
 from camri_jax.datasets import Dataset
+from camri_jax.evidence.statistics import percent
 from camri_jax.takehome import TuneConfig, TuneResult, telling, tune
 from camri_jax.takehome.model import local
 from camri_jax.takehome.picking import Goal
@@ -131,12 +132,12 @@ def tell(goal: Goal, config: TuneConfig, dataset: Dataset) -> None:
         need = guarantee.images_needed(recall, confidence=goal.confidence)
         say(
             f"certify   {n:,} calibration {unit} of {names} certify at most "
-            f"{telling.percent(one)} for one model, {telling.percent(all_)} for "
-            f"{config.num_finalists}; {telling.percent(recall)} takes {need:,} at least"
+            f"{percent(one)} for one model, {percent(all_)} for "
+            f"{config.num_finalists}; {percent(recall)} takes {need:,} at least"
         )
         if n < need:
             note(
-                f"{telling.percent(recall)} cannot be certified for {names}: "
+                f"{percent(recall)} cannot be certified for {names}: "
                 f"{need - n:,} calibration {unit} more are needed"
                 + _in_all(need - n, n, classes, dataset)
                 + ". Training goes on, without that promise"

@@ -15,6 +15,7 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError, expanded, write_whole
 from camri_jax.datasets import Dataset
 from camri_jax.datasets.dataset import digest, nearest
+from camri_jax.evidence.statistics import percent
 from camri_jax.guarantee import Certificate, Certificates, Check, Price
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
@@ -436,10 +437,10 @@ def _verdicts(
     name: str, once: Check, ever: Check, images: int | None, *, promised: bool
 ) -> list[str]:
     drawn = "" if images is None else f" (one of each group, of {images:,} images)"
-    bound = telling.percent(once.confidence)
+    bound = percent(once.confidence)
     return [
         f"{name}: found {once.found:,} of {once.total:,}{drawn}; "
-        f"{telling.percent(once.recall)} was {'promised' if promised else 'asked'}.",
+        f"{percent(once.recall)} was {'promised' if promised else 'asked'}.",
         f"Looked at once: {_VERDICTS[once.verdict]} (recall at least {once.low:.3f}, "
         f"at most {once.high:.3f}, each at {bound} confidence; p = "
         f"{once.p_value:.2g}).",

@@ -244,9 +244,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return number
 
 
-def weight_decay(
-    num_features: int, num_images: int, learning_rate: float = 0.01
-) -> float:
+def weight_decay(num_features: int, num_images: int, learning_rate: float) -> float:
     r"""Returns the weight decay of a linear head that suits its data.
 
     .. math::
@@ -262,7 +260,7 @@ def weight_decay(
       num_images: n, that it is trained on.
       learning_rate: η, what decays is multiplied by in a step.
 
-    >>> weight_decay(1280, 1000), weight_decay(1280, 10)
+    >>> weight_decay(1280, 1000, 0.01), weight_decay(1280, 10, 0.01)
     (25.6, 50.0)
     """
     return min(20 * num_features / num_images, 0.5 / learning_rate)
