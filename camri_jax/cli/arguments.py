@@ -22,6 +22,7 @@ from camri_jax import datasets
 from camri_jax._files import UsageError, address, is_local, put
 from camri_jax.cli.console import note, say
 from camri_jax.datasets import Dataset, DatasetWarning
+from camri_jax.datasets.pictures import FolderFit
 from camri_jax.evidence import study
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
 from camri_jax.evidence.study import Study
@@ -54,7 +55,7 @@ class DataArguments:
     dataset: str = "digits"
     data_dir: Path | None = None
     image_size: int | None = None
-    fit: Literal["pad", "crop"] = "pad"
+    fit: FolderFit = "pad"
     groups: str | None = None
     validation_fraction: float = 0.2
     calibration_fraction: float = 0.0

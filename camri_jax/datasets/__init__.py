@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from camri_jax._files import expanded
 from camri_jax.datasets.dataset import (
@@ -21,7 +21,7 @@ from camri_jax.datasets.dataset import (
     class_indices,
     some,
 )
-from camri_jax.datasets.pictures import Fit
+from camri_jax.datasets.pictures import FolderFit
 from camri_jax.datasets.splitting import hold_out
 from camri_jax.datasets.store import cache_root
 
@@ -47,7 +47,7 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
-    fit: Literal["pad", "crop"] = "pad",
+    fit: FolderFit = "pad",
     groups: str | None = None,
     validation_fraction: float = 0.0,
     calibration_fraction: float = 0.0,
@@ -96,7 +96,7 @@ def load(
     fractions = {"validation": validation_fraction, "calibration": calibration_fraction}
     _check_fractions(fractions)
     size = None if image_size is None else _integer("image_size", image_size, 1, 4096)
-    if fit not in ("pad", "crop"):
+    if fit not in get_args(FolderFit):
         raise DatasetError(f"fit is {fit!r}; it must be 'pad' or 'crop'")
     seed = _integer("seed", seed, 0, 2**63 - 1)
     if fit != "pad" and not name.startswith("folder:"):
@@ -126,7 +126,7 @@ def load_labelled(
     name: str,
     *,
     image_size: int | None,
-    fit: Fit,
+    fit: FolderFit,
     bits: int | None = None,
     groups: str | None = None,
     class_names: Sequence[str] = (),
@@ -210,7 +210,7 @@ def _load(
     name: str,
     data_dir: Path | None,
     image_size: int | None,
-    fit: Fit,
+    fit: FolderFit,
     groups: str | None,
     bits: int | None = None,
     *,

@@ -6,11 +6,12 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from camri_jax._files import UsageError
+from camri_jax.datasets.pictures import Fit
 
 # What learns, what picks, what certifies, what prices; and what people call them.
 PARTS = ("train", "validation", "calibration", "test")
@@ -73,7 +74,7 @@ class Dataset:
     parts: dict[str, Part]
     fingerprint: str
     mirror: bool = False
-    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    fit: Fit = "stretch"
     bits: int | None = None
 
     def __getattr__(self, name: str) -> np.ndarray:

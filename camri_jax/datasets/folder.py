@@ -52,7 +52,7 @@ def load_folder(
     name: str,
     cache: Path,
     image_size: int | None = None,
-    fit: pictures.Fit = "pad",
+    fit: pictures.FolderFit = "pad",
     groups: str | None = None,
     bits: int | None = None,
     learn: bool = True,
@@ -109,7 +109,7 @@ def _write(
     tree: Tree,
     listing: Listing,
     size: int,
-    fit: pictures.Fit,
+    fit: pictures.FolderFit,
     groups: str | None,
     bits: int | None,
     learn: bool,
@@ -174,7 +174,11 @@ def _refuse_empty_classes(listing: Listing, readable: Collection[str]) -> None:
 
 
 def _decode(
-    tree: Tree, names: Sequence[str], size: int, fit: pictures.Fit, given: int | None
+    tree: Tree,
+    names: Sequence[str],
+    size: int,
+    fit: pictures.FolderFit,
+    given: int | None,
 ) -> tuple[dict[str, _Picture], list[str], list[str], int | None]:
     """Returns the pictures, those that cannot be read, remarks, and the bits."""
     results = dict(_decode_each(tree, names, size, fit, given))
@@ -209,7 +213,7 @@ def _decode_each(
     tree: Tree,
     names: Sequence[str],
     size: int,
-    fit: pictures.Fit,
+    fit: pictures.FolderFit,
     bits: int | None,
 ) -> Iterator[tuple[str, _Picture | Exception]]:
     def decode(content: bytes) -> _Picture:

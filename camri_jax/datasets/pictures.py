@@ -10,7 +10,9 @@ from typing import IO, Literal
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-Fit = Literal["stretch", "pad", "crop"]
+# How pictures of a folder become square, and how all others do.
+FolderFit = Literal["pad", "crop"]
+Fit = Literal[FolderFit, "stretch"]
 
 # A header can promise any size in a few bytes: 50,000 x 50,000 pixels are 7.5 GB.
 _MAX_PIXELS = 100_000_000

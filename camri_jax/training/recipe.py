@@ -15,6 +15,10 @@ from camri_jax.training.augment import Fill, Flip
 from camri_jax.training.methods import Head, Method
 from camri_jax.training.network import NETWORKS, Classifier, Convolution
 
+Optimizer = Literal["adam", "sgd"]
+Schedule = Literal["constant", "cosine", "triangle"]
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -63,11 +67,11 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 64
     resample: int = 0
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Optimizer = "adam"
     momentum: float = 0.9
     learning_rate: float = 1e-3
     clip_norm: float = 0.0
-    schedule: Literal["constant", "cosine", "triangle"] = "constant"
+    schedule: Schedule = "constant"
     weight_decay: float | None = 0.0
     norm_bias_rate: float = 1.0
     lookahead: int = 0
@@ -76,16 +80,16 @@ class Recipe:
     augment_fill: Fill = "black"
     augment_flip: Flip = "none"
     logit_scale: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("network", tuple(NETWORKS)),
-            ("optimizer", ("adam", "sgd")),
-            ("schedule", ("constant", "cosine", "triangle")),
+            ("optimizer", get_args(Optimizer)),
+            ("schedule", get_args(Schedule)),
             ("augment_fill", get_args(Fill)),
             ("augment_flip", get_args(Flip)),
-            ("precision", ("float32", "bfloat16")),
+            ("precision", get_args(Precision)),
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(
