@@ -45,7 +45,7 @@ def beyond(folder, kind="prices", methods=COSINE):
     lines = {}
     for key, group in paid(folder, kind, methods).groupby(["method", "asked"]):
         differences = group["false_alarms_difference"].to_numpy()
-        low, high, _ = interval(differences)
+        low, high = interval(differences)
         lines[key] = {
             "seeds": len(group),
             "alarms": group["false_alarms"].mean(),

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from tiny import CLASSES, Tiny
 
+from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.takehome import Model
+from camri_jax.takehome.picking import served
 from camri_jax.training import trial
 from camri_jax.training.classifier import Classifier
 from camri_jax.training.methods import METHODS
@@ -55,6 +57,20 @@ def test_a_stablehlo_file_takes_any_number_of_images(tmp_path):
         assert names == model.predict(some)
     moved = (ours - model.raw_logits(some))[:, list(important)]
     np.testing.assert_allclose(moved, [np.broadcast_to(offset, len(important))], 1e-5)
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_what_a_certificate_just_finds_is_found_by_a_program_that_rounds_otherwise(
+    tmp_path,
+):
+    pytest.importorskip("flatbuffers")
+    model = untrained(offset=0.0)
+    path = model.export(tmp_path / "model.stablehlo", "stablehlo")
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    ours, theirs = model.raw_logits(IMAGES), np.asarray(exported.call(IMAGES))
+    needed = guarantee.scores(theirs, 1)
+    for least, there in zip(guarantee.scores(ours, 1), needed, strict=True):
+        assert there <= served(float(least), ours)
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")

@@ -78,6 +78,25 @@ def test_largest_certifiable_is_the_inverse_of_images_needed(n, confidence, cand
     assert guarantee.images_needed(largest * (1 - 1e-9), **common) <= n
     assert guarantee.images_needed(largest + (1 - largest) * 1e-6, **common) > n
     assert largest < guarantee.largest_certifiable(n + 1, **common)
+    certified = guarantee.certify_scores(np.zeros(n), 0, recall=largest, **common)
+    assert certified.offset == 0
+    assert certified.largest_certifiable == largest
+
+
+@hypothesis.given(st.floats(0, 1), st.integers(0, 10**6), st.integers(1, 6))
+def test_what_is_told_is_not_above_what_is(recall, count, digits):
+    told = guarantee.rounded_down(recall, digits)
+    assert told <= recall < told + 10.0**-digits + 1e-15
+    written = float(f"{count % 10**digits / 10**digits:.{digits}f}")
+    assert guarantee.rounded_down(written, digits) == written
+
+
+@pytest.mark.parametrize("score", [0.7, -0.7, 16777217, 1e39, -1e39, 5e-324])
+def test_tied_scores_of_any_size_are_found_at_their_offset(score):
+    scores = [score] * 60
+    for groups in (None, np.arange(60), np.arange(60) // 1 % 59):
+        certificate = guarantee.certify_scores(scores, 0, recall=0.9, groups=groups)
+        assert certificate.offset == score
 
 
 @hypothesis.given(
@@ -535,7 +554,7 @@ def test_what_is_said_to_be_certifiable_is():
         common = {"groups": grouped, "confidence": 0.9}
         asked = guarantee.certify_recall(logits, labels, (0, 1), recall=0.999, **common)
         most = asked.largest_certifiable
-        for recall, certified in [(most - 1e-6, True), (most + 1e-4, False)]:
+        for recall, certified in [(most, True), (most + 1e-4, False)]:
             again = guarantee.certify_recall(
                 logits, labels, (0, 1), recall=recall, **common
             )
@@ -626,8 +645,11 @@ def kinds_of_images(rng):
     return logits, labels, rng.dirichlet(np.ones(12), 3)
 
 
-@pytest.mark.parametrize("prior", [None, 0.05])
-def test_prices_intervals_cover(prior):
+@pytest.mark.parametrize(
+    ("prior", "copies"), [(None, 1), (0.05, 1), (None, 9), (0.05, 9)]
+)
+def test_prices_intervals_cover(prior, copies):
+    """Also of frames, of which all of a group are alike."""
     rng = np.random.default_rng(0)
     logits, labels, shares = kinds_of_images(rng)
     share = (0.2, 0.3, 0.5) if prior is None else (0.5, 0.45, 0.05)
@@ -654,8 +676,13 @@ def test_prices_intervals_cover(prior):
         kind = np.concatenate(
             [12 * k + rng.choice(12, size[k], p=shares[k]) for k in range(3)]
         )
+        groups = None if copies == 1 else np.repeat(np.arange(len(kind)), copies)
+        kind = np.repeat(kind, copies)
         cost = guarantee.price(
-            logits[kind], labels[kind], 2, offset, prior=prior, confidence=confidence
+            *(logits[kind], labels[kind], 2, offset),
+            prior=prior,
+            confidence=confidence,
+            groups=groups,
         )
         for name in missed:
             measure = getattr(cost, name)
@@ -778,6 +805,12 @@ NAN = np.array([[0.0, np.nan], [1.0, 0.0]])
         (lambda g: g.scores(Z, ()), "important: "),
         (lambda g: g.scores(Z, (0, 1, 2)), "important: at least one"),
         (lambda g: g.predict(Z, 1, np.nan), "offset: .* finite"),
+        (lambda g: g.predict(Z, 1, 1e39), "offset: .* finite float32"),
+        (lambda g: g.certify_recalls(Z, Y, {1: 0.9}, grid=[[1e39]]), "grid: .* finite"),
+        (lambda g: g.price(Z, Y, 1, 0.0, groups=[1, 2]), "groups: .* each of 3"),
+        (lambda g: g.clopper_pearson(5, 3, 0.95), "found: .* total = 3; got 5"),
+        (lambda g: g.clopper_pearson(8.5, 10, 0.95), "found: .* whole number"),
+        (lambda g: g.clopper_pearson(8, 10, 95), "confidence: .* got 95"),
         (lambda g: g.predict(Z, 1, [1.0, 2.0]), "offset: .* 1 important"),
         (lambda g: g.found_scores(Z, [0, 1, 3], 1), "labels: .* 0 to 2; got 0 to 3"),
         (lambda g: g.found_scores(Z, [0, 1], 1), "labels: .* each of 3 images"),

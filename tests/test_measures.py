@@ -84,8 +84,13 @@ def test_a_moved_confusion_is_the_arg_max_of_float32_sums(seed, important):
     for line, true in zip(logits, labels, strict=True):
         values = [z + offset * (k in important) for k, z in enumerate(line)]
         expected[true, values.index(max(values))] += 1
-    found = moved_confusion(logits, labels, important, offset)
-    np.testing.assert_array_equal(found, expected)
+    # As small integers, whose products wrap around, also among many classes.
+    wide = np.full((30, 43), -100, np.float32)
+    wide[:, :4] = logits
+    for few, many in ((labels, logits), (labels.astype(np.uint8), wide)):
+        found = moved_confusion(many, few, important, offset)
+        np.testing.assert_array_equal(found[:4, :4], expected)
+        assert found.sum() == 30
 
 
 @given(counted(least=1))

@@ -32,7 +32,6 @@ class Arguments:
         together.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
         equal text belong together.
-      seed: Draws one image of each group.
     """
 
     model: tyro.conf.Positional[Path]
@@ -40,7 +39,6 @@ class Arguments:
     recall: float | None = None
     confidence: float = 0.95
     groups: str | None = None
-    seed: int = 0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +51,6 @@ def main(argv: Sequence[str]) -> int:
         dataset,
         given.recall,
         confidence=given.confidence,
-        seed=given.seed,
     )
     say("\n".join(found.sentences))
     return 0 if found.holds else 1

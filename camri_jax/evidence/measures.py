@@ -151,6 +151,6 @@ def moved_confusion(
            [0, 2]])
     """
     predictions = guarantee.predict(logits, important, offset)
-    size = logits.shape[1]
-    pairs = np.bincount(labels * size + predictions, minlength=size * size)
-    return pairs.reshape(size, size)
+    shape = (logits.shape[1],) * 2
+    pairs = np.ravel_multi_index((labels, predictions), shape)
+    return np.bincount(pairs, minlength=shape[0] ** 2).reshape(shape)

@@ -1,7 +1,5 @@
 """What differences between paired numbers show: interval, tests, seeds needed."""
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import special, stats
 
@@ -16,10 +14,6 @@ LEVEL = 1 - ALPHA
 ACCURACY_MARGIN = 0.005
 """Loss of accuracy that still counts as none, unless told otherwise."""
 
-FEWEST = 10
-"""Differences from which on the bootstrap's interval is as wide as it should be."""
-
-_RESAMPLES = 5000
 _SAME = 1e-6  # Far below one image: numbers that differ by less are the same.
 
 
@@ -46,55 +40,32 @@ images as 0.005, got 5
     return float(value)
 
 
-class Interval(NamedTuple):
-    """An interval of a mean: its ends, and how it was made ("t", "BCa" or "")."""
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    r"""Returns Student's interval of a mean at `LEVEL`.
 
-    low: float
-    high: float
-    kind: str
+    .. math:: \bar{x} \pm t_{n - 1} \, s / \sqrt{n}
 
-
-def interval(differences: np.ndarray) -> Interval:
-    """Returns the interval of a mean at `LEVEL`.
-
-    Of fewer than `FEWEST` differences it is Student's, t standard errors to both sides;
-    from there on the bootstrap's, bias-corrected and accelerated, which needs no normal
-    distribution but is too narrow of few: of 3 normal differences it would hold the
-    true mean in 72 % of cases, of 5 in 85 %, of 10 in 90 %, of 20 in 94 % (2,000
-    simulations).
+    It agrees with `p_above`. A bootstrap's (BCa) is too narrow where seeds are few: of
+    10 normal differences it holds the true mean in 90 % of cases, of 20 in 93 %.
 
     Args:
       differences: `[n]`, one a seed; NaN are left out.
 
     Returns:
-      Its ends and its kind. The ends are NaN of fewer than two differences, and where
-      all are the same: recalls of few images often are, and their spread is unknown
-      then, not nothing. The resampling is fixed.
+      Its ends. They are NaN of fewer than two differences, and where all are the same:
+      recalls of few images often are, and their spread is unknown then, not nothing.
 
     Reference:
-      Student, The probable error of a mean, Biometrika 6, 1908; Efron, Better bootstrap
-      confidence intervals, JASA 82, 1987.
+      Student, The probable error of a mean, Biometrika 6, 1908.
 
-    >>> low, high, kind = interval(np.array([0.01, 0.03, 0.02, 0.05]))
-    >>> round(low, 4), round(high, 4), kind
-    (0.0003, 0.0547, 't')
+    >>> [round(end, 4) for end in interval(np.array([0.01, 0.03, 0.02, 0.05]))]
+    [0.0003, 0.0547]
     """
     values = _finite(differences)
     if len(values) < 2 or np.ptp(values) < _SAME:
-        return Interval(np.nan, np.nan, "")
-    mean = float(values.mean())
-    if len(values) < FEWEST:
-        half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
-        return Interval(mean - float(half), mean + float(half), "t")
-    ends = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        confidence_level=LEVEL,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(float(ends.low), float(ends.high), "BCa")
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
@@ -140,10 +111,10 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
 def percent(share: float) -> str:
     """Returns a share in percent, with all the digits that it was given with.
 
-    >>> percent(0.99), percent(0.967)
-    ('99 %', '96.7 %')
+    >>> percent(0.99), percent(0.9999999)
+    ('99 %', '99.99999 %')
     """
-    return f"{round(100 * share, 6):g} %"
+    return f"{100 * share:.12g} %"
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -220,12 +191,20 @@ def seeds_needed(
       A whole number, 2 or more; infinite if the effect is not positive, for then no
       number of seeds will do; NaN of fewer than two differences, or without spread.
 
+    Raises:
+      UsageError: it is not so that 0 < alpha < power < 1.
+
     Reference:
       Cohen, Statistical power analysis for the behavioral sciences, 1988, chapter 2.
 
     >>> seeds_needed(np.array([0.01, 0.03, 0.02, 0.05]), effect=0.01)
     20.0
     """
+    for name, value in (("power", power), ("alpha", alpha)):
+        if not 0 < value < 1:
+            raise UsageError(f"{name} must be between 0 and 1, got {value}")
+    if power <= alpha:
+        raise UsageError(f"power must be above alpha, got {power} and {alpha}")
     values = _finite(differences)
     if len(values) < 2 or np.ptp(values) < _SAME:
         return np.nan

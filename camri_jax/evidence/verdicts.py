@@ -93,9 +93,9 @@ def paired(
       seeds that it shares with it; `all_diverged`, and `has_images`, whether there are
       test images of the important classes; of each of `MEASURES`, on test images, the
       mean difference as `..._difference`, over how many pairs as `..._pairs`, its
-      interval as `..._low`, `..._high` and `..._interval` ("t" or "BCa"); `recall_p`,
-      of a gain of recall, and `accuracy_p`, of a loss of accuracy below the margin,
-      uncorrected and parts of claims only, see `claims`.
+      interval as `..._low` and `..._high`; `recall_p`, of a gain of recall, and
+      `accuracy_p`, of a loss of accuracy below the margin, uncorrected and parts of
+      claims only, see `claims`.
 
     Raises:
       UsageError: without cross-entropy or any other setting, or for a margin outside
@@ -120,13 +120,12 @@ def paired(
 
 def spread(name: str, values: pd.Series) -> dict[str, Any]:
     """Returns mean difference, number of pairs and interval, as columns of a name."""
-    low, high, kind = interval(values.to_numpy(float))
+    low, high = interval(values.to_numpy(float))
     return {
         f"{name}_difference": float(values.mean()),
         f"{name}_pairs": int(values.notna().sum()),
         f"{name}_low": low,
         f"{name}_high": high,
-        f"{name}_interval": kind,
     }
 
 
@@ -156,7 +155,7 @@ def at_own_recall(prices: pd.DataFrame) -> pd.DataFrame:
             }
         )
     names = ["above_difference", "above_pairs", "above_low", "above_high"]
-    names += ["above_interval", "above_p", "alarms_difference"]
+    names += ["above_p", "alarms_difference"]
     return pd.DataFrame(lines, columns=[*KEY, *names])
 
 

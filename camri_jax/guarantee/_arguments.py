@@ -70,9 +70,11 @@ def checked_offset(
             f"offset: allowed is one number, or one for each of {len(important)} "
             f"important classes; got {offset!r}"
         )
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
     if not np.isfinite(values).all():
-        raise UsageError(f"offset: allowed are finite numbers; got {offset!r}")
-    return np.broadcast_to(values.astype(np.float32), len(important))
+        raise UsageError(f"offset: allowed are finite float32 numbers; got {offset!r}")
+    return np.broadcast_to(values, len(important))
 
 
 def checked_groups(groups: ArrayLike, of: np.ndarray) -> np.ndarray:
@@ -92,12 +94,15 @@ def checked_grid(grid: ArrayLike | None, num_targets: int) -> np.ndarray:
         grid = np.concatenate([zero, ahead]) if num_targets > 1 else zero
     values = np.asarray(grid)
     good = values.ndim == 2 and len(values) and values.shape[1] == num_targets
-    if not good or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-        raise UsageError(
-            f"grid: allowed are finite vectors of {num_targets} numbers, one a target; "
-            f"got shape {values.shape}"
-        )
-    return values.astype(np.float32)
+    if good and values.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+        if np.isfinite(values).all():
+            return values
+    raise UsageError(
+        f"grid: allowed are finite float32 vectors of {num_targets} numbers, one a "
+        f"target; got shape {values.shape}"
+    )
 
 
 def between(name: str, value: float) -> float:
@@ -111,6 +116,14 @@ def between(name: str, value: float) -> float:
 def failure_share(confidence: float, candidates: int) -> float:
     """The chance of failure that is left for each candidate."""
     return (1 - between("confidence", confidence)) / whole("candidates", candidates, 1)
+
+
+def counted(found: int, total: int, least: int) -> tuple[int, int]:
+    """How many were found, of at least so many."""
+    found, total = whole("found", found, 0), whole("total", total, least)
+    if found > total:
+        raise UsageError(f"found: allowed is at most total = {total}; got {found}")
+    return found, total
 
 
 def whole(name: str, value: int, least: int) -> int:

@@ -9,14 +9,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
+from camri_jax.guarantee._arguments import between, counted
+
 
 def rank(values: np.ndarray, recall: float, delta: float) -> tuple[float, int, float]:
     """The certified score, images that may be missed, and the largest recall."""
     n, finite = len(values), int(np.isfinite(values).sum())
-    limit = special.betaincinv(finite, n - finite + 1, delta) if finite else 0.0
     misses = _misses_allowed(n, recall, delta)
     offset = np.sort(values)[n - 1 - misses] if misses >= 0 else math.inf
-    return float(offset), misses, float(limit)
+    return float(offset), misses, largest(finite, n, delta) if finite else 0.0
+
+
+def largest(found: int, n: int, delta: float) -> float:
+    """The largest share that is certified if so many of n are found."""
+    share = float(special.betaincinv(found, n - found + 1, delta))
+    # Rounded up, it would not be.
+    while _misses_allowed(n, share, delta) < n - found:
+        share = math.nextafter(share, 0.0)
+    return share
 
 
 @functools.lru_cache(maxsize=4096)
@@ -80,12 +90,12 @@ def bet(
     offset = float(steps[high]) if high < len(steps) else math.inf
     q = _alternative(n, recall, delta)
     misses = -1 if q is None else math.floor(n * (1 - q) + 1e-9)
-    below, above = 0.0, delta ** (1 / n)
+    below, above = 0.0, largest(n, n, delta)
     if np.isfinite(values).all():
         return offset, misses, above
     for _ in range(40):
         middle = (below + above) / 2
-        good = wins(float(np.finfo(np.float32).max), middle)
+        good = wins(float(np.finfo(np.float64).max), middle)
         below, above = (middle, above) if good else (below, middle)
     return offset, misses, below
 
@@ -110,14 +120,22 @@ def mixture(
 
 
 def bounds(
-    hits: np.ndarray, weights: np.ndarray, confidence: float
+    hits: np.ndarray,
+    weights: np.ndarray,
+    confidence: float,
+    groups: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Interval of the expected weighted sum of independent hits."""
-    n, top, whole = len(hits), float(weights.max()), math.fsum(weights)
-    if np.allclose(weights, top, rtol=1e-9, atol=0):
-        low, high = clopper_pearson(int(hits.sum()), n, confidence)
-        return low * whole, high * whole
-    mean = float(weights[hits].sum()) / (top * n)
+    """Interval of the expected weighted sum of hits; those of a group may depend."""
+    alone = groups is None or len(np.unique(groups)) == len(groups)
+    if alone and np.allclose(weights, weights.max(), rtol=1e-9, atol=0):
+        low, high = clopper_pearson(int(hits.sum()), len(hits), confidence)
+        return low * math.fsum(weights), high * math.fsum(weights)
+    found = math.fsum(weights[hits])
+    if groups is not None:
+        index = np.unique(groups, return_inverse=True)[1]
+        weights = np.bincount(index, weights)
+    n, top, whole = len(weights), float(weights.max()), math.fsum(weights)
+    mean = found / (top * n)
     most = whole / (top * n)
     target = math.log(2 / (1 - confidence)) / n
 
@@ -138,13 +156,17 @@ def clopper_pearson(found: int, total: int, confidence: float) -> tuple[float, f
       total: of how many independent ones.
       confidence: of the interval, for any share.
 
+    Raises:
+      UsageError: an argument is out of range.
+
     Reference:
       Clopper and Pearson, Biometrika 26, 1934.
 
     >>> clopper_pearson(0, 1, 0.95)
     (0.0, 0.975)
     """
-    tail = (1 - confidence) / 2
+    found, total = counted(found, total, 0)
+    tail = (1 - between("confidence", confidence)) / 2
     low = special.betaincinv(found, total - found + 1, tail) if found else 0.0
     high = (
         special.betaincinv(found + 1, total - found, 1 - tail) if found < total else 1.0

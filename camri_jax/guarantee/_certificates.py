@@ -1,6 +1,7 @@
 """What calibration images promise."""
 
 import dataclasses
+import decimal
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from camri_jax.guarantee._arguments import (
     failure_share,
     whole,
 )
-from camri_jax.guarantee._bounds import bet, rank
+from camri_jax.guarantee._bounds import bet, largest, rank
 from camri_jax.guarantee._rule import found_scores, found_scores_along, moved
 
 ASSUMPTION = (
@@ -82,9 +83,10 @@ class Certificate:
         if self.why_not is not None:
             return self.why_not
         source = _count(self.num_images, self.num_groups)
+        mean = "" if self.num_groups is None else ", the mean of new groups,"
         return (
-            f"A recall of at least {self.recall:g} is certified at confidence "
-            f"{self.confidence:g} by {source}. {ASSUMPTION}"
+            f"A recall of at least {_told(self.recall)}{mean} is certified at "
+            f"confidence {_told(self.confidence)} by {source}. {ASSUMPTION}"
         )
 
 
@@ -115,7 +117,8 @@ class Certificates:
     def offset(self) -> tuple[float, ...] | None:
         """One offset a class; None: not certified."""
         offsets = [c.offset for c in self.certificates if c.offset is not None]
-        return tuple(offsets) if len(offsets) == len(self.certificates) else None
+        every = 0 < len(offsets) == len(self.certificates)
+        return tuple(offsets) if every else None
 
     @property
     def certified(self) -> bool:
@@ -213,7 +216,7 @@ def largest_certifiable(
     0.9673
     """
     n, delta = whole("n", n, 0), failure_share(confidence, candidates)
-    return delta ** (1 / n) if n else 0.0
+    return largest(n, n, delta) if n else 0.0
 
 
 def rounded_down(recall: float, digits: int = 3) -> float:
@@ -222,7 +225,10 @@ def rounded_down(recall: float, digits: int = 3) -> float:
     >>> rounded_down(largest_certifiable(60))
     0.951
     """
-    return math.floor(recall * 10**digits) / 10**digits
+    # Decimal, for 0.29 * 100 is below 29.
+    step = decimal.Decimal(1).scaleb(-digits)
+    exact = decimal.Decimal(repr(float(recall)))
+    return float(exact.quantize(step, decimal.ROUND_FLOOR))
 
 
 def certify_recall(
@@ -344,7 +350,8 @@ def certify_scores(
     takes 59 images, 45 more.'
     """
     recall, delta = between("recall", recall), failure_share(confidence, candidates)
-    values = np.asarray(scores, np.float32)
+    # As float32 a score that is rounded down would lie above its own offset.
+    values = np.asarray(scores, np.float64)
     wrong = int((~(values > -np.inf)).sum())
     if values.ndim != 1 or not len(values) or wrong:
         raise UsageError(
@@ -488,6 +495,11 @@ def _count(num_images: int, num_groups: int | None) -> str:
     return f"{num_groups} group{'s' * (num_groups != 1)} ({images})"
 
 
+def _told(share: float) -> str:
+    """As it was asked: rounded up, it would not be what is certified."""
+    return f"{share:.12g}"
+
+
 def _list(important: Sequence[int]) -> str:
     return ", ".join(map(str, important))
 
@@ -502,7 +514,7 @@ def _why_not(certificate: Certificate, never: int) -> str:
         return (
             f"{who}: {never} of {c.num_images} images are found at no offset, because "
             f"another important class leads; {source} certify a recall of at most "
-            f"{limit:.3f} at confidence {c.confidence:g}, not {c.recall:g}."
+            f"{limit:.3f} at confidence {_told(c.confidence)}, not {_told(c.recall)}."
         )
     n, unit = (
         (c.num_images, "images") if c.num_groups is None else (c.num_groups, "groups")
@@ -510,8 +522,8 @@ def _why_not(certificate: Certificate, never: int) -> str:
     shared = f" shared by {c.candidates} candidates" if c.candidates > 1 else ""
     return (
         f"{who}: {source} certify a recall of at most {limit:.3f} at confidence "
-        f"{c.confidence:g}{shared}; {c.recall:g} takes {c.num_needed} {unit}, "
-        f"{c.num_needed - n} more."
+        f"{_told(c.confidence)}{shared}; {_told(c.recall)} takes {c.num_needed} "
+        f"{unit}, {c.num_needed - n} more."
     )
 
 

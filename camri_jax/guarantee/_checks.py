@@ -2,8 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from camri_jax._files import UsageError
-from camri_jax.guarantee._arguments import between, failure_share, whole
+from camri_jax.guarantee._arguments import between, counted, failure_share
 from camri_jax.guarantee._bounds import at_least, clopper_pearson, mixture
 
 
@@ -58,7 +57,8 @@ def check_recall(
 
     has mean 1 if m is the recall, so it *ever* reaches 1 / delta with probability at
     most delta (Ville). The recalls with K(m) < 1 / delta are the interval `low`,
-    `high`; they hold at all times at once. What was once broken stays broken.
+    `high`; they hold at all times at once, so a promise that was broken once counts as
+    broken whatever later checks say.
 
     Args:
       found: how many of the images were predicted as their own class.
@@ -83,10 +83,7 @@ def check_recall(
     >>> check_recall(92, 100, recall=0.95, sequential=True).verdict
     'open'
     """
-    total = whole("total", total, 1)
-    found = whole("found", found, 0)
-    if found > total:
-        raise UsageError(f"found: allowed is at most total = {total}; got {found}")
+    found, total = counted(found, total, 1)
     recall, delta = between("recall", recall), failure_share(confidence, 1)
     if sequential:
         low, high, p_value = mixture(found, total, recall, delta)

@@ -11,13 +11,14 @@ from numpy.typing import ArrayLike
 from camri_jax._files import UsageError
 from camri_jax.guarantee._arguments import (
     between,
+    checked_groups,
     checked_important,
     checked_labels,
     checked_logits,
     checked_offset,
     failure_share,
 )
-from camri_jax.guarantee._bounds import bounds, clopper_pearson
+from camri_jax.guarantee._bounds import bounds
 from camri_jax.guarantee._rule import moved
 
 
@@ -87,17 +88,19 @@ def price(
     *,
     prior: float | None = None,
     confidence: float = 0.95,
+    groups: ArrayLike | None = None,
 ) -> Price:
     r"""What an offset costs and brings, against offset 0, on images for that alone.
 
-    Shares are counted with exact (Clopper-Pearson) intervals. At a prior, and for the
-    other classes' mean recall, images carry weights: the interval inverts Hoeffding's
-    bound :math:`\exp(-n \, \mathrm{kl})`, which holds for weighted means too. A change
+    Shares are counted with exact (Clopper-Pearson) intervals. At a prior, for the other
+    classes' mean recall, and where images come in groups, whose shares are independent
+    when their images are not, the interval inverts Hoeffding's bound
+    :math:`\exp(-n \, \mathrm{kl})`, which holds for weighted means too. A change
     is the share of images gained minus the share lost, and its interval joins those of
     the two; where the rule allows only one of the two (false alarms under one positive
     offset), it is that one's. Precision's interval at a prior, and its change, join two
-    intervals likewise. All hold at least as often as stated, if images are independent
-    (frames of one track are not).
+    intervals likewise. All hold at least as often as stated, whatever the numbers of
+    images that groups and classes have.
 
     Args:
       logits: `[num_images, num_classes]` of images that neither chose the model nor
@@ -107,6 +110,8 @@ def price(
       offset: one number for all important classes, or one for each.
       prior: share of important images where the model is to work; None: as here.
       confidence: of each interval.
+      groups: `[num_images]`, of images that are not independent (a track's frames);
+        None: all are.
 
     Returns:
       The price.
@@ -135,6 +140,7 @@ def price(
         important,
         prior,
         confidence,
+        groups,
         one_way=bool((raised >= 0).all() or (raised <= 0).all()),
     )
 
@@ -147,6 +153,7 @@ def compare(
     *,
     prior: float | None = None,
     confidence: float = 0.95,
+    groups: ArrayLike | None = None,
 ) -> Price:
     """The price of predictions, with its change against others on the same images.
 
@@ -157,6 +164,7 @@ def compare(
       important: class, or classes.
       prior: as for `price`.
       confidence: of each interval.
+      groups: as for `price`.
 
     Returns:
       The price, as from `price`.
@@ -185,6 +193,7 @@ def compare(
         classes,
         prior,
         confidence,
+        groups,
         one_way=False,
     )
 
@@ -196,6 +205,7 @@ def _price(
     important: tuple[int, ...],
     prior: float | None,
     confidence: float,
+    groups: ArrayLike | None,
     one_way: bool,
 ) -> Price:
     """The price of predictions against a baseline's; one_way: by an offset's sign."""
@@ -209,6 +219,14 @@ def _price(
             "labels: allowed are images of important classes and of others; got "
             f"{num_mine} important of {num}"
         )
+    group = None if groups is None else checked_groups(groups, labels)
+
+    def measure(
+        hits: Sequence[np.ndarray], of: Any, weights: np.ndarray, one_way: bool
+    ) -> Measure:
+        own = None if group is None else group[of]
+        return _measure([h[of] for h in hits], weights, confidence, own, one_way)
+
     both = (predictions, baseline)
     right = [p == labels for p in both]
     alarm = [np.isin(p, important) & ~mine for p in both]
@@ -219,39 +237,44 @@ def _price(
         labels[~mine], return_inverse=True, return_counts=True
     )
     alike = 1 / (len(others) * sizes[inverse])
-    asked = slice(None) if prior is None else ~mine
+    everything = slice(None)
+    asked = everything if prior is None else ~mine
     return Price(
         num_images=num,
         num_important=num_mine,
         prior=prior,
         confidence=float(confidence),
-        recall=_measure(
-            [r[mine] for r in right],
+        recall=measure(
+            right,
+            mine,
             np.full(num_mine, 1 / num_mine),
-            confidence,
             one_way and len(important) == 1,
         ),
-        false_alarms=_measure(
-            [a[asked] for a in alarm], 1000 * by_prior[asked], confidence, one_way
+        false_alarms=measure(alarm, asked, 1000 * by_prior[asked], one_way),
+        precision=_precision(
+            both, labels, important, by_prior, prior, confidence, group
         ),
-        precision=_precision(both, labels, important, by_prior, prior, confidence),
-        accuracy=_measure(right, by_prior, confidence, False),
-        other_recall=_measure([r[~mine] for r in right], alike, confidence, one_way),
+        accuracy=measure(right, everything, by_prior, False),
+        other_recall=measure(right, ~mine, alike, one_way),
     )
 
 
 def _measure(
-    hits: Sequence[np.ndarray], weights: np.ndarray, confidence: float, one_way: bool
+    hits: Sequence[np.ndarray],
+    weights: np.ndarray,
+    confidence: float,
+    groups: np.ndarray | None,
+    one_way: bool,
 ) -> Measure:
     """The weighted sum of hits, and how it differs from the second hits' sum."""
     now, before = hits
     # Most hits, and few gains and losses, are expected: the bounds favour what is rare.
     whole = math.fsum(weights)
-    miss_low, miss_high = bounds(~now, weights, confidence)
+    miss_low, miss_high = bounds(~now, weights, confidence, groups)
     gained, lost = now & ~before, before & ~now
     each = confidence if one_way else (1 + confidence) / 2
     (gain_low, gain_high), (loss_low, loss_high) = (
-        bounds(part, weights, each) for part in (gained, lost)
+        bounds(part, weights, each, groups) for part in (gained, lost)
     )
     if one_way:
         # Only one of the two can happen; without either, it is not known which.
@@ -279,8 +302,12 @@ def _precision(
     by_prior: np.ndarray,
     prior: float | None,
     confidence: float,
+    groups: np.ndarray | None,
 ) -> Measure:
     """Precision; its change joins two intervals, each of half the error."""
+
+    def of(some: np.ndarray) -> np.ndarray | None:
+        return None if groups is None else groups[some]
 
     def share(predictions: np.ndarray, confidence: float) -> tuple:
         said = np.isin(predictions, important)
@@ -289,18 +316,16 @@ def _precision(
         if not total:
             return None, 0.0, 1.0, count, total
         if prior is None:
-            return (
-                count / total,
-                *clopper_pearson(count, total, confidence),
-                count,
-                total,
-            )
+            alike = np.full(total, 1 / total)
+            low, high = bounds(right[said], alike, confidence, of(said))
+            return count / total, low, high, count, total
         mine = np.isin(labels, important)
         able = ~mine if len(important) == 1 else np.full(len(mine), True)
         half = (1 + confidence) / 2
         good, bad = by_prior[right].sum(), by_prior[said & ~right].sum()
-        good_low, good_high = bounds(right[mine], by_prior[mine], half)
-        bad_low, bad_high = bounds((said & ~right)[able], by_prior[able], half)
+        good_low, good_high = bounds(right[mine], by_prior[mine], half, of(mine))
+        wrong = (said & ~right)[able]
+        bad_low, bad_high = bounds(wrong, by_prior[able], half, of(able))
         return (
             float(good / (good + bad)),
             good_low / (good_low + bad_high),

@@ -1,9 +1,10 @@
 """A kept promise: what it rests on, checked again, made anew, and put to the test."""
 
 import dataclasses
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ import safetensors.numpy
 
 from camri_jax import guarantee
 from camri_jax._files import UsageError, expanded, write_whole
-from camri_jax.datasets import Dataset
-from camri_jax.datasets.dataset import digest, nearest
+from camri_jax.datasets import Dataset, copies
+from camri_jax.datasets.dataset import Part, digest, nearest
 from camri_jax.evidence.statistics import percent
 from camri_jax.guarantee import Certificate, Certificates, Check, Price
 from camri_jax.takehome import telling
@@ -27,7 +28,7 @@ from camri_jax.takehome.model import (
     save_seen,
     seen,
 )
-from camri_jax.takehome.picking import Goal, not_below_zero
+from camri_jax.takehome.picking import Goal, served
 
 _FILE = "calibration.safetensors"
 
@@ -184,7 +185,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     if not isinstance(named, dict) or evidence.digest() != named.get("digest"):
         wrong.append("The calibration scores are not those that the model came with.")
     again = evidence.certify(stated.parts[0].candidates)
-    if again != stated:
+    if not _same(again, stated):
         wrong.append(
             "The certificate does not follow from the calibration scores, which give: "
             + (
@@ -245,6 +246,23 @@ def certificate_of(about: Mapping[str, Any]) -> Certificate | Certificates | Non
         ) from error
 
 
+def _same(
+    again: Certificate | Certificates, stated: Certificate | Certificates
+) -> bool:
+    """Whether two certificates say the same, but for another library's last digit."""
+
+    def told(found: Certificate | Certificates) -> tuple:
+        parts = (dataclasses.replace(c, largest_certifiable=0.0) for c in found.parts)
+        return *parts, getattr(found, "accuracy", None)
+
+    def limits(found: Certificate | Certificates) -> list[float]:
+        return [part.largest_certifiable for part in found.parts]
+
+    return told(again) == told(stated) and np.allclose(
+        limits(again), limits(stated), rtol=1e-9, atol=0
+    )
+
+
 def _keeps(offset: Any, certified: Any) -> bool:
     """Whether an offset keeps the promise of a certified one: all raised alike."""
     raised = np.ravel(offset) - np.ravel(certified)
@@ -297,7 +315,7 @@ def recalibrate(
     certificate = goal.certify(logits, labels, relative, groups, 1)
     offset = model.offset
     if certificate.offset is not None:
-        offset = not_below_zero(certificate.offset)
+        offset = served(certificate.offset, logits)
     evidence = Evidence.of(goal, logits, labels, groups, relative)
     about = model.about | {
         "certificate": certificate.to_dict(),
@@ -352,12 +370,12 @@ def check(
     recall: float | None = None,
     *,
     confidence: float = 0.95,
-    seed: int = 0,
     backbone: Any = None,
 ) -> Checked:
     """Asks whether new labelled images contradict, or show, a model's promise.
 
-    Images of one group are not independent: one of each counts, drawn by `seed`.
+    Images of one group are not independent: one of each counts, drawn by the hash of
+    its pixels, which is the same however many groups there are. Groups are to be whole.
 
     Args:
       path: of a model directory.
@@ -366,7 +384,6 @@ def check(
       recall: in place of what was promised.
       confidence: chance that a kept promise is not called broken, for all its classes
         together.
-      seed: draws one image of each group.
       backbone: the Flax module that was trained, where it is not one of ours.
 
     Returns:
@@ -376,8 +393,6 @@ def check(
       UsageError: the model promises nothing and no recall is given, or there are no
         images of an important class.
     """
-    if seed < 0:
-        raise UsageError(f"seed must be at least 0, got {seed}")
     model = load_model(path, backbone)
     stated = certificate_of(model.about)
     parts = () if stated is None else stated.parts
@@ -389,7 +404,8 @@ def check(
         raise UsageError("the model promises nothing: recall must say what to check")
     directory = expanded(path)
     images, labels, groups, left_out = gathered(model, directory, dataset)
-    logits = model.logits(images)
+    raw = model.raw_logits(images)
+    logits = guarantee.moved(raw, model.important, model.offset)
     right = logits.argmax(-1) == labels
     # Of several promises kept, none is called broken.
     each = 1 - (1 - confidence) / len(asked)
@@ -399,7 +415,7 @@ def check(
         name = "+".join(model.class_names[k] for k in classes)
         if not len(mine):
             raise UsageError(f"{dataset.name} has no images of {name} to check by")
-        drawn = mine if groups is None else _one_a_group(mine, groups, seed)
+        drawn = mine if groups is None else _one_a_group(mine, groups, images)
         found, total = int(right[drawn].sum()), len(drawn)
         once, ever = (
             guarantee.check_recall(
@@ -416,8 +432,9 @@ def check(
     price = None
     inside = np.isin(labels, model.important)
     if 0 < inside.sum() < len(labels):
-        raw = model.raw_logits(images)
-        price = guarantee.price(raw, labels, model.important, model.offset)
+        price = guarantee.price(
+            raw, labels, model.important, model.offset, groups=groups
+        )
         told.append(
             f"Price here: {telling.counted(price.false_alarms, 1, telling.ALARMS)}, "
             f"accuracy {telling.counted(price.accuracy)}."
@@ -438,20 +455,30 @@ def _verdicts(
 ) -> list[str]:
     drawn = "" if images is None else f" (one of each group, of {images:,} images)"
     bound = percent(once.confidence)
+
+    def low(check: Check) -> str:
+        return f"{guarantee.rounded_down(check.low):.3f}"
+
+    def high(check: Check) -> str:
+        return f"{-guarantee.rounded_down(-check.high):.3f}"
+
     return [
         f"{name}: found {once.found:,} of {once.total:,}{drawn}; "
         f"{percent(once.recall)} was {'promised' if promised else 'asked'}.",
-        f"Looked at once: {_VERDICTS[once.verdict]} (recall at least {once.low:.3f}, "
-        f"at most {once.high:.3f}, each at {bound} confidence; p = "
+        f"Looked at once: {_VERDICTS[once.verdict]} (recall at least {low(once)}, "
+        f"at most {high(once)}, each at {bound} confidence; p = "
         f"{once.p_value:.2g}).",
-        f"Looked at as often as you like, as images come: {_VERDICTS[ever.verdict]} "
-        f"({ever.low:.3f} to {ever.high:.3f}; p = {ever.p_value:.2g}).",
+        f"Looked at as often as you like, as {'images' if images is None else 'groups'}"
+        f" come: {_VERDICTS[ever.verdict]} ({low(ever)} to {high(ever)}; "
+        f"p = {ever.p_value:.2g}).",
     ]
 
 
-def _one_a_group(mine: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """One image of each group, drawn without looking at it."""
-    drawn = np.random.default_rng(seed).permutation(mine)
+def _one_a_group(
+    mine: np.ndarray, groups: np.ndarray, images: np.ndarray
+) -> np.ndarray:
+    """One image of each group: a draw that neither a seed nor other groups change."""
+    drawn = mine[np.argsort(copies.prints(images[mine]))]
     return drawn[np.unique(groups[drawn], return_index=True)[1]]
 
 
@@ -488,24 +515,42 @@ def gathered(
             + nearest(unknown[0], list(known))
         )
     as_model = np.array([known.get(name, -1) for name in dataset.class_names], np.int32)
-    groups = [each.groups for each in used if each.groups is not None]
+    groups = _groups_of(used)
     images = model.prepared(np.concatenate([each.images for each in used]))
     new = ~seen(directory, images)
+    if groups is not None:
+        # Images beside a known one are as little new as it is.
+        new &= ~np.isin(groups, groups[~new])
     if not new.any():
         raise UsageError(
             f"{dataset.name}: the model was trained, picked or certified on all "
             f"{len(new):,} images; a promise takes new ones"
         )
-    left_out = () if new.all() else (_LEFT_OUT.format((~new).sum(), len(new)),)
+    kin = "" if groups is None else ", or on others of their groups"
+    left_out = () if new.all() else (_LEFT_OUT.format((~new).sum(), len(new), kin),)
     return (
         images[new],
         as_model[labels][new],
-        np.concatenate(groups)[new] if len(groups) == len(used) else None,
+        None if groups is None else groups[new],
         left_out,
+    )
+
+
+def _groups_of(parts: Sequence[Part]) -> np.ndarray | None:
+    """Groups of all images; each of a part without any is its own, if others have."""
+    known = [part.groups for part in parts if part.groups is not None]
+    if not known:
+        return None
+    fresh = itertools.count(max(int(each.max()) for each in known) + 1)
+    return np.concatenate(
+        [
+            [next(fresh) for _ in part.labels] if part.groups is None else part.groups
+            for part in parts
+        ]
     )
 
 
 _LEFT_OUT = (
     "{:,} of {:,} images are left out: the model was trained, picked or certified on "
-    "them."
+    "them{}."
 )

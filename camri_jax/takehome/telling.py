@@ -69,6 +69,7 @@ def promised(
     parts = certificate.parts
     recalls = " and ".join(
         f"at least {percent(part.recall)} of the images of {_names(part, class_names)}"
+        + ("" if part.num_groups is None else " in a new group, on average over groups")
         for part in parts
     )
     sources = " and ".join(_source(part) for part in parts)
@@ -235,7 +236,7 @@ def _priced(price: Price) -> list[str]:
     )
     return [
         f"On test images it found {price.recall.count:,} of {price.recall.total:,} "
-        f"(exact 95 % interval {price.recall.low:.3f} to {price.recall.high:.3f})."
+        f"(95 % interval {price.recall.low:.3f} to {price.recall.high:.3f})."
         + (" So few images say little." if few else ""),
         f"Price{where}: {counted(alarms, 1, ALARMS)} instead of {_before(alarms):.1f} "
         f"without an offset, accuracy {counted(accuracy)} instead of "

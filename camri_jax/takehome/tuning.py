@@ -38,9 +38,9 @@ from camri_jax.takehome.picking import (
     Picked,
     Setting,
     costs,
-    not_below_zero,
     pick,
     ranked,
+    served,
     shortened,
     simplicity,
 )
@@ -540,7 +540,7 @@ def _finish(
     """Certifies and prices the finalists, and writes what is taken home."""
     finalists = _certify(lab, config, goal, settings)
     chosen = min(finalists, key=_order)
-    asked = (*goal.important, *goal.recalls)
+    asked = (*goal.important, *goal.recalls, goal.confidence)
     directory = directory_of(lab.output, {"asked": dataclasses.asdict(goal)}, asked)
     _keep(lab, goal, finalists, chosen, directory)
     names = lab.dataset.class_names
@@ -592,9 +592,9 @@ def _certify(
     offsets: dict[str, Offset] = {}
     for trial, picked in best:
         certificate = certificates.get(trial.trial_id)
-        offset = None if certificate is None else certificate.offset
-        name = trial.trial_id
-        offsets[name] = picked.offset if offset is None else not_below_zero(offset)
+        name, offsets[trial.trial_id] = trial.trial_id, picked.offset
+        if certificate is not None and certificate.offset is not None:
+            offsets[name] = served(certificate.offset, calibration[name])
     validation, test = lab.logits("validation", ids), lab.logits("test", ids)
     answers = {
         name: guarantee.predict(test[name], goal.important, offsets[name])
@@ -611,6 +611,7 @@ def _certify(
                 *(answers[name], answers[reference], parts["test"].labels),
                 goal.important,
                 prior=prior,
+                groups=parts["test"].groups,
             )
         found.append(
             Finalist(
@@ -630,6 +631,7 @@ def _certify(
                 price=guarantee.price(
                     *(test[name], parts["test"].labels, goal.important, offset),
                     prior=prior,
+                    groups=parts["test"].groups,
                 ),
                 against=against,
             )

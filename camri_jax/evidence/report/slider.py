@@ -208,7 +208,7 @@ def _difference(lines: pd.DataFrame) -> str:
     values = lines["false_alarms_difference"].to_numpy(float)
     if np.isnan(values).all():
         return ""
-    low, high = interval(values)[:2]
+    low, high = interval(values)
     text = f"{np.nanmean(values):+.1f}"
     return text if np.isnan(low) else f"{text} ({low:+.1f} to {high:+.1f})"
 
