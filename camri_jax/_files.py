@@ -20,6 +20,10 @@ from typing import Any, cast
 import numpy as np
 
 
+class UsageError(ValueError):
+    """What a user can mend: a command shows its sentence, and no traceback."""
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path of this machine, `~` and `~user` being home directories.
 
@@ -27,11 +31,13 @@ def expanded(path: str | os.PathLike[str]) -> Path:
       path: as `results` or `~/results`.
 
     Raises:
-      UsageError: there is no such home directory.
+      UsageError: there is no such home directory, or it is the URL of a store.
 
     >>> expanded("results")
     PosixPath('results')
     """
+    if "://" in str(path):
+        raise UsageError(f"{path} must be a path of this machine, not of a store")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -96,11 +102,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     # Short, so that a name that the file system just bears can be written as well.
     unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
-        with _named(path):
+        with _named(path, unfinished):
             yield unfinished
-        # On the disk before it has its name: else a power cut leaves an empty file.
-        _sync(unfinished)
-        os.replace(unfinished, path)
+            # On the disk before it has its name: else a power cut leaves an empty file.
+            _sync(unfinished)
+            os.replace(unfinished, path)
         _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -151,7 +157,8 @@ def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
                     file.write(content)
                     file.flush()
                 except OSError:
-                    path.unlink()
+                    if exclusively:
+                        path.unlink()
                     raise
         else:
             mode = "create" if exclusively else "overwrite"
@@ -221,12 +228,13 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Says which file a full disk has no room for: the system does not."""
+def _named(path: Path, unfinished: Path | None = None) -> Iterator[None]:
+    """Says which file cannot be written: of a full disk the system does not."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        others = error.filename is not None and error.filename != str(unfinished)
+        if error.errno is None or others:
             raise
         reason = os.strerror(error.errno)
         raise OSError(error.errno, reason, str(path)) from error
@@ -240,10 +248,6 @@ def _sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-class UsageError(ValueError):
-    """What a user can mend: a command shows its sentence, and no traceback."""
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -304,7 +304,7 @@ def planned(monkeypatch, *words):
 def test_what_is_said_for_all_methods_replaces_what_a_preset_says(monkeypatch):
     preset = sweep.PRESETS["paper"][0]
     words = ("sweep", "--margins", "0.2", "--preset", "paper")
-    data, config, _, _ = planned(monkeypatch, *words)
+    data, config, *_ = planned(monkeypatch, *words)
     assert config.grid["margin"] == (0.2,)
     assert not [key for key in config.grid if key.endswith(".margin")]
     assert config.grid["camri.scale"] == preset.grid["camri.scale"]

@@ -13,18 +13,23 @@ import warnings
 import fsspec
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from fsspec.spec import AbstractFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import DATASET, RECIPE, placement, plan
+from tiny import DATASET, RECIPE, Tiny, placement, plan
 
 from camri_jax import _files
 from camri_jax._files import UsageError, address
+from camri_jax.datasets import load
 from camri_jax.evidence import study
+from camri_jax.evidence.selection import Recommendation
 from camri_jax.sweeps import checkpoints, claims, engine, shards
 from camri_jax.sweeps import chunk as chunks
 from camri_jax.sweeps import rows as stored
+from camri_jax.takehome import load_model, verify
+from camri_jax.takehome.sweeping import _keep, results_of
 
 pytestmark = pytest.mark.usefixtures("promotion_as_optax_needs_it")
 
@@ -154,20 +159,20 @@ def test_a_claim_that_beats_is_never_taken_over(tmp_path, monkeypatch):
 
 def test_a_claim_beats_on_after_what_a_store_may_raise(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "BEAT", 0.001)
-    put, failed = claims.put, []
+    write, failed = claims.write_whole, []
 
-    def unreachable(path, content, **options):
-        if not options and len(failed) < 3:
+    def unreachable(path, content):
+        if len(failed) < 3:
             failed.append(path)
             raise RuntimeError("no connection")
-        return put(path, content, **options)
+        write(path, content)
 
-    monkeypatch.setattr(claims, "put", unreachable)
+    monkeypatch.setattr(claims, "write_whole", unreachable)
     with claims.claimed(tmp_path, "chunk") as ours:
         assert ours
         (path,) = (tmp_path / "claims").iterdir()
         first, end = path.read_bytes(), time.monotonic() + 30
-        while path.read_bytes() in (first, b"") and time.monotonic() < end:
+        while path.read_bytes() == first and time.monotonic() < end:
             time.sleep(0.01)
         assert path.read_bytes() != first
     assert len(failed) == 3
@@ -625,6 +630,26 @@ def test_a_store_is_written_to_and_read_like_a_directory(
     assert start(output).num_missing == 0
     found = study.load(output, important="bee")
     assert len(dict(found.logits("test", list(found.rows["trial_id"])))) == 6
+
+
+def test_what_is_taken_home_is_read_from_a_store_again(tmp_path):
+    output = f"memory://{tmp_path.name}/results"
+    changes = {"methods": ("cross_entropy", "camri"), "save_models": True}
+    result = results_of(start(output, **changes), DATASET, address(output), Tiny())
+    for path in result.files.values():
+        assert path.exists()
+    name, logits = next(
+        result.study.logits("test", list(result.study.rows["trial_id"]))
+    )
+    trial = pd.Series({"trial_id": name, "offset": 0.5})
+    picked = Recommendation(trial, "")
+    model = _keep(address(output), result.study, (1,), picked, DATASET, Tiny())
+    taken = load_model(str(model), Tiny())
+    images = DATASET.parts["test"].images
+    np.testing.assert_array_equal(taken.raw_logits(images), logits)
+    assert "without a promise" in verify(str(model)).sentences[0]
+    with pytest.raises(UsageError, match="must be a path of this machine"):
+        load(f"folder:{output}")
 
 
 def test_a_store_without_exclusive_writing_wants_shards(

@@ -12,7 +12,7 @@ from tiny import CLASSES, DATASET, Tiny, part, placement, plan, without
 from camri_jax._files import UsageError
 from camri_jax.cli.sweep import tell_lost
 from camri_jax.sweeps import chunk as chunks
-from camri_jax.sweeps import engine
+from camri_jax.sweeps import engine, ray_engine
 from camri_jax.sweeps import rows as stored
 from camri_jax.training import classifier, trial
 from camri_jax.training.methods import METHODS
@@ -249,8 +249,44 @@ def test_out_of_memory_halves_the_width_and_goes_on(finished, tmp_path, monkeypa
     ]
     ids = [set(stored.read(path)["trial_id"]) for path in (tmp_path, finished[1])]
     assert ids[0] == ids[1]
-    widths = [json.loads(text)["width"] for text in stored.read(tmp_path)["provenance"]]
-    assert set(widths) == {2}
+    facts = [json.loads(text) for text in stored.read(tmp_path)["provenance"]]
+    # One a device, which a later start takes; two devices.
+    assert {(each["trials_per_device"], each["width"]) for each in facts} == {(1, 2)}
+
+
+def test_processes_with_other_devices_train_no_trial_twice(tmp_path, monkeypatch):
+    """They group trials otherwise, so that their chunks have other names."""
+    both, one = (plan(**GRID, where=placement(number)) for number in (2, 1))
+    some = both._replace(chunks=both.chunks[:1])
+    engine.run(some, DATASET, tmp_path, provenance={})
+    trained, real = [], engine.train_chunk
+
+    def counting(chunk, *rest):
+        trained.extend(each.trial_id for each in chunk.trials)
+        return real(chunk, *rest)
+
+    monkeypatch.setattr(engine, "train_chunk", counting)
+    reports = []
+    engine.run(one, DATASET, tmp_path, provenance={}, report=reports.append)
+    done = {each.trial_id for each in some.chunks[0].trials}
+    assert sorted(trained) == sorted({t.trial_id for t in one.trials} - done)
+    assert reports[-1].num_done == reports[-1].num_trials == len(one.trials)
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_a_worker_of_a_cluster_takes_chunks_of_any_width(tmp_path):
+    planned = plan(**GRID)
+    ones = ray_engine._regrouped(planned, 1)
+    assert {chunk.width for chunk in ones} == {1}
+    trials = [trial for chunk in ones for trial in chunk.trials]
+    assert sorted(t.trial_id for t in trials) == sorted(
+        t.trial_id for t in planned.trials
+    )
+    bare = planned._replace(placement=None, trials=[], chunks=[])
+    job = (bare, DATASET.fingerprint, lambda: DATASET, str(tmp_path), {}, 10.0)
+    for chunk in (planned.chunks[0], ones[-1]):
+        assert ray_engine._train(job, chunk) == "done"
+    assert len(stored.read(tmp_path)) == len(planned.chunks[0].trials) + 1
 
 
 def test_memory_for_not_one_trial_is_told(tmp_path, monkeypatch):

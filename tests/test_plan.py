@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny import CLASSES, DATASET, RECIPE, Tiny, part, placement, plan, without
 
 from camri_jax._files import UsageError
-from camri_jax.datasets.dataset import make_dataset
+from camri_jax.datasets.dataset import Part, make_dataset
 from camri_jax.sweeps import choices
 from camri_jax.sweeps import plan as planning
 from camri_jax.sweeps.plan import SweepConfig, what_trials_share
@@ -109,6 +109,23 @@ def test_each_edit_of_a_network_names_other_trials(monkeypatch, preset, name):
     edited = functools.partial(network.NETWORKS[preset], **{name: FIELDS[name]})
     monkeypatch.setitem(recipe.NETWORKS, preset, edited)
     assert not before & ids(planned(recipe=chosen))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"augment_shift": 1}, "augment_shift must be 0 for features, .* got 1"),
+        ({"augment_flip": "random"}, "augment_flip must be none for features"),
+    ],
+)
+def test_features_are_not_moved_whatever_network_takes_them(changes, said):
+    parts = {
+        name: Part(np.float32(each.images).reshape(-1, 64), each.labels)
+        for name, each in DATASET.parts.items()
+    }
+    features = make_dataset("features", parts, CLASSES)
+    with pytest.raises(UsageError, match=said):
+        plan(dataset=features, recipe=dataclasses.replace(RECIPE, **changes))
 
 
 def test_each_field_of_ones_own_network_names_other_trials():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from typing import Any
 
 import jax
@@ -244,12 +245,17 @@ def test_of_several_promises_none_is_called_broken_by_chance(camri, tmp_path):
     assert alone[0].confidence == pytest.approx(0.9)
 
 
-def test_what_cannot_be_promised_is_told_and_is_status_1(camri):
+def test_what_cannot_be_promised_is_told_and_is_status_1(camri, monkeypatch):
     write("new.npz", 1)
     told = camri("recalibrate model npz:new.npz --recall 0.99", status=1)
     assert "WITHOUT a promise" in told
     assert "249 more" in told
     assert load_model("model_recalibrated").offset == 0.0
+    # What is called "." is put beside by its own name.
+    shutil.move("model_recalibrated", "other")
+    monkeypatch.chdir("model")
+    camri("recalibrate . npz:../new.npz --recall 0.9")
+    monkeypatch.chdir("..")
     assert "without a promise" in camri("verify model_recalibrated", status=1)
 
 

@@ -54,7 +54,7 @@ def test_every_option_of_a_sweep_may_follow(monkeypatch):
     monkeypatch.setattr(backend, "set_up_jax", lambda: None)
     words = ["--margins", "0.2", "--num-seeds", "2", "--dataset", "npz:a.npz"]
     assert main(["replicate", "cifar10", *words]) == 0
-    ((data, config, run, command),) = asked
+    ((data, config, run, command, _),) = asked
     assert (data.dataset, data.validation_fraction) == ("npz:a.npz", 0.1)
     assert config.num_seeds == 2
     assert config.grid["margin"] == (0.2,)
@@ -62,10 +62,15 @@ def test_every_option_of_a_sweep_may_follow(monkeypatch):
     assert config.grid["camri.scale@3"] == (16.0,)
     assert str(run.output) == "results/cifar10_paper"
     assert command == " ".join(["camri replicate cifar10", *words])
-    assert main(["replicate", "cifar10", "--important", "5"]) == 0
-    grid = asked[-1][1].grid
-    assert {key for key in grid if "@" in key} == {"camri.margin@5", "camri.scale@5"}
-    for words in (["--important", "cat", "dog", "airplane"], ["--grid", "weight=2"]):
+    for words, classes in (
+        (["--important", "5"], "5"),
+        (["--important", "sign 5"], "5"),
+        (["--important", "sign 3", "sign 0"], "30"),
+        (["--important", "sign 3", "5", "sign 0"], "350"),
+        (["--grid", "weight=2"], "350"),
+    ):
         assert main(["replicate", "cifar10", *words]) == 0
-        grid = asked[-1][1].grid
-        assert len([key for key in grid if key.startswith("camri.")]) == 6
+        _, config, *_, preset = asked[-1]
+        grid = sweep.without_others(config, preset, signs())
+        own = {f"camri.{name}@{k}" for k in classes for name in ("margin", "scale")}
+        assert {key for key in grid if "@" in key} == own

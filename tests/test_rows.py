@@ -294,6 +294,14 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 
 
+def test_a_file_that_cannot_have_its_name_is_told_by_it(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        _files.write_whole(tmp_path / "table.csv", "a,b")
+    assert error.value.filename == str(tmp_path / "table.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
 def test_what_a_killed_sweep_was_writing_is_no_file(tmp_path):
     """Killed, nothing cleans up: what lies there is not read as rows."""
     stored.write(tmp_path, "whole", [row()])

@@ -26,6 +26,12 @@ def planned(**changes):
     return plan(**(own | changes))
 
 
+def test_a_few_steps_tell_of_a_training_with_slow_weights_too():
+    """Which needs more steps than are timed."""
+    recipe = dataclasses.replace(RECIPE, epochs=1, lookahead=2)
+    assert widths.memory_bytes(planned(recipe=recipe), DATASET) > 0
+
+
 def test_memory_grows_with_the_width_and_holds_the_images():
     needs = [
         widths.memory_bytes(planned(trials_per_device=width), DATASET)

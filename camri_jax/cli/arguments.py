@@ -310,11 +310,16 @@ def preset(argv: Sequence[str], presets: Collection[str], default: str) -> str:
       presets: names of those that there are.
       default: where none of them is named.
 
+    Raises:
+      UsageError: several are named.
+
     >>> preset(["--epochs", "3", "--preset=fast"], ("fast", "light"), "light")
     'fast'
     """
     joined = [word.partition("=")[2] for word in argv if word.startswith("--preset=")]
     after = [b for a, b in itertools.pairwise(argv) if a == "--preset"]
+    if len(joined + after) > 1:
+        raise UsageError(f"--preset is given twice, as {' and '.join(joined + after)}")
     return next((name for name in joined + after if name in presets), default)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError
 from camri_jax.cli import arguments as words
 from camri_jax.cli.arguments import ResultsArguments
 from camri_jax.cli.console import note, wrote
@@ -45,14 +45,13 @@ def main(argv: Sequence[str]) -> int:
     for choice in found.choices:
         trials = selection.trials(found, choice)
         drawings = figures.drawings(found, choice, trials)
-        suffix = "" if len(found.choices) == 1 else "_" + "_".join(map(str, choice))
         for name in given.pictures:
             try:
                 figure = drawings[name].draw()
             except UsageError as error:
                 note(f"{name} of {found.name(choice)} cannot be drawn: {error}")
                 continue
-            save(figure, output / f"{name}{suffix}.{given.format}")
+            save(figure, output / f"{name}{found.suffix(choice)}.{given.format}")
             written += 1
     return 0 if written else 1
 
@@ -64,6 +63,5 @@ def save(figure: Any, path: Path) -> None:
       figure: of matplotlib.
       path: the file.
     """
-    with written_whole(path) as unfinished:
-        figures.save(figure, unfinished)
+    figures.save(figure, path)
     wrote("picture", path)

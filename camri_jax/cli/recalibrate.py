@@ -48,7 +48,10 @@ class Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; 1 where no recall can be promised."""
     given = words.parse(Arguments, argv, __doc__, "recalibrate")
-    output = given.output or given.model.with_name(f"{given.model.name}_recalibrated")
+    # What is named so has no name to put another beside.
+    unnamed = given.model.name in ("", "..")
+    model = given.model.resolve() if unnamed else given.model
+    output = given.output or model.with_name(f"{model.name}_recalibrated")
     words.writable(output)
     backend.set_up_jax()
     dataset = load_for(load_model(given.model), given.images, given.groups)

@@ -17,7 +17,7 @@ import importlib.util
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ from camri_jax.datasets import Dataset
 from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
 from camri_jax.sweeps import engine, ray_engine, rows, shards, width
+from camri_jax.sweeps.choices import resolve
 from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
 from camri_jax.takehome import AllDiverged, Result, make_plan, results_of
 from camri_jax.takehome.sweeping import provenance
@@ -143,11 +144,6 @@ def sweep_from(
         for key, values in preset.items()
         if not {key, whole := key.partition("@")[0], whole.rpartition(".")[2]} & {*grid}
     }
-    important = given.sweep.important
-    if set(important) < set(default[1].important):
-        # Of classes that are not asked for there are no trials.
-        own = ("", *important)
-        kept = {k: v for k, v in kept.items() if k.partition("@")[2] in own}
     config = dataclasses.replace(given.sweep, grid=kept | grid)
     if given.run.deterministic:
         # As much as XLA promises: also which kernels it chooses.
@@ -157,13 +153,25 @@ def sweep_from(
         jax.config.update("jax_platforms", "cpu")
     backend.set_up_jax()
     line = shlex.join(["camri", *command.split(), *argv])
-    return run(given.data, config, given.run, line)
+    return run(given.data, config, given.run, line, kept)
 
 
 def run(
-    data: DataArguments, config: SweepConfig, options: RunArguments, command: str
+    data: DataArguments,
+    config: SweepConfig,
+    options: RunArguments,
+    command: str,
+    preset: Collection[str],
 ) -> int:
-    """Plans, trains and tells; returns the exit status."""
+    """Plans, trains and tells; returns the exit status.
+
+    Args:
+      data: what is trained on.
+      config: the sweep.
+      options: how it is run.
+      command: the command line.
+      preset: keys of the grid that the user did not give.
+    """
     if not options.checkpoint_minutes > 0:
         raise UsageError(
             f"checkpoint_minutes must be above 0, got {options.checkpoint_minutes:g}"
@@ -183,9 +191,10 @@ def run(
     probe = not options.dry_run
     output = words.directory(options.output, data.dataset, probe=probe)
     dataset = words.load(data)
-    preset = PRESETS[options.preset][0].recipe
-    recipe = words.without_mirroring(config.recipe, preset, dataset)
-    config = dataclasses.replace(config, recipe=recipe)
+    own = PRESETS[options.preset][0].recipe
+    recipe = words.without_mirroring(config.recipe, own, dataset)
+    grid = without_others(config, preset, dataset)
+    config = dataclasses.replace(config, recipe=recipe, grid=grid)
     several = placement(trial_mesh()).together
     if options.deterministic and several and config.trials_per_device == "auto":
         raise UsageError(
@@ -244,6 +253,28 @@ def run(
     if taken := [best.directory for best in result.bests if best.directory]:
         words.tell_next(taken[0], dataset)
     return 0
+
+
+def without_others(
+    config: SweepConfig, preset: Collection[str], dataset: Dataset
+) -> dict[str, Any]:
+    """Returns a grid without what a preset says of classes that are not asked for.
+
+    Args:
+      config: the sweep.
+      preset: keys of its grid that the user did not give.
+      dataset: whose classes they are, by name or index.
+    """
+    of_classes = [key for key in preset if "@" in key]
+    if not of_classes:
+        return dict(config.grid)
+    asked = resolve(config.important, dataset)
+    others = {
+        key
+        for key in of_classes
+        if resolve([key.partition("@")[2]], dataset)[0] not in asked
+    }
+    return {key: values for key, values in config.grid.items() if key not in others}
 
 
 def shard_of(options: RunArguments) -> shards.Shard | None:

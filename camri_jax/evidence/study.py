@@ -55,6 +55,10 @@ class Study:
         """Returns a choice of important classes in words: their names joined by +."""
         return "+".join(self.data.class_names[i] for i in choice)
 
+    def suffix(self, choice: Choice) -> str:
+        """Returns what tells files of a choice from those of the others, if any."""
+        return "" if len(self.choices) == 1 else "_" + "_".join(map(str, choice))
+
     def of(self, important: Choice) -> pd.DataFrame:
         """Returns the rows that tell of a choice of important classes.
 

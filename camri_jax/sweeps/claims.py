@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from fsspec.spec import AbstractFileSystem
 
-from camri_jax._files import is_local, put
+from camri_jax._files import is_local, put, write_whole
 
 BEAT = 20.0
 """Seconds between two heartbeats of a claim."""
@@ -140,7 +140,7 @@ def _beat(path: Path, done: threading.Event) -> None:
     while not done.wait(BEAT):
         # A beat that is missed is made up for by the next; stores raise of every kind.
         with contextlib.suppress(Exception):
-            put(path, _content())
+            write_whole(path, _content())
 
 
 def _content() -> bytes:

@@ -6,6 +6,7 @@ ends a process costs no more than the minutes since the last checkpoint.
 """
 
 import collections
+import dataclasses
 import json
 import re
 import time
@@ -78,6 +79,7 @@ def run(
     """
     check(plan, dataset)
     waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
+    num_trials, known = plan.num_missing, {}
     if not waiting:
         return
     output = address(output)
@@ -92,12 +94,20 @@ def run(
     rows.write_data(output, dataset)
     data = placed(plan, dataset)
     while waiting:
-        chunk = waiting[0]
+        # Processes with other devices group trials otherwise, and claim other chunks.
+        have = rows.trained(output, known)
+        before = waiting[0].trials
+        missing = tuple(each for each in before if each.trial_id not in have)
+        num_done += len(before) - len(missing)
+        if not missing:
+            waiting.popleft()
+            continue
+        chunk = waiting[0] = waiting[0]._replace(trials=missing)
 
         def on_epoch(epoch: float, chunk=chunk, num_done=num_done) -> None:
             share = epoch / chunk.config.recipe.epochs
             done = num_done + len(chunk.trials) * share
-            report(Progress(done, plan.num_missing, chunk.methods))
+            report(Progress(done, num_trials, chunk.methods))
 
         outcome = train_and_save(
             plan,
@@ -116,12 +126,17 @@ def run(
             waiting.rotate(-1)
             num_held += 1
             if num_held >= len(waiting):
-                report(Progress(num_done, plan.num_missing, "waiting for others"))
+                report(Progress(num_done, num_trials, "waiting for others"))
                 time.sleep(PAUSE)
                 num_held = 0
         else:
-            narrow = _narrow(waiting, plan.placement.mesh.size)
-            waiting = collections.deque(narrow)
+            size = plan.placement.mesh.size
+            waiting = collections.deque(_narrow(waiting, size))
+            # For later starts, which take what rows say.
+            config = dataclasses.replace(
+                plan.config, trials_per_device=waiting[0].width // size
+            )
+            plan = plan._replace(config=config)
 
 
 def train_and_save(
@@ -178,6 +193,7 @@ def train_and_save(
         facts = {
             **provenance,
             "width": chunk.width,
+            "trials_per_device": plan.config.trials_per_device,
             "device": plan.placement.mesh.devices.flat[0].device_kind,
             "num_devices": plan.placement.mesh.size,
             "convolution": plan.placement.convolution,

@@ -236,7 +236,7 @@ def plan(
     """
     if backbone is None:
         _check_network(config.recipe, dataset)
-    _check_shift(config.recipe, dataset)
+    _check_augmentation(config.recipe, dataset)
     placement = placement_of(config.recipe, placement, backbone)
     choices = resolve(config.important, dataset)
     settings = what_trials_share(config.recipe, dataset, backbone)
@@ -282,8 +282,16 @@ def _check_network(recipe: Recipe, dataset: Dataset) -> None:
         )
 
 
-def _check_shift(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuses translations that leave nothing of an image, nor can reflect it."""
+def _check_augmentation(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuses what leaves nothing of an image, or cannot be done to what is none."""
+    if dataset.parts["train"].images.ndim == 2:
+        for name, plain in (("augment_shift", 0), ("augment_flip", "none")):
+            if (value := getattr(recipe, name)) != plain:
+                raise UsageError(
+                    f"{name} must be {plain} for features, of which {dataset.name} "
+                    f"consists, got {value}"
+                )
+        return
     sides = dataset.parts["train"].images.shape[1:3]
     if recipe.augment_shift >= min(sides):
         raise UsageError(

@@ -6,6 +6,7 @@ the chunk's checkpoint where the output is shared.
 
 import dataclasses
 import importlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +19,11 @@ from camri_jax import _arrays
 from camri_jax._files import UsageError, address, is_local
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import engine, rows
-from camri_jax.sweeps.plan import Chunk, Plan, halve, placement_of
+from camri_jax.sweeps.plan import Chunk, Plan, grouped, halve, placement_of
 from camri_jax.training import lift
 
-_data: dict[str, tuple[Dataset, Any]] = {}
+# By data and by how many devices hold them.
+_data: dict[tuple[str, int], tuple[Dataset, Any]] = {}
 
 
 def start() -> Any:
@@ -87,11 +89,17 @@ def run(
     facts = dict(provenance)
     own = (bare, dataset.fingerprint, load, str(place), facts, checkpoint_minutes)
     job, num_done = ray.put(own), 0
-    waiting: dict[Any, Chunk] = {task.remote(job, each): each for each in plan.chunks}
+    devices = int(resources.get("GPU") or resources.get("TPU") or 1)
+    chunks = _regrouped(plan, devices)
+    waiting: dict[Any, Chunk] = {task.remote(job, each): each for each in chunks}
     while waiting:
         (ready, *_), _ = ray.wait(list(waiting))
         chunk, again = waiting.pop(ready), []
-        outcome = ray.get(ready)
+        try:
+            outcome = ray.get(ready)
+        except UsageError as error:
+            # What Ray raises is of this type too, and says it with a traceback.
+            raise UsageError(str(error.__cause__ or error)) from None
         if outcome == "done":
             num_done += len(chunk.trials)
             report(engine.Progress(num_done, plan.num_missing, chunk.methods))
@@ -103,6 +111,18 @@ def run(
         else:
             raise UsageError("one trial at once is more than a device's memory holds")
         waiting |= {task.remote(job, each): each for each in again}
+
+
+def _regrouped(plan: Plan, width: int) -> list[Chunk]:
+    """Chunks of as many trials as a worker has devices, whatever the driver has."""
+    if plan.placement.one_order:
+        # A program takes all heads of a seed together.
+        return plan.chunks
+    chunks: list[Chunk] = []
+    for config in dict.fromkeys(chunk.config for chunk in plan.chunks):
+        alike = [chunk.trials for chunk in plan.chunks if chunk.config == config]
+        chunks += grouped(config, list(itertools.chain(*alike)), width)
+    return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
 
 
 def _resources(ray: Any) -> Mapping[str, float]:
@@ -124,12 +144,13 @@ def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
     chunk = chunk._replace(config=config)
     placed = placement_of(config.recipe, placed, config.backbone)
     plan = plan._replace(placement=placed, chunks=[chunk])
-    if fingerprint not in _data:
+    key = fingerprint, len(shared)
+    if key not in _data:
         dataset = load()
         if dataset.fingerprint != fingerprint:
             raise UsageError(f"{dataset.name} is another data set on this host")
-        _data[fingerprint] = dataset, engine.placed(plan, dataset)
-    dataset, data = _data[fingerprint]
+        _data[key] = dataset, engine.placed(plan, dataset)
+    dataset, data = _data[key]
     return engine.train_and_save(
         *(plan, dataset, data, chunk, address(output)),
         provenance=provenance,

@@ -11,6 +11,7 @@ logits. Each line of a file has a checksum, and what differs from it is refused.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -141,6 +142,21 @@ def columns_of(point: Mapping[str, Any]) -> dict[str, Any]:
 def exist(directory: Path, chunk: str) -> bool:
     """Returns whether a directory holds the rows of a chunk, by its name."""
     return (directory / "rows" / f"{chunk}.parquet").exists()
+
+
+def trained(directory: Path, known: dict[str, list[str]]) -> set[str]:
+    """Returns the ids of all trials that have rows.
+
+    Args:
+      directory: of the sweep.
+      known: ids by file, which is extended and spares reading a file again.
+    """
+    only = pa.schema([SCHEMA.field("trial_id")])
+    for path in _files(directory / "rows"):
+        if path.name not in known:
+            with contextlib.suppress(*_DAMAGED):
+                known[path.name] = _table(path, only)["trial_id"].to_pylist()
+    return set(itertools.chain(*known.values()))
 
 
 def discard(directory: Path, chunk: str) -> None:

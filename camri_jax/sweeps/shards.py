@@ -69,7 +69,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Shard | None:
             # Arrays need not begin at 0, nor count by 1.
             first = environ.get("SLURM_ARRAY_TASK_MIN", "0")
             step = environ.get("SLURM_ARRAY_TASK_STEP", "1")
-            if all(each.isdigit() for each in (value, first, step)):
+            if all(each.isdecimal() for each in (value, first, step)):
                 number, rest = divmod(int(value) - int(first), max(1, int(step)))
                 value = str(number) if not rest else value
         return _checked(value, environ[count], f"{index} and {count}")
@@ -114,7 +114,7 @@ def share(plan: Plan, shard: Shard) -> Plan:
 
 
 def _checked(index: str, count: str, source: str) -> Shard:
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise UsageError(
             f"{source} must be INDEX/COUNT with an index from 0 to below the count, "
             f"got {index}/{count}"

@@ -202,7 +202,10 @@ def _compiled(
     if placement.loop == "steps":
         orders = jax.eval_shape(run.shuffle, states)
         return run.step.lower(states, hyperparameters, orders, *shapes).compile()
-    recipe = dataclasses.replace(chunk.config.recipe, resample=0)
+    recipe = chunk.config.recipe
+    # Epochs enough that slow weights would move: what is compiled is one of them.
+    epochs = recipe.epochs + recipe.lookahead
+    recipe = dataclasses.replace(recipe, resample=0, epochs=epochs)
     short = dataclasses.replace(chunk.config, num_images=len(data[1]), recipe=recipe)
     epoch = functools.partial(trial.train_epoch, short)
     axes = (0, 0, None, None)

@@ -17,7 +17,6 @@ from scipy import special
 from camri_jax._files import (
     UsageError,
     address,
-    expanded,
     is_local,
     write_whole,
     written_whole,
@@ -129,7 +128,7 @@ class Model:
         offsets = np.zeros(len(self.class_names), np.float32)
         offsets[list(self.important)] = np.asarray(self.offset, np.float32)
         content = exporting.export(self.classifier, offsets, kind)
-        path = expanded(path)
+        path = address(path)
         write_whole(path, content)
         return path
 
@@ -304,7 +303,7 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
     """Reads a model directory, or the weights of one trial, which have no offset.
 
     Args:
-      path: the directory, or a file of weights.
+      path: the directory, or a file of weights; a path, or a URL of a store.
       backbone: the Flax module that was trained, where it is not one of ours.
 
     Returns:
@@ -313,7 +312,7 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
     Raises:
       UsageError: there is no model, or it is of another version.
     """
-    path = expanded(path)
+    path = address(path)
     if path.is_file():
         trial = classifier.load(path, backbone)
         return Model(trial, tuple(trial.about["important"]), 0.0, {})
@@ -321,6 +320,23 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
     trial = _read_weights(path / "weights.safetensors", backbone)
     important, offset = _rule(about)
     return Model(trial, important, offset, about)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Reads arrays by name, and the JSON that lies beside them.
+
+    Args:
+      path: of a safetensors file that was written with `camri_jax` in its metadata.
+
+    Raises:
+      OSError: it cannot be read.
+      SafetensorError, ValueError, KeyError: it is no such file.
+    """
+    content = path.read_bytes()
+    arrays = safetensors.numpy.load(content)
+    # The library reads metadata of files only, and these may be in a store.
+    end = 8 + int.from_bytes(content[:8], "little")
+    return arrays, json.loads(content[8:end])["__metadata__"]["camri_jax"]
 
 
 def read_about(directory: Path) -> dict[str, Any]:
@@ -359,10 +375,8 @@ def _rule(about: dict[str, Any]) -> tuple[tuple[int, ...], float | tuple[float, 
 
 def _read_weights(path: Path, backbone: Any) -> Classifier:
     try:
-        with safetensors.safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = file.metadata()["camri_jax"]
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        arrays, header = read_tensors(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} holds no weights ({error!r})") from error
     return classifier.unflat(arrays, header, str(path), backbone)
 

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError, expanded, write_whole
+from camri_jax._files import UsageError, address, write_whole
 from camri_jax.datasets import Dataset, copies
 from camri_jax.datasets.dataset import Part, digest, nearest
 from camri_jax.evidence.statistics import percent
@@ -24,6 +24,7 @@ from camri_jax.takehome.model import (
     load_model,
     local,
     read_about,
+    read_tensors,
     save_model,
     save_seen,
     seen,
@@ -122,9 +123,8 @@ def read_evidence(directory: Path) -> Evidence:
     """
     path = directory / _FILE
     try:
-        with safetensors.safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = json.loads(file.metadata()["camri_jax"])
+        arrays, text = read_tensors(path)
+        header = json.loads(text)
         own = header["goal"]
         goal = Goal(tuple(own["important"]), tuple(own["recalls"]), own["confidence"])
         needed = {"scores"} if goal.together else {"logits", "labels"}
@@ -171,7 +171,7 @@ def verify(path: str | os.PathLike[str]) -> Verification:
     Raises:
       UsageError: it is no model directory.
     """
-    directory = expanded(path)
+    directory = address(path)
     about = read_about(directory)
     stated = certificate_of(about)
     names = about["classes"]
@@ -297,7 +297,7 @@ def recalibrate(
     Raises:
       UsageError: `output` is there already, or no image is new.
     """
-    directory = expanded(path)
+    directory = address(path)
     output = local(output)
     if output.exists():
         raise UsageError(f"{output} is there already; a new directory is needed")
@@ -402,7 +402,7 @@ def check(
         asked = [(classes, float(recall)) for classes in known]
     if not asked:
         raise UsageError("the model promises nothing: recall must say what to check")
-    directory = expanded(path)
+    directory = address(path)
     images, labels, groups, left_out = gathered(model, directory, dataset)
     raw = model.raw_logits(images)
     logits = guarantee.moved(raw, model.important, model.offset)

@@ -224,18 +224,17 @@ def results_of(
         frames.append(table.assign(important_names=name))
         trials = selection.trials(found, choice)
         picked = selection.recommend(trials)
-        path = None
+        model = None
         if picked.trial is not None:
-            path = _keep(output, found, choice, picked, dataset, backbone)
+            model = _keep(output, found, choice, picked, dataset, backbone)
         sentences = tuple(tables.recommendation(picked, name))
-        bests.append(Best(choice, picked, path, sentences, backbone))
+        bests.append(Best(choice, picked, model, sentences, backbone))
         pictures = figures.drawings(found, choice, trials)
-        suffix = "" if len(found.choices) == 1 else "_" + "_".join(map(str, choice))
+        suffix = found.suffix(choice)
+        path = output / f"recall_accuracy{suffix}.png"
         with contextlib.suppress(UsageError):
-            figures.save(
-                pictures["price"].draw(), output / f"recall_accuracy{suffix}.png"
-            )
-            files[f"picture{suffix}"] = output / f"recall_accuracy{suffix}.png"
+            figures.save(pictures["price"].draw(), path)
+            files[f"picture{suffix}"] = path
     table = pd.concat(frames, ignore_index=True)
     with written_whole(output / "table.csv") as unfinished:
         table.to_csv(unfinished, index=False)
@@ -261,16 +260,21 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of this code; where git or its directory is missing, none."""
-    with contextlib.suppress(OSError):
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
+    """The commit of this code; none where no git has it, as where it is installed."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=False,
-        )
-        return found.stdout.strip() or None
+        ).stdout.strip()
+
+    with contextlib.suppress(OSError):
+        # Installed into another repository, that one's commit would say nothing.
+        if git("ls-files", Path(__file__).name):
+            return git("describe", "--always", "--dirty") or None
     return None
 
 
@@ -315,10 +319,12 @@ def _known(
     kind = placed.mesh.devices.flat[0].device_kind
     facts = map(json.loads, ours["provenance"].unique())
     found = [
-        (fact["convolution"], fact["width"] // placed.mesh.size)
+        (fact["convolution"], fact["trials_per_device"])
         for fact in facts
         if (fact["device"], fact["num_devices"]) == (kind, placed.mesh.size)
         and fact["convolution"] in (placed.convolution, *forms)
+        # Of heads on a CPU it is "auto"; rows of version 0.1 have none.
+        and isinstance(fact.get("trials_per_device"), int)
     ]
     # The narrowest: where memory once ended, it will again.
     return min(found, key=lambda each: each[1], default=None)
@@ -343,7 +349,7 @@ def _keep(
     question = {"important": names, "asked": None}
     directory = directory_of(output, question, choice)
     if len(found.choices) > 1:
-        directory = output / "_".join(map(str, ("model", *choice)))
+        directory = output / f"model{found.suffix(choice)}"
     about = {
         "classes": found.data.class_names,
         "trial": {

@@ -137,7 +137,7 @@ def save(
       OSError: the file cannot be written.
     """
     arrays, header = flat(Classifier(config, variables, dict(about)))
-    with written_whole(Path(path)) as unfinished, unfinished.open("wb") as file:
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, allow_pickle=False, header=np.array(header), **arrays)
 
 
@@ -157,7 +157,7 @@ def load(path: Path, backbone: Any = None) -> Classifier:
         a backbone.
     """
     try:
-        arrays = read_arrays(Path(path))
+        arrays = read_arrays(path)
         header = str(arrays.pop("header"))
     except (UsageError, KeyError) as error:
         raise UsageError(f"{path} is not a saved classifier ({error!r})") from error

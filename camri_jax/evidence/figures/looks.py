@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from camri_jax._files import written_whole
 from camri_jax.training.methods import METHODS
 
 MANY = 10
@@ -191,16 +192,16 @@ def band(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure to a `.png` or `.svg` file, with its label as its description.
+    """Writes a figure whole to a `.png` or `.svg` file, its label as its description.
 
     Args:
       figure: the figure.
       path: the file; text stays text in `.svg`.
     """
-    with mpl.rc_context({"svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.fonttype": "none"}), written_whole(path) as unfinished:
         words = str(figure.get_label())
         figure.savefig(
-            path,
+            unfinished,
             dpi=150,
             bbox_inches="tight",
             metadata={"Description": words} if words else None,
