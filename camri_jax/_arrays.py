@@ -1,7 +1,6 @@
 """Argument checks: what a public function says when it is called wrongly."""
 
 import functools
-import operator
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -140,17 +139,6 @@ def real(
         raise TypeError(f"{name} must be real numbers, got {found}")
     same_shape(name, numbers, shape)
     return numbers.astype(dtype)
-
-
-def count(name: str, value: Any, *, least: int = 1) -> int:
-    """Returns a static number of things, or raises; NumPy's and JAX's will do."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least or isinstance(value, bool):
-        raise UsageError(f"{name} must be a number from {least}, got {value}")
-    return number
 
 
 def class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:

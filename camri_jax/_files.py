@@ -5,6 +5,7 @@ the same methods; where this module treats them alike, so does all else.
 """
 
 import contextlib
+import operator
 import os
 import re
 import signal
@@ -22,6 +23,33 @@ import numpy as np
 
 class UsageError(ValueError):
     """What a user can mend: a command shows its sentence, and no traceback."""
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Returns a whole number of any make as Python's own, which names of trials hold.
+
+    Args:
+      name: what it is called.
+      value: what came.
+      least: what it must be at least.
+
+    Raises:
+      UsageError: it is no whole number (3.0 is none), or below that.
+
+    >>> whole_number("epochs", 3, 1)
+    3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise UsageError(
+            f"{name} must be a whole number of at least {least}, got {value!r}"
+        )
+    if number < least:
+        raise UsageError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 
 
 class AngleStatistics(NamedTuple):
@@ -45,7 +45,7 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    num_classes = _arrays.count("num_classes", num_classes)
+    num_classes = whole_number("num_classes", num_classes, 1)
     labels = _arrays.class_or_none(_arrays.integer("labels", labels, None), num_classes)
     predictions = _arrays.integer("predictions", predictions, labels.shape)
     predictions = _arrays.class_or_none(predictions, num_classes)

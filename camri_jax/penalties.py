@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 
 _FLOAT32 = jnp.dtype(jnp.float32)
 Important = int | Sequence[int] | np.ndarray | jax.Array
@@ -258,7 +258,7 @@ def _spread(
 
 def _checked(name: str, num_classes: int, important: Important, value: ArrayLike):
     """Returns how many classes, the important ones, and one value or one for each."""
-    num_classes = _arrays.count("num_classes", num_classes)
+    num_classes = whole_number("num_classes", num_classes, 1)
     classes = _checked_important(num_classes, important)
     # NumPy cannot look into a list that holds what is traced.
     value = _arrays.array(name, value)

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
+from camri_jax._files import whole_number
 
 # Logarithm of no mass, and its potential: exp is 0, and sums and products are finite.
 _NOTHING = -1e20
@@ -109,7 +110,7 @@ def sinkhorn(
     cost_matrix = _arrays.real("cost_matrix", cost_matrix, dtype, shape)
     _arrays.positive("epsilon", epsilon)
     epsilon = _arrays.real("epsilon", epsilon, dtype)
-    max_iterations = _arrays.count("max_iterations", max_iterations)
+    max_iterations = whole_number("max_iterations", max_iterations, 1)
     _arrays.not_negative("tolerance", tolerance)
     result = _solve(
         log_a.astype(dtype).reshape(-1, shape[0]),

@@ -18,8 +18,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A room imports only from rooms before it; `|` stands between rooms that do not know
 # each other.
 ORDER = (
-    "_files < _arrays < sinkhorn | penalties | metrics | guarantee < losses < "
-    "datasets | training < sweeps | doctor < evidence < takehome < heads < cli"
+    "_files | _machine < _arrays < sinkhorn | penalties | metrics | guarantee < "
+    "losses < datasets | training < sweeps | doctor < evidence < takehome < heads < cli"
 )
 FLOORS = [floor.split(" | ") for floor in ORDER.split(" < ")]
 FLOOR = {room: i for i, floor in enumerate(FLOORS) for room in floor}

@@ -715,7 +715,7 @@ CALLS = [
     (lambda: guarantee.price(LOGITS, LABELS, 1, np.nan), "offset"),
     (lambda: camri_jax.losses.camri([2.0, 0.0], 0, margins=[0, 0], scale=1.0), "cosin"),
     (lambda: camri_jax.losses.focal([2.0, 0.0], 0, gamma=-1.0), "gamma must be not b"),
-    (lambda: camri_jax.losses.suggested_scale(2), "num_classes must be a number from"),
+    (lambda: camri_jax.losses.suggested_scale(2), "num_classes must be at least 3"),
     (lambda: camri_jax.penalties.margin_vector(3, 3, 0.1), "important"),
     (lambda: camri_jax.penalties.margin_vector(3, 1, 4.0), "margin"),
     (lambda: camri_jax.metrics.recall(np.zeros((2, 3), np.int32)), "confusion"),

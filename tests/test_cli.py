@@ -594,53 +594,6 @@ def test_with_nothing_to_train_no_line_speaks_of_compiling(monkeypatch, capsys):
         assert re.fullmatch(r"nothing to train, .* s, reading what was trained", line)
 
 
-@pytest.mark.parametrize(
-    ("group", "files", "cores"),
-    [
-        ("0::/", {}, 64),
-        ("0::/", {"cpu.max": "max 100000"}, 64),
-        ("0::/", {"cpu.max": "100000 100000"}, 1),
-        ("0::/", {"cpu.max": "50000 100000"}, 1),
-        ("0::/", {"cpu.max": "250000 100000"}, 3),
-        ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
-        ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "900000 100000"}, 2),
-        ("0::/x", {"unified/x/cpu.max": "400000 100000"}, 4),
-        ("0::/", {"cpu.max": "what is this"}, 64),
-        (
-            "4:cpu,cpuacct:/docker/1",
-            {
-                "cpu,cpuacct/cpu.cfs_quota_us": "-1",
-                "cpu,cpuacct/cpu.cfs_period_us": "100000",
-                "cpu,cpuacct/docker/1/cpu.cfs_quota_us": "200000",
-                "cpu,cpuacct/docker/1/cpu.cfs_period_us": "100000",
-            },
-            2,
-        ),
-        # Inside a container its own group is mounted as the root.
-        (
-            "4:cpu:/docker/1",
-            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
-            3,
-        ),
-        ("5:memory:/", {"cpu.max": "100000 100000"}, 64),
-        (None, {"cpu.max": "100000 100000"}, 64),
-    ],
-)
-def test_a_container_has_the_cores_of_its_quota(
-    group, files, cores, tmp_path, monkeypatch
-):
-    if group is not None:
-        (tmp_path / "proc" / "self").mkdir(parents=True)
-        (tmp_path / "proc" / "self" / "cgroup").write_text(group + "\n")
-    for name, text in files.items():
-        path = tmp_path / "sys" / "fs" / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    monkeypatch.setattr(backend, "_ROOT", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
-    assert backend.num_cores() == cores
-
-
 STOPPED = """
 import signal, sys, time
 from camri_jax.cli import main

@@ -708,7 +708,7 @@ def test_wrong_values_are_named(name, argument, value, message):
 
 @pytest.mark.parametrize("num_classes", [2, -1, 10.0, True, None])
 def test_a_scale_is_suggested_for_three_classes_or_more(num_classes):
-    with pytest.raises(UsageError, match="num_classes must be a number from 3"):
+    with pytest.raises(UsageError, match="num_classes must be "):
         losses.suggested_scale(num_classes)
 
 

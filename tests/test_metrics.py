@@ -160,7 +160,7 @@ def test_angles_without_a_class_or_a_direction():
         (
             lambda: metrics.confusion_matrix([0], [0], 2.0),
             UsageError,
-            "num_classes must be a number from 1, got 2.0",
+            "num_classes must be a whole number of at least 1, got 2.0",
         ),
         (
             lambda: metrics.recall({"cat": 1}),

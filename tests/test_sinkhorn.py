@@ -496,9 +496,19 @@ RIGHT = {
         ("cost_matrix", {0: 1.0}, TypeError, "must be a number or an array of numbers"),
         ("epsilon", 0.0, UsageError, "must be above 0, got 0.0"),
         ("epsilon", np.ones(2), UsageError, r"must have shape \(\), got \(2,\)"),
-        ("max_iterations", 0, UsageError, "must be a number from 1, got 0"),
-        ("max_iterations", 1.5, UsageError, "must be a number from 1, got 1.5"),
-        ("max_iterations", True, UsageError, "must be a number from 1, got True"),
+        ("max_iterations", 0, UsageError, "must be at least 1, got 0"),
+        (
+            "max_iterations",
+            1.5,
+            UsageError,
+            "a whole number of at least 1, got 1.5",
+        ),
+        (
+            "max_iterations",
+            True,
+            UsageError,
+            "a whole number of at least 1, got True",
+        ),
         ("tolerance", -1.0, UsageError, "must be not below 0, got -1.0"),
     ],
 )

@@ -141,45 +141,6 @@ def test_the_best_width_fits_into_memory(monkeypatch):
     assert chosen(monkeypatch, lambda *_: 1e3, free=4.5 * per_device)[1] == 4
 
 
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, float("inf")),
-        ({"memory.max": "max\n", "memory.current": "5\n"}, float("inf")),
-        (
-            {
-                "memory.max": "100\n",
-                "memory.current": "70\n",
-                "memory.stat": "anon 40\ninactive_file 30\n",
-            },
-            60,
-        ),
-        (
-            {
-                "memory/memory.limit_in_bytes": "100\n",
-                "memory/memory.usage_in_bytes": "70\n",
-                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 20\n",
-            },
-            50,
-        ),
-    ],
-    ids=["none", "no limit", "version 2", "version 1"],
-)
-def test_the_limit_of_a_container_bounds_what_is_free(
-    files, expected, monkeypatch, tmp_path
-):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert widths._allowed_bytes(tmp_path) == expected
-    monkeypatch.setattr(widths, "_allowed_bytes", lambda: expected)
-    free = widths._free_bytes(TOGETHER)
-    if expected < float("inf"):
-        assert free == pytest.approx(0.9 * expected / TOGETHER.mesh.size)
-    else:
-        assert free > 2**20
-
-
 def test_another_error_than_memory_is_not_hidden(monkeypatch):
     def fail(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")

@@ -188,7 +188,9 @@ def _integer(name: str, value: int, least: int, most: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise DatasetError(f"{name} is {value!r}; it must be an integer") from None
+        number = None
+    if number is None or isinstance(value, bool):
+        raise DatasetError(f"{name} is {value!r}; it must be an integer")
     if not least <= number <= most:
         raise DatasetError(f"{name} is {number}; it must lie in {least}..{most}")
     return number

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 
+from camri_jax._machine import free_bytes
 from camri_jax.datasets import copies, store
 from camri_jax.datasets.dataset import (
     PARTS,
@@ -195,7 +195,7 @@ def _key(name: str) -> str | None:
 def _refuse_what_does_not_fit(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         wanted = 2 * sum(member.file_size for member in archive.infolist())
-    if wanted > (free := psutil.virtual_memory().available):
+    if wanted > (free := free_bytes()):
         raise DatasetError(
             f"{path} unpacks to {wanted / 2e9:,.1f} GB, for which {free / 1e9:,.1f} GB "
             "of free memory are too little"

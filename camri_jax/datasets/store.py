@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
+from camri_jax._machine import free_bytes
 from camri_jax.datasets.dataset import (
     PARTS,
     Dataset,
@@ -181,7 +181,7 @@ def refuse_what_does_not_fit(shape: Sequence[int]) -> None:
     Raises:
       DatasetError: twice as much is not free.
     """
-    wanted, free = 2 * math.prod(shape), psutil.virtual_memory().available
+    wanted, free = 2 * math.prod(shape), free_bytes()
     if wanted > free:
         raise DatasetError(
             f"{shape[0]:,} images of {shape[1]}x{shape[2]} need {wanted / 1e9:,.1f} GB "

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays, penalties
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 from camri_jax.losses._softmax import (
     Counted,
     checked_scores,
@@ -420,7 +420,7 @@ def suggested_scale(num_classes: int) -> float:
     >>> round(suggested_scale(1000), 2)
     9.77
     """
-    num_classes = _arrays.count("num_classes", num_classes, least=3)
+    num_classes = whole_number("num_classes", num_classes, 3)
     return math.sqrt(2) * math.log(num_classes - 1)
 
 

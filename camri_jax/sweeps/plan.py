@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 from camri_jax.datasets import Dataset
 from camri_jax.datasets.dataset import digest
 from camri_jax.sweeps import grid as grids
@@ -32,7 +32,7 @@ from camri_jax.training.methods import (
     hyperparameters,
     points,
 )
-from camri_jax.training.recipe import Recipe, TrainConfig, whole_number
+from camri_jax.training.recipe import Recipe, TrainConfig
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 
 from camri_jax._files import write_whole
+from camri_jax._machine import free_bytes
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps.chunk import programs, states_of
 from camri_jax.sweeps.engine import out_of_memory
@@ -258,28 +258,5 @@ def _free_bytes(placement: Placement) -> float:
     """What programs may take of a device, with a tenth left for what they lose."""
     statistics = placement.mesh.devices.flat[0].memory_stats()
     if statistics is None:
-        free = min(psutil.virtual_memory().available, _allowed_bytes())
-        return 0.9 * free / placement.mesh.size
+        return 0.9 * free_bytes() / placement.mesh.size
     return 0.9 * (statistics["bytes_limit"] - statistics["bytes_in_use"])
-
-
-def _allowed_bytes(root: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container's limit of memory leaves; infinite where there is none."""
-    for folder, limit, used, cached in (
-        (root, "memory.max", "memory.current", "inactive_file"),
-        (
-            root / "memory",
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-        ),
-    ):
-        try:
-            most, now = (int((folder / name).read_text()) for name in (limit, used))
-            lines = (folder / "memory.stat").read_text().splitlines()
-        except (OSError, ValueError):  # no such limit, or the word max
-            continue
-        # Files that were read make room for what needs it.
-        counts = dict(line.split() for line in lines)
-        return most - now + int(counts.get(cached, 0))
-    return float("inf")

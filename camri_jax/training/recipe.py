@@ -1,7 +1,6 @@
 """What is the same for many trials: how they are trained, and on what."""
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 from camri_jax.training.augment import Fill, Flip
 from camri_jax.training.methods import Head, Method
 from camri_jax.training.network import NETWORKS, Classifier, Convolution
@@ -219,33 +218,6 @@ class Recipe:
             "weight_decay": None,
         }
         return cls(**(own | changes))
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """Returns a whole number of any make as Python's own, which names of trials hold.
-
-    Args:
-      name: what it is called.
-      value: what came.
-      least: what it must be at least.
-
-    Raises:
-      UsageError: it is no whole number (3.0 is none), or below that.
-
-    >>> whole_number("epochs", 3, 1)
-    3
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise UsageError(
-            f"{name} must be a whole number of at least {least}, got {value!r}"
-        )
-    if number < least:
-        raise UsageError(f"{name} must be at least {least}, got {number}")
-    return number
 
 
 def weight_decay(num_features: int, num_images: int, learning_rate: float) -> float:

@@ -88,13 +88,13 @@ def test_fractions_that_leave_nothing_are_refused():
         load("digits", validation_fraction=0.5, calibration_fraction=0.5)
 
 
-@pytest.mark.parametrize("image_size", [0, -1, 5000, 8.5, "8"])
+@pytest.mark.parametrize("image_size", [0, -1, 5000, 8.5, "8", True])
 def test_an_image_size_out_of_range_is_refused(image_size):
     with pytest.raises(DatasetError, match="image_size is"):
         load("digits", image_size=image_size)
 
 
-@pytest.mark.parametrize("seed", [-1, 0.5, None])
+@pytest.mark.parametrize("seed", [-1, 0.5, None, True])
 def test_a_seed_that_is_none_is_refused(seed):
     with pytest.raises(DatasetError, match="seed is"):
         load("digits", seed=seed)
