@@ -249,7 +249,7 @@ def test_who_has_nothing_left_waits_for_others(undisturbed, tmp_path, monkeypatc
 @given(st.integers(1, 7), st.sets(st.integers(0, 23)), st.booleans(), st.data())
 def test_shards_part_what_is_missing_whatever_is_done(count, done, one_order, data):
     """By trials, or by seeds where those of a chunk must be of one."""
-    where = placement(one_order=one_order, together=one_order)
+    where = placement(one_order=one_order, vectorized=one_order)
     grid = {
         "where": where,
         "methods": ("cross_entropy", "l2_softmax", "camri"),
@@ -332,7 +332,7 @@ class Stop(Exception):
     "loop", ["steps", pytest.param("scan", marks=pytest.mark.slow)]
 )
 def test_a_chunk_goes_on_at_its_checkpoint_bit_for_bit(loop, tmp_path, monkeypatch):
-    where = placement(loop=loop, together=loop == "scan")
+    where = placement(loop=loop, vectorized=loop == "scan")
     grid = LONG | {"methods": ("camri",), "num_seeds": 2, "where": where}
     start(tmp_path / "whole", **grid)
     steps = []
@@ -345,11 +345,11 @@ def test_a_chunk_goes_on_at_its_checkpoint_bit_for_bit(loop, tmp_path, monkeypat
     with pytest.raises(Stop):
         start(tmp_path / "parts", report=stop, minutes=1e-9, **grid)
     (path,) = (tmp_path / "parts" / "checkpoints").iterdir()
-    midway = checkpoints.load(path)
-    assert 1 <= midway.epoch <= 4
+    checkpoint = checkpoints.load(path)
+    assert 1 <= checkpoint.epoch <= 4
     seen = []
     start(tmp_path / "parts", report=seen.append, **grid)
-    assert seen[0].num_done > 2 * midway.epoch / 5
+    assert seen[0].num_done > 2 * checkpoint.epoch / 5
     assert not list((tmp_path / "parts" / "checkpoints").iterdir())
     assert_same(stored.read(tmp_path / "parts"), stored.read(tmp_path / "whole"))
     for part in ("validation", "test"):
@@ -359,7 +359,7 @@ def test_a_chunk_goes_on_at_its_checkpoint_bit_for_bit(loop, tmp_path, monkeypat
         )
         jax.tree.map(np.testing.assert_array_equal, one, two)
     facts = json.loads(stored.read(tmp_path / "parts")["provenance"][0])
-    assert facts["resumed_after_epoch"] == midway.epoch
+    assert facts["resumed_after_epoch"] == checkpoint.epoch
 
 
 def stopped(output):
@@ -405,8 +405,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_chunk_begins_anew(how, tmp_pa
 )
 def test_a_checkpoint_of_other_programs_is_left_out(changed, tmp_path):
     path = stopped(tmp_path)
-    midway = checkpoints.load(path)
-    checkpoints.save(path, midway._replace(leaves=changed(midway.leaves)))
+    checkpoint = checkpoints.load(path)
+    checkpoints.save(path, checkpoint._replace(leaves=changed(checkpoint.leaves)))
     with pytest.warns(RuntimeWarning, match="a checkpoint is of other programs"):
         start(tmp_path, **LONG)
     assert len(stored.read(tmp_path)) == 6

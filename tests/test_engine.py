@@ -242,7 +242,7 @@ def scarce(largest, text="RESOURCE_EXHAUSTED: Out of memory allocating 9 GB"):
 def test_out_of_memory_halves_the_width_and_goes_on(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "train_chunk", scarce(2))
     with pytest.warns(RuntimeWarning) as warned:
-        start(tmp_path, **GRID, trials_per_device=4, where=placement(together=True))
+        start(tmp_path, **GRID, trials_per_device=4, where=placement(vectorized=True))
     assert [str(each.message) for each in warned] == [
         "out of memory with 3 trials a device: going on with 2",
         "out of memory with 2 trials a device: going on with 1",

@@ -205,8 +205,10 @@ def whole(tmp_path_factory):
     test_bad_inputs.results(cwd)
     test_bad_inputs.models(cwd)
     shutil.make_archive(str(cwd / "own"), "zip", cwd / "folder")
-    midway = chunk.Midway(1, [np.zeros(9)], [np.zeros(2)], [np.zeros((2, 2, 2))])
-    checkpoints.save(cwd / "checkpoint.npz", midway)
+    checkpoint = chunk.Checkpoint(
+        1, [np.zeros(9)], [np.zeros(2)], [np.zeros((2, 2, 2))]
+    )
+    checkpoints.save(cwd / "checkpoint.npz", checkpoint)
     return cwd
 
 

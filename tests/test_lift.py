@@ -28,18 +28,18 @@ COLLECTIVES = re.compile(
     r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 )
 # What a CPU wants, and what a GPU wants.
-CPU = {"together": False, "loop": "steps"}
-GPU = {"together": True, "loop": "scan"}
+CPU = {"vectorized": False, "loop": "steps"}
+GPU = {"vectorized": True, "loop": "scan"}
 
 
 def quadratic(x, scale, shared):
     return {"value": scale * jnp.sum(x * shared), "twice": 2.0 * x}
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("vectorized", [True, False])
 @pytest.mark.parametrize("num_devices", [1, 2])
-def test_lifted_equals_a_loop(num_devices, together):
-    where = placement(num_devices, together=together)
+def test_lifted_equals_a_loop(num_devices, vectorized):
+    where = placement(num_devices, vectorized=vectorized)
     x, scale = np.arange(12.0, dtype=np.float32).reshape(4, 3), np.ones(4, np.float32)
     shared = np.array([1.0, 2.0, 3.0], np.float32)
     lifted = lift.lift(quadratic, where, (0, 0, None))
@@ -60,7 +60,7 @@ def test_one_after_another_a_trial_does_not_depend_on_how_many_there_are():
     rng = np.random.default_rng(0)
     x, matrix = rng.normal(size=(4, 5, 99)), rng.normal(size=(99, 33))
     x, matrix = x.astype(np.float32), matrix.astype(np.float32)
-    lifted = lift.lift(steep, placement(1, together=False), (0, None))
+    lifted = lift.lift(steep, placement(1, vectorized=False), (0, None))
     np.testing.assert_array_equal(lifted(x, matrix)[1:3], lifted(x[1:3], matrix))
 
 
@@ -89,9 +89,9 @@ CONFIG = PLAN.chunks[0].config
 
 
 @functools.cache
-def trained(num_devices, together, loop, width, first=0, count=None):
+def trained(num_devices, vectorized, loop, width, first=0, count=None):
     """What some of the trials come to, placed like this."""
-    where = placement(num_devices, together=together, loop=loop)
+    where = placement(num_devices, vectorized=vectorized, loop=loop)
     data = chunks.place(DATASET, CONFIG, where)
     some = TRIALS[first : first + (count or width)]
     return chunks.train_chunk(Chunk(CONFIG, some, width), data, where)
@@ -107,7 +107,7 @@ def test_a_checkpoint_goes_on_on_another_number_of_devices():
             one._replace(width=width),
             data,
             where,
-            midway=kept[0] if kept else None,
+            checkpoint=kept[0] if kept else None,
             keep=lambda fetch: kept.append(fetch()),
         )
     assert found.begin == kept[0].epoch
@@ -145,7 +145,7 @@ def _compiled(name):
 
 
 PLACEMENTS = [
-    # devices, together, loop, width; of five trials the last has no neighbour.
+    # devices, vectorized, loop, width; of five trials the last has no neighbour.
     (1, *CPU.values(), 1, 0, 1),
     (2, *CPU.values(), 2, 3, 2),
     (1, *CPU.values(), 3, 0, 3),
@@ -188,10 +188,10 @@ def test_a_rerun_is_bit_for_bit_the_same():
 def test_a_trial_that_explodes_disturbs_no_other_of_its_chunk(where):
     """Bit for bit; and diverged is what has weights or a loss that are not finite."""
     healthy = trained(*where)
-    num_devices, together, loop, width, *_ = where
+    num_devices, vectorized, loop, width, *_ = where
     middle = TRIALS[1]._replace(point=TRIALS[1].point | {"scale": 1e38})
     some = (TRIALS[0], middle, TRIALS[2])
-    place = placement(num_devices, together=together, loop=loop)
+    place = placement(num_devices, vectorized=vectorized, loop=loop)
     data = chunks.place(DATASET, CONFIG, place)
     sick = chunks.train_chunk(Chunk(CONFIG, some, width), data, place)
     assert [row["diverged"] for row in healthy.rows] == [False] * 3

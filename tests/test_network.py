@@ -213,7 +213,7 @@ def test_a_head_fits_any_module_from_images_to_features(head):
             del train
             return images.mean((1, 2), dtype=jnp.float32)
 
-    classifier = network.Classifier(Means(), num_classes=7, head=head, logit_scale=0.5)
+    classifier = network.Network(Means(), num_classes=7, head=head, logit_scale=0.5)
     images = _pictures((3, 8, 8, 2))
     outputs, variables = classifier.init_with_output(
         jax.random.key(0), images, train=False
@@ -341,7 +341,7 @@ def test_a_dirac_kernel_passes_its_inputs_on(inputs, outputs):
 
 
 def test_each_parameter_has_its_label():
-    classifier = network.Classifier(_tiny_fast(feature_dim=3), 4, "linear")
+    classifier = network.Network(_tiny_fast(feature_dim=3), 4, "linear")
     params = _variables(classifier, 8)["params"]
     labels = network.param_labels(params)
     assert jax.tree.structure(labels) == jax.tree.structure(params)

@@ -168,7 +168,7 @@ def test_what_does_not_change_the_numbers_does_not_change_the_names():
     same = [
         planned(dataclasses.replace(DATASET, name="npz:elsewhere.npz"), num_seeds=1),
         planned(where=placement(convolution="patches"), num_seeds=1),
-        planned(where=placement(1, together=True, loop="scan"), num_seeds=1),
+        planned(where=placement(1, vectorized=True, loop="scan"), num_seeds=1),
         planned(trials_per_device=3, num_seeds=1),
         planned(keep_logits=False, save_models=False, num_seeds=1),
         planned(methods=EVERY[::-1], num_seeds=1),
@@ -422,13 +422,13 @@ def test_a_class_whose_name_has_an_at_is_not_a_class_of_a_choice():
     num_seeds=st.integers(1, 7),
     per_device=st.integers(1, 9),
     num_devices=st.integers(1, 2),
-    together=st.booleans(),
+    vectorized=st.booleans(),
     data=st.data(),
 )
 def test_chunks_hold_what_is_missing_once(
-    num_seeds, per_device, num_devices, together, data
+    num_seeds, per_device, num_devices, vectorized, data
 ):
-    where = placement(num_devices, together=together)
+    where = placement(num_devices, vectorized=vectorized)
     asked = {
         "num_seeds": num_seeds,
         "trials_per_device": per_device,
@@ -446,7 +446,7 @@ def test_chunks_hold_what_is_missing_once(
         assert 1 <= len(chunk.trials) <= chunk.width <= per_device * num_devices
         assert chunk.width % num_devices == 0
         assert {METHODS[t.method].family for t in chunk.trials} == {chunk.family}
-        if together:
+        if vectorized:
             # The last digits depend on the width: it must not depend on what is left.
             assert chunk.width == widths[chunk.family]
         else:

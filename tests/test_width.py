@@ -17,12 +17,12 @@ def nothing_known(monkeypatch):
     monkeypatch.setattr(widths, "_kept", lambda *_: None)
 
 
-TOGETHER = placement(2, together=True, loop="scan")
+VECTORIZED = placement(2, vectorized=True, loop="scan")
 kept = widths._kept
 
 
 def planned(**changes):
-    own = {"methods": ("camri",), "where": TOGETHER, "num_seeds": 8}
+    own = {"methods": ("camri",), "where": VECTORIZED, "num_seeds": 8}
     return plan(**(own | changes))
 
 
@@ -43,7 +43,7 @@ def test_memory_grows_with_the_width_and_holds_the_images():
 
 def chosen(monkeypatch, seconds, num_seeds=40, largest=None, free=1e12, forms=()):
     """What is best on a machine with these costs: seconds, trials it holds, bytes."""
-    size = TOGETHER.mesh.size
+    size = VECTORIZED.mesh.size
 
     def run(program, chunk, *_):
         if largest and chunk.width > largest * size:
@@ -116,7 +116,7 @@ def test_what_was_found_is_kept_beside_the_compiled_programs(monkeypatch, tmp_pa
 
 
 def test_a_choice_is_kept_apart_for_other_plans_and_devices():
-    one = planned(where=placement(1, together=True, loop="scan"))
+    one = planned(where=placement(1, vectorized=True, loop="scan"))
     bfloat16 = dataclasses.replace(RECIPE, precision="bfloat16")
     cases = [
         (planned(), FORMS, 8),
@@ -137,7 +137,7 @@ def test_the_best_width_is_at_most_what_the_plan_needs(monkeypatch):
 
 def test_the_best_width_fits_into_memory(monkeypatch):
     assert chosen(monkeypatch, lambda *_: 1e3, largest=8)[1] == 8
-    per_device = 1000.0 * TOGETHER.mesh.size
+    per_device = 1000.0 * VECTORIZED.mesh.size
     assert chosen(monkeypatch, lambda *_: 1e3, free=4.5 * per_device)[1] == 4
 
 
@@ -166,7 +166,7 @@ def test_trials_that_draw_their_images_are_timed_too():
 
 def test_what_takes_trials_one_after_another_takes_one():
     where = placement(2)
-    assert not where.together
+    assert not where.vectorized
     assert widths.best(planned(where=where), DATASET) == ("mixed", 1)
 
 

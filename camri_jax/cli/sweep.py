@@ -195,7 +195,7 @@ def run(
     recipe = words.without_mirroring(config.recipe, own, dataset)
     grid = without_others(config, preset, dataset)
     config = dataclasses.replace(config, recipe=recipe, grid=grid)
-    several = placement(trial_mesh()).together
+    several = placement(trial_mesh()).vectorized
     if options.deterministic and several and config.trials_per_device == "auto":
         raise UsageError(
             "deterministic needs trials_per_device to be a number: auto measures it"
@@ -329,7 +329,7 @@ def tell(plan: Plan, dataset: Dataset) -> None:
     more = ", ..." if len(plan.chunks) > 6 else ""
     placed = plan.placement
     form = "by scan" if placed.loop == "scan" else "step by step"
-    many = "at once" if placed.together else "one after another"
+    many = "at once" if placed.vectorized else "one after another"
     say(
         f"data      {dataset.name}: {' + '.join(counts)} images of {shape}\n"
         f"device    {placed.mesh.size} x {device.device_kind}: {placed.convolution} "

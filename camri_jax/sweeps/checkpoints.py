@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from camri_jax._files import read_arrays, set_aside, written_whole
-from camri_jax.sweeps.chunk import Midway
+from camri_jax.sweeps.chunk import Checkpoint
 
 
 def path_of(directory: Path, chunk: str) -> Path:
@@ -26,27 +26,27 @@ def path_of(directory: Path, chunk: str) -> Path:
     return directory / "checkpoints" / f"{chunk}.npz"
 
 
-def save(path: Path, midway: Midway) -> None:
+def save(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, whole or not at all.
 
     Args:
       path: from `path_of`.
-      midway: where the chunk is.
+      checkpoint: where the chunk is.
 
     Raises:
       OSError: it cannot be written.
     """
     arrays: dict[str, Any] = {
-        "epoch": np.int64(midway.epoch),
-        "losses": np.stack(midway.losses),
-        "history": np.array(midway.history, np.int32),
+        "epoch": np.int64(checkpoint.epoch),
+        "losses": np.stack(checkpoint.losses),
+        "history": np.array(checkpoint.history, np.int32),
     }
-    arrays |= {f"state{i}": leaf for i, leaf in enumerate(midway.leaves)}
+    arrays |= {f"state{i}": leaf for i, leaf in enumerate(checkpoint.leaves)}
     with written_whole(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load(path: Path) -> Midway | None:
+def load(path: Path) -> Checkpoint | None:
     """Reads a checkpoint; what cannot be read is set aside, with a warning.
 
     Args:
@@ -59,7 +59,7 @@ def load(path: Path) -> Midway | None:
         arrays = read_arrays(path)
         leaves = [arrays[f"state{i}"] for i in range(len(arrays) - 3)]
         epoch, losses = int(arrays["epoch"]), list(arrays["losses"])
-        return Midway(epoch, leaves, losses, list(arrays["history"]))
+        return Checkpoint(epoch, leaves, losses, list(arrays["history"]))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, IsADirectoryError):
@@ -70,7 +70,7 @@ def load(path: Path) -> Midway | None:
 @contextlib.contextmanager
 def keeping(
     path: Path, minutes: float
-) -> Iterator[Callable[[Callable[[], Midway]], None]]:
+) -> Iterator[Callable[[Callable[[], Checkpoint]], None]]:
     """Keeps a chunk's checkpoint while it trains.
 
     Args:
@@ -85,7 +85,7 @@ def keeping(
     due, writing = time.monotonic() + 60 * minutes, None
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
 
-        def keep(fetch: Callable[[], Midway]) -> None:
+        def keep(fetch: Callable[[], Checkpoint]) -> None:
             nonlocal due, writing
             if time.monotonic() < due or (writing and not writing.done()):
                 return

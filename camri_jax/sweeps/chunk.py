@@ -87,7 +87,7 @@ class Trained(NamedTuple):
     begin: int = 0
 
 
-class Midway(NamedTuple):
+class Checkpoint(NamedTuple):
     """A chunk between two epochs, on the host: all that the rest of it depends on.
 
     Attributes:
@@ -299,8 +299,8 @@ def train_chunk(
     data: Placed,
     placement: Placement,
     on_epoch: Callable[[float], None] = _unheard,
-    midway: Midway | None = None,
-    keep: Callable[[Callable[[], Midway]], None] = lambda fetch: None,
+    checkpoint: Checkpoint | None = None,
+    keep: Callable[[Callable[[], Checkpoint]], None] = lambda fetch: None,
 ) -> Trained:
     """Trains a chunk of trials and scores the images that are not trained on.
 
@@ -310,7 +310,7 @@ def train_chunk(
       placement: the devices.
       on_epoch: called with the number of epochs that are done, in fractions where an
         epoch's steps are called one by one.
-      midway: where to go on; default at the beginning.
+      checkpoint: where to go on; default at the beginning.
       keep: called after each epoch but the last with a function that returns where
         the chunk is, if it is called at once.
 
@@ -331,17 +331,19 @@ def train_chunk(
     states = run.init(look, seeds)
     begin, told, losses, history = 0, 0.0, [], []
     number = len(chunk.trials)
-    fits = midway is not None and _fits(midway, states, epochs, evaluated, number)
-    if midway is not None and fits:
-        midway = _lengthened(midway, chunk.width)
-        begin, states = midway.epoch, _restored(states, midway)
-        losses, history = [[each] for each in midway.losses], list(midway.history)
-    elif midway is not None:
+    shape = states, epochs, evaluated, number
+    if checkpoint is not None and not _fits(checkpoint, *shape):
+        checkpoint = None
         warnings.warn(
             "a checkpoint is of other programs: its chunk begins anew",
             RuntimeWarning,
             stacklevel=2,
         )
+    if checkpoint is not None:
+        checkpoint = _lengthened(checkpoint, chunk.width)
+        begin, states = checkpoint.epoch, _restored(states, checkpoint)
+        losses = [[each] for each in checkpoint.losses]
+        history = list(checkpoint.history)
 
     def scored(part: str) -> Scores:
         return _joined(
@@ -373,7 +375,7 @@ def train_chunk(
             if epoch + 1 < epochs:
                 keep(
                     functools.partial(
-                        _midway, epoch + 1, states, losses, history, number
+                        _checkpoint, epoch + 1, states, losses, history, number
                     )
                 )
         everything = {part: scored(part) for part in data.scored}
@@ -401,54 +403,56 @@ def train_chunk(
     )
 
 
-def _midway(
+def _checkpoint(
     epoch: int,
     states: TrialState,
     losses: Sequence[Sequence[Any]],
     history: Sequence[np.ndarray],
     number: int,
-) -> Midway:
+) -> Checkpoint:
     # Copied, as the next step takes the memory of these; without what only fills up
     # the devices of this host.
     leaves = [np.array(jax.device_get(leaf)[:number]) for leaf in _kept(states)]
     means = [_mean(each)[:number] for each in losses]
-    return Midway(epoch, leaves, means, [each[:number] for each in history])
+    return Checkpoint(epoch, leaves, means, [each[:number] for each in history])
 
 
-def _lengthened(midway: Midway, width: int) -> Midway:
+def _lengthened(checkpoint: Checkpoint, width: int) -> Checkpoint:
     """With the last trial again and again, as its chunk is stacked."""
 
     def lengthened(each: np.ndarray) -> np.ndarray:
         return np.concatenate([each, np.repeat(each[-1:], width - len(each), axis=0)])
 
-    return Midway(midway.epoch, *(list(map(lengthened, x)) for x in midway[1:]))
+    return Checkpoint(
+        checkpoint.epoch, *(list(map(lengthened, x)) for x in checkpoint[1:])
+    )
 
 
 def _fits(
-    midway: Midway,
+    checkpoint: Checkpoint,
     states: TrialState,
     epochs: int,
     evaluated: Sequence[int],
     number: int,
 ) -> bool:
     """Whether a checkpoint can be of so many trials, after one of these epochs."""
-    scored = [epoch for epoch in evaluated if epoch <= midway.epoch]
+    scored = [epoch for epoch in evaluated if epoch <= checkpoint.epoch]
     forms = [
         [(number, *leaf.shape[1:], leaf.dtype.itemsize) for leaf in _kept(states)],
-        [(*leaf.shape, leaf.dtype.itemsize) for leaf in midway.leaves],
+        [(*leaf.shape, leaf.dtype.itemsize) for leaf in checkpoint.leaves],
     ]
     return (
-        0 < midway.epoch < epochs
-        and len(midway.losses) == midway.epoch
-        and len(midway.history) == len(scored)
+        0 < checkpoint.epoch < epochs
+        and len(checkpoint.losses) == checkpoint.epoch
+        and len(checkpoint.history) == len(scored)
         and forms[0] == forms[1]
     )
 
 
-def _restored(states: TrialState, midway: Midway) -> TrialState:
+def _restored(states: TrialState, checkpoint: Checkpoint) -> TrialState:
     """States with the leaves of a checkpoint; the keys are as they were."""
     leaves, tree = jax.tree.flatten(states)
-    kept = iter(midway.leaves)
+    kept = iter(checkpoint.leaves)
     restored = [leaf if _is_key(leaf) else _put(next(kept), leaf) for leaf in leaves]
     return jax.tree.unflatten(tree, restored)
 

@@ -179,11 +179,11 @@ def train_and_save(
             return "held"
         start, worked = time.perf_counter(), time.process_time()
         path = checkpoints.path_of(output, chunk.name)
-        midway = checkpoints.load(path)
+        checkpoint = checkpoints.load(path)
         try:
             with checkpoints.keeping(path, checkpoint_minutes) as keep:
                 trained = train_chunk(
-                    chunk, data, plan.placement, on_epoch, midway, keep
+                    chunk, data, plan.placement, on_epoch, checkpoint, keep
                 )
         except jax.errors.JaxRuntimeError as error:
             if not out_of_memory(error):

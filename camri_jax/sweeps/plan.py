@@ -263,7 +263,7 @@ def placement_of(
     """
     if recipe.network != "features" or backbone is not None:
         return placement
-    return placement._replace(together=True, loop="scan", one_order=True)
+    return placement._replace(vectorized=True, loop="scan", one_order=True)
 
 
 def _check_network(recipe: Recipe, dataset: Dataset) -> None:
@@ -438,7 +438,7 @@ def _chunks(
     # "auto" is measured on a plan, of one trial a device. What takes trials one after
     # another would loop over them in its program, where a CPU convolves slowly.
     wanted = config.trials_per_device
-    if not placement.together:
+    if not placement.vectorized:
         wanted = 1
     elif wanted == "auto":
         wanted = HEADS if placement.one_order else 1
@@ -460,7 +460,7 @@ def _chunks(
             seeds = range(config.num_seeds)
             groups = [[t for t in planned if t.seed == seed] for seed in seeds]
         width = num_devices * wanted
-        if placement.together:
+        if placement.vectorized:
             # The width follows from the plan alone, not from what is left of it: a
             # trial's last digits depend on the width that it is trained in.
             num_chunks = _ceil_div(len(groups[0]), width)

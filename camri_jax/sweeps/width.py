@@ -74,7 +74,7 @@ def best(
       The form, and the trials a device, 1 at least.
     """
     own = plan.placement.convolution
-    if not plan.placement.together or not plan.chunks:
+    if not plan.placement.vectorized or not plan.chunks:
         return own, 1
     config, most = _most(plan)
     if config.backbone is not None or config.recipe.network == "features":

@@ -25,7 +25,7 @@ class Placement(NamedTuple):
     Attributes:
       mesh: the devices, along the axis of trials.
       convolution: the form of a convolution.
-      together: whether a device works on all its trials at the same time, by `vmap`,
+      vectorized: whether a device works on all its trials at the same time, by `vmap`,
         or on one after another.
       loop: whether an epoch is one compiled `scan`, or its steps are called from
         Python: XLA:CPU runs a convolution in a loop 30 times slower than outside.
@@ -35,7 +35,7 @@ class Placement(NamedTuple):
 
     mesh: Mesh
     convolution: Convolution
-    together: bool
+    vectorized: bool
     loop: Loop
     one_order: bool = False
 
@@ -132,7 +132,7 @@ def lift(
     )
     many = jax.vmap(function, in_axes=tuple(in_axes))
     mapped = jax.shard_map(
-        many if placement.together else _one_by_one(function, in_axes),
+        many if placement.vectorized else _one_by_one(function, in_axes),
         mesh=placement.mesh,
         in_specs=specs,
         out_specs=PartitionSpec(TRIAL),

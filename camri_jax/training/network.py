@@ -172,7 +172,7 @@ class Head(nn.Module):
         return prototypes, self.param("bias", nn.initializers.zeros, shape[1:])
 
 
-class Classifier(nn.Module):
+class Network(nn.Module):
     r"""A network with a head: all that a trial trains.
 
     .. math::
@@ -188,7 +188,7 @@ class Classifier(nn.Module):
         multiplied by on their way out. A small one slows their training down.
 
     Example:
-      >>> classifier = Classifier(small(), num_classes=10, head="cosine")
+      >>> classifier = Network(small(), num_classes=10, head="cosine")
       >>> images = jnp.zeros((2, 8, 8, 1), jnp.uint8)
       >>> variables = classifier.init(jax.random.key(0), images, train=False)
       >>> classifier.apply(variables, images, train=False).prototypes.shape
@@ -500,7 +500,7 @@ def param_labels(params: Any) -> Any:
     """Names the part that each parameter plays, for an optimizer to treat it by.
 
     Args:
-      params: of a `Classifier`.
+      params: of a `Network`.
 
     Returns:
       The same tree with `"head"`, `"whitening_bias"`, `"norm_bias"` or `"weights"`

@@ -12,7 +12,7 @@ import numpy as np
 from camri_jax._files import UsageError, whole_number
 from camri_jax.training.augment import Fill, Flip
 from camri_jax.training.methods import Head, Method
-from camri_jax.training.network import NETWORKS, Classifier, Convolution
+from camri_jax.training.network import NETWORKS, Convolution, Network
 
 Optimizer = Literal["adam", "sgd"]
 Schedule = Literal["constant", "cosine", "triangle"]
@@ -305,7 +305,7 @@ class TrainConfig:
         return self.recipe.epochs * self.num_batches
 
     @property
-    def network(self) -> Classifier:
+    def network(self) -> Network:
         """The network that the trials train."""
         backbone = self.backbone
         if backbone is None:
@@ -316,4 +316,4 @@ class TrainConfig:
                 **{name: value for name, value in own.items() if value is not None},
             )
         scale = self.recipe.logit_scale
-        return Classifier(backbone, self.num_classes, self.head, scale)
+        return Network(backbone, self.num_classes, self.head, scale)

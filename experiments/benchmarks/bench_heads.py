@@ -86,7 +86,7 @@ def config_of(sizes: Sizes, method: str) -> TrainConfig:
 def lifted(sizes: Sizes, method: str, data, num_trials: int) -> made_up.Trials:
     """Returns all trials in one program on all devices."""
     placement = lift.placement(lift.trial_mesh())
-    placement = placement._replace(together=True, loop="scan", one_order=True)
+    placement = placement._replace(vectorized=True, loop="scan", one_order=True)
     problem = Problem(CLASSES, (0,), (1,) * CLASSES)
     own = hyperparameters(method, problem, POINTS[method])
     config = config_of(sizes, method)

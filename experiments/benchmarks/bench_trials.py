@@ -48,7 +48,7 @@ def measure(
     config = made_up.config_of(data, recipe=recipe, convolution=wanted.convolution)
     for number in sizes.trials_per_device:
         # One after another in one program is a loop, in which a CPU convolves slowly.
-        placed = wanted._replace(together=number > 1)
+        placed = wanted._replace(vectorized=number > 1)
         num_trials = number * placed.mesh.size
         sides = {
             "alone": made_up.one_by_one(config, data, num_trials),
@@ -62,7 +62,7 @@ def measure(
         steps = num_trials * num_batches
         first, second = taken["alone"] / steps, taken["sweep"] / steps
         what = "time of a trial-step, one trial alone / by the sweep's programs"
-        target = ">= 1" if placed.together == wanted.together else ""
+        target = ">= 1" if placed.vectorized == wanted.vectorized else ""
         yield timing.compared(what, case, first, second, target)
 
 

@@ -53,7 +53,7 @@ def compiled(case: str, chip: jax.Device) -> tuple[jax.stages.Compiled, int]:
     config = TrainConfig.of(
         METHODS["camri"], recipe=recipe, convolution=convolution, **sizes
     )
-    where = lift.placement(lift.trial_mesh([chip]))._replace(together=way == "vmap")
+    where = lift.placement(lift.trial_mesh([chip]))._replace(vectorized=way == "vmap")
 
     def lifted(function, *axes, **options):
         return lift.lift(functools.partial(function, config), where, axes, **options)

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import timing
 
-from camri_jax.training.network import CNN, Classifier, WhitenedCNN
+from camri_jax.training.network import CNN, WhitenedCNN
+from camri_jax.training.network import Network as FlaxNetwork
 
 timing.require("torch")
 import torch  # noqa: E402
@@ -55,7 +56,7 @@ class Whitening(nn.Module):
 class Network(nn.Module):
     """Features, and prototypes of the classes; takes `[batch, channel, h, w]`."""
 
-    def __init__(self, classifier: Classifier, channels: int, size: int):
+    def __init__(self, classifier: FlaxNetwork, channels: int, size: int):
         super().__init__()
         backbone = classifier.backbone
         if isinstance(backbone, WhitenedCNN):
@@ -154,7 +155,7 @@ def correspondence(
 
 
 def twin(
-    classifier: Classifier, variables: Mapping[str, Any], shape: tuple[int, int, int]
+    classifier: FlaxNetwork, variables: Mapping[str, Any], shape: tuple[int, int, int]
 ) -> Network:
     """Returns the network with flax's weights, for images `[h, w, channel]`."""
     network = Network(classifier, shape[2], min(shape[:2]))
