@@ -148,8 +148,16 @@ def test_vmap_over_trials_equals_each_trial_alone():
         ((2, 8, 8), {"shift": 4}, "images has shape"),
         ((2, 8, 8, 3), {"shift": -1}, "shift is -1"),
         ((2, 8, 8, 3), {"shift": 8, "fill": "reflect"}, "at most 7"),
-        ((2, 8, 8, 3), {"shift": 1, "fill": "white"}, "fill is 'white'"),
-        ((2, 8, 8, 3), {"shift": 1, "flip": "often"}, "flip is 'often'"),
+        (
+            (2, 8, 8, 3),
+            {"shift": 1, "fill": "white"},
+            "black, reflect, got 'white'",
+        ),
+        (
+            (2, 8, 8, 3),
+            {"shift": 1, "flip": "often"},
+            "alternating, got 'often'",
+        ),
     ],
 )
 def test_bad_arguments_are_named(shape, options, message):

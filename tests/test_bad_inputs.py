@@ -497,6 +497,7 @@ LINES = [
     ("sweep DATA --epsilons 0", "epsilon must be above 0, got 0.0"),
     ("sweep DATA --shard 4/4", "an index from 0 to below the count, got 4/4"),
     ("sweep DATA --shard x", "--shard must be INDEX/COUNT"),
+    ("figures out --pictures", "pictures must be some of price, penalties"),
     ("sweep DATA --shard ²/4", "an index from 0 to below the count, got ²/4"),
     ("sweep DATA --preset fast --preset heads", "given twice, as fast and heads"),
     ("sweep --dataset mnist --data-dir s3://a/b", "must be a path of this machine"),

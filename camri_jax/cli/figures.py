@@ -12,7 +12,7 @@ epoch. Each method is in the setting that was picked on validation images.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from camri_jax._files import UsageError
 from camri_jax.cli import arguments as words
@@ -33,13 +33,15 @@ class Arguments(ResultsArguments):
       format: How they are written.
     """
 
-    pictures: tuple[Picture, ...] = ("price", "penalties", "confusions", "training")
+    pictures: tuple[Picture, ...] = get_args(Picture)
     format: Format = "png"
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command."""
     given = words.parse(Arguments, argv, __doc__, "figures")
+    if not given.pictures:
+        raise UsageError(f"pictures must be some of {', '.join(get_args(Picture))}")
     found, output = words.read(given)
     written = 0
     for choice in found.choices:

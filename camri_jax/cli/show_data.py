@@ -96,11 +96,13 @@ def main(argv: Sequence[str]) -> None:
         wrote("data", path)
     told = ["camri", "tune", "--important", "CLASS", "--recall"]
     told.append("0.95" if wanted.recall is None else repr(wanted.recall))
+    if wanted.confidence != ShownArguments.confidence:
+        told += ["--confidence", repr(wanted.confidence)]
     if dataset.train_images.ndim == 2:
         told += ["--preset", "heads"]
-    for name in ("dataset", "data_dir", "image_size", "fit", "groups"):
+    for name in DataArguments.__dataclass_fields__:
         value = getattr(given.data, name)
-        if value != getattr(DataArguments(), name) or name == "dataset":
+        if value != getattr(_whole_train(), name) or name == "dataset":
             told += [f"--{name.replace('_', '-')}", str(value)]
     say(f"next      {shlex.join(told)}")
 

@@ -23,7 +23,6 @@ _FORMAT = "4"  # to be raised when the same files would be prepared differently
 _IMAGE_SIZE = 64
 _MAX_BROKEN = 0.01
 _BLOCK = 1024  # pictures that are decoded before the first of them is stored
-_BITS = re.compile(r"has (\d+) bits")
 
 Made = TypeVar("Made")
 
@@ -37,6 +36,7 @@ class _Picture(NamedTuple):
       own_size: shorter and longer side of the file's picture; empty if unknown.
       hurried: whether it may have been decoded at a fraction of its own size.
       remarks: what a user should know.
+      bits: how many a grey picture of more than 8 uses; None: of all others.
     """
 
     pixels: np.ndarray
@@ -44,6 +44,7 @@ class _Picture(NamedTuple):
     own_size: tuple[int, ...]
     hurried: bool
     remarks: list[str]
+    bits: int | None
 
 
 def load_folder(
@@ -183,11 +184,9 @@ def _decode(
     """Returns the pictures, those that cannot be read, remarks, and the bits."""
     results = dict(_decode_each(tree, names, size, fit, given))
     bits = {
-        name: int(found[1])
+        name: result.bits
         for name, result in results.items()
-        if isinstance(result, _Picture)
-        for remark in result.remarks
-        if (found := _BITS.fullmatch(remark))
+        if isinstance(result, _Picture) and result.bits is not None
     }
     most = max(bits.values(), default=None) if given is None else given
     if given is None and len(set(bits.values())) > 1:  # one brightness for all
@@ -203,8 +202,7 @@ def _decode(
             continue
         decoded[name] = result
         for remark in result.remarks:
-            if not _BITS.fullmatch(remark):
-                remarks.setdefault(f"a picture that {remark}", []).append(name)
+            remarks.setdefault(f"a picture that {remark}", []).append(name)
     notes = [f"{remark}: {some(found)}" for remark, found in remarks.items()]
     return decoded, broken, notes, most
 
@@ -218,12 +216,21 @@ def _decode_each(
 ) -> Iterator[tuple[str, _Picture | Exception]]:
     def decode(content: bytes) -> _Picture:
         remarks: list[str] = []
-        file = io.BytesIO(content)
-        pixels = pictures.decode(file, size, fit, bits=bits, tell=remarks.append)
+        used: list[int] = []
+        pixels = pictures.decode(
+            io.BytesIO(content),
+            size,
+            fit,
+            bits=bits,
+            tell=remarks.append,
+            tell_bits=used.append,
+        )
         own_size = _own_size(content)
         large = not own_size or own_size[0] > size
         hurried = large and content.startswith(b"\xff\xd8")  # a JPEG
-        return _Picture(pixels, _hash(content), own_size, hurried, remarks)
+        # Of a picture whose metadata is damaged it is said twice.
+        own_bits = used[-1] if used else None
+        return _Picture(pixels, _hash(content), own_size, hurried, remarks, own_bits)
 
     return _of_each(tree, names, decode, "decoding")
 

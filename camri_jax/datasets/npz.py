@@ -203,16 +203,19 @@ def _refuse_what_does_not_fit(path: Path) -> None:
 
 
 def _array(tree: Tree, name: str, key: str) -> np.ndarray:
-    try:
-        with tree.open(name) as file:
-            content = file.read()
-        _refuse_promises(content, key)
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except DatasetError:
-        raise
-    except ValueError as error:
-        if "Object arrays" not in str(error):
-            raise
+    with tree.open(name) as file:
+        content = file.read()
+    _check_header(content, key)
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+def _check_header(content: bytes, key: str) -> None:
+    """Refuses Python's objects, and more bytes than follow, before allocating."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
+    shape, _, dtype = getattr(np.lib.format, read)(file)
+    if dtype.hasobject:
         kind = "numbers"
         if key == "class_names":
             kind = "strings, np.array(names, str)"
@@ -221,17 +224,9 @@ def _array(tree: Tree, name: str, key: str) -> np.ndarray:
         raise DatasetError(
             f"{key} is an array of Python objects, which are not read; save it as "
             + kind
-        ) from None
-
-
-def _refuse_promises(content: bytes, key: str) -> None:
-    """Compares the size in an array's header with what follows, before allocating."""
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    read = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
-    shape, _, dtype = getattr(np.lib.format, read)(file)
+        )
     promised, held = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
-    if promised > held and not dtype.hasobject:
+    if promised > held:
         raise DatasetError(
             f"{key} promises {dtype} {list(shape)} of {promised:,} bytes and holds "
             f"{held:,}"

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import IO, Literal
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 # How pictures of a folder become square, and how all others do.
 FolderFit = Literal["pad", "crop"]
@@ -16,7 +16,6 @@ Fit = Literal[FolderFit, "stretch"]
 
 # A header can promise any size in a few bytes: 50,000 x 50,000 pixels are 7.5 GB.
 _MAX_PIXELS = 100_000_000
-_ORIENTATION = 0x0112  # in EXIF
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,6 +34,7 @@ def decode(
     *,
     bits: int | None = None,
     tell: Callable[[str], object] = lambda remark: None,
+    tell_bits: Callable[[int], object] = lambda bits: None,
 ) -> np.ndarray:
     """Decodes one picture and resizes it, anti-aliased.
 
@@ -49,6 +49,7 @@ def decode(
       bits: of a grey picture of more than 8 bits, how many there are, of which the
         upper 8 are kept; None: as many of 8, 10, 12, 14 or 16 as it uses.
       tell: is called with what a user should know of this picture.
+      tell_bits: is called with how many bits a grey picture of more than 8 uses.
 
     Returns:
       uint8 `[height, width, channels]`: 1 channel for a grey picture, else 3.
@@ -64,12 +65,12 @@ def decode(
     """
     content = file.read()
     try:
-        image = _read(content, image_size, bits, tell)
+        image = _read(content, image_size, bits, tell, tell_bits)
     except Exception:
         bare = _without_metadata(content)
         if bare == content:
             raise
-        image = _read(bare, image_size, bits, tell)
+        image = _read(bare, image_size, bits, tell, tell_bits)
     if max(image.size) > 16 * min(image.size):
         tell("is more than 16 times longer than wide")
     if image_size is not None:
@@ -145,6 +146,7 @@ def _read(
     image_size: int | None,
     bits: int | None,
     tell: Callable[[str], object],
+    tell_bits: Callable[[int], object],
 ) -> Image.Image:
     """Returns a picture's pixels, upright, as 8-bit grey or RGB."""
     try:
@@ -161,9 +163,9 @@ def _read(
             image.draft(image.mode, (2 * image_size, 2 * image_size))
         raw = "".join(str(tile[3]) for tile in image.tile)
         deep_colour = ";16" in raw and not image.mode.startswith("I")
-        flat = _flatten(image, bits, tell)
+        flat = _flatten(image, bits, tell, tell_bits)
         try:
-            orientation = image.getexif().get(_ORIENTATION)
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
         except Exception:
             orientation = None
     if deep_colour and np.asarray(flat).max() < 16:
@@ -176,7 +178,10 @@ def _read(
 
 
 def _flatten(
-    image: Image.Image, bits: int | None, tell: Callable[[str], object]
+    image: Image.Image,
+    bits: int | None,
+    tell: Callable[[str], object],
+    tell_bits: Callable[[int], object],
 ) -> Image.Image:
     """Returns the picture as 8-bit grey or RGB, on black where it is transparent."""
     if image.mode.startswith("I"):
@@ -184,7 +189,7 @@ def _flatten(
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels have 32 bits and no known range: save 8 or 16")
         used = next(n for n in (8, 10, 12, 14, 16) if values.max() < 2**n)
-        tell(f"has {used} bits")
+        tell_bits(used)
         shift = max(used if bits is None else bits, used) - 8
         return Image.fromarray((values >> shift).astype(np.uint8))
     if image.mode == "F":

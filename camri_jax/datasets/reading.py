@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from camri_jax.datasets.dataset import DatasetError
 from camri_jax.datasets.pictures import Fit, decode
 
-_ORIENTATION = 0x0112  # in EXIF
 _NO_PNG = ("CMYK", "HSV", "RGBX", "YCbCr")  # modes of colour that PNG has not
 
 
@@ -104,9 +103,9 @@ def _png(image: Image.Image) -> bytes:
     image.load()  # by which a TIFF turns itself upright
     exif = Image.Exif()
     with contextlib.suppress(Exception):  # of damaged EXIF
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
         if isinstance(orientation, int) and 1 <= orientation <= 8:
-            exif[_ORIENTATION] = orientation
+            exif[ExifTags.Base.Orientation] = orientation
     if image.mode in _NO_PNG:
         image = image.convert("RGB")
     file = io.BytesIO()

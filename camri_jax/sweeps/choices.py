@@ -7,6 +7,7 @@ import numpy as np
 
 from camri_jax._files import UsageError
 from camri_jax.datasets import Dataset, class_indices
+from camri_jax.datasets.dataset import some
 
 IMPORTANT = {
     "digits": ("8",),
@@ -56,7 +57,7 @@ def resolve(important: Sequence[Any], dataset: Dataset) -> tuple[tuple[int, ...]
     if not important:
         raise UsageError(
             "important must name the class that must not be missed; there are "
-            + listed(names)
+            + some(names)
         )
     choices = tuple(dict.fromkeys(chosen(each, names) for each in important))
     for choice in choices:
@@ -69,7 +70,7 @@ def resolve(important: Sequence[Any], dataset: Dataset) -> tuple[tuple[int, ...]
             counts = np.bincount(labels, minlength=len(names))
             if empty := [names[k] for k in choice if not counts[k]]:
                 raise UsageError(
-                    f"important class {listed(empty)} has 0 of {len(labels):,} {part} "
+                    f"important class {some(empty)} has 0 of {len(labels):,} {part} "
                     "images: nothing could be said of its recall"
                 )
     return choices
@@ -91,9 +92,3 @@ def chosen(given: Any, class_names: Sequence[str]) -> tuple[int, ...]:
             "this data set; train those first, any class being important"
         )
     return class_indices(class_names, given)
-
-
-def listed(names: Sequence[str], most: int = 12) -> str:
-    """Returns names in a row, of many the first."""
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

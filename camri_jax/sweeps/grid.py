@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from camri_jax._files import UsageError
-from camri_jax.sweeps.choices import chosen, listed
+from camri_jax.datasets.dataset import some
+from camri_jax.sweeps.choices import chosen
 from camri_jax.training.methods import HYPERPARAMETERS, METHODS, Value
 
 Grid = dict[tuple[str, tuple[int, ...], int | None], tuple[float, ...]]
@@ -75,7 +76,7 @@ def resolved(
         own = [name for name, each in HYPERPARAMETERS.items() if each.by_class]
         if member is not None and setting.rpartition(".")[2] not in own:
             raise UsageError(
-                f"grid must name what each class may have its own of ({listed(own)}) "
+                f"grid must name what each class may have its own of ({some(own)}) "
                 f"before a class of a choice, got {key!r}"
             )
         found[setting, choice, member] = tuple(values)

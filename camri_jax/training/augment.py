@@ -4,7 +4,7 @@ What becomes of an image depends on the trial's key, the epoch and the image's o
 index alone, so it is the same in whatever batch, order or loop the image comes.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -116,12 +116,10 @@ def _check(images: jax.Array, shift: int, fill: str, flip: str) -> None:
         )
     if shift < 0:
         raise ValueError(f"shift is {shift}; it must be 0 or more pixels")
-    if fill not in ("black", "reflect"):
-        raise ValueError(f"fill is {fill!r}; it must be 'black' or 'reflect'")
-    if flip not in ("none", "random", "alternating"):
-        raise ValueError(
-            f"flip is {flip!r}; it must be 'none', 'random' or 'alternating'"
-        )
+    for name, value, kind in (("fill", fill, Fill), ("flip", flip, Flip)):
+        if value not in get_args(kind):
+            allowed = ", ".join(get_args(kind))
+            raise ValueError(f"{name} must be among {allowed}, got {value!r}")
     smallest = min(images.shape[1:3])
     if fill == "reflect" and shift >= smallest:
         raise ValueError(
