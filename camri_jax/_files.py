@@ -65,7 +65,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     PosixPath('results')
     """
     if "://" in str(path):
-        raise UsageError(f"{path} must be a path of this machine, not of a store")
+        raise UsageError(f"{path} must be a path of this machine, and is a URL")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -32,7 +32,7 @@ def free_bytes() -> int:
             lines = (path / "memory.stat").read_text().splitlines()
             # Files that were read make room for what needs it.
             counts = dict(line.split() for line in lines)
-            free = min(free, most - now + int(counts.get(cached, 0)))
+            free = max(0, min(free, most - now + int(counts.get(cached, 0))))
     return free
 
 

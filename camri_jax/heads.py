@@ -454,8 +454,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 if certificate.offset is None:
                     raise ValueError(certificate.why_not)
                 # What finds more than was asked for keeps the promise too.
-                offset = max(0.0, float(certificate.offset))
-                price = guarantee.price(logits, labels, important, offset)
+                offset = max(0.0, guarantee.with_room(certificate.offset, logits))
+                price = guarantee.price(logits, labels, important, offset, groups=own)
                 found.append((price.false_alarms.value, certificate, offset, price))
             best = min(range(len(found)), key=lambda i: found[i][0])
             _, self.certificate_, self.offset_, self.price_ = found[best]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from camri_jax.evidence import study
+from camri_jax.evidence import selection, study, verdicts
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.statistics import interval, seeds_needed
 from camri_jax.training.methods import BASELINE, METHODS
@@ -29,8 +29,8 @@ def paid(folder, kind="prices", methods=COSINE):
     """
     trials = pd.read_parquet(RESULTS / folder / f"{kind}.parquet")
     trials = trials[trials["method"].isin([BASELINE, *methods])]
-    for column in ("important", "seed"):
-        own = trials.groupby("method")[column].agg(set)
+    for column, by in (("important", "method"), ("seed", ["method", "important"])):
+        own = trials.groupby(by)[column].agg(set)
         trials = trials[trials[column].isin(set.intersection(*own))]
     missed = trials["false_alarms"].isna()
     at = [trials["method"], trials["asked"]]
@@ -184,6 +184,26 @@ def by_images(groups, asked):
     places[0].set_ylabel(what)
     places[0].legend(frameon=False)
     return looks.finish(drawn, " ".join([what.replace("\n", " ") + ".", *words]))
+
+
+def as_trained(folder, classes):
+    """What CAMRI finds more of each class than cross-entropy, no threshold moved."""
+    lines = []
+    for name in classes:
+        found = load(folder, name)
+        (choice,) = found.choices
+        trials = selection.trials(found, choice)
+        own = trials[(trials["method"] == BASELINE) & ~trials["moved"]]
+        pairs = verdicts.paired(trials)
+        line = pairs[(pairs["method"] == "camri") & ~pairs["moved"]].iloc[0]
+        told = {"important": name, "cross-entropy finds": f"{own['recall'].mean():.3f}"}
+        for measure in ("recall", "accuracy"):
+            by, low, high = (
+                line[f"{measure}_{end}"] for end in ("difference", "low", "high")
+            )
+            told[f"CAMRI's {measure} beyond"] = f"{by:+.3f} [{low:+.3f}, {high:+.3f}]"
+        lines.append(told | {"seeds": str(line["recall_pairs"])})
+    return pd.DataFrame(lines)
 
 
 def gained(folder, important):

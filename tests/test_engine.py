@@ -258,19 +258,35 @@ def test_processes_with_other_devices_train_no_trial_twice(tmp_path, monkeypatch
     """They group trials otherwise, so that their chunks have other names."""
     both, one = (plan(**GRID, where=placement(number)) for number in (2, 1))
     some = both._replace(chunks=both.chunks[:1])
-    engine.run(some, DATASET, tmp_path, provenance={})
     trained, real = [], engine.train_chunk
 
     def counting(chunk, *rest):
+        if not trained:
+            # Another process, meanwhile.
+            monkeypatch.setattr(engine, "train_chunk", real)
+            engine.run(some, DATASET, tmp_path, provenance={})
+            monkeypatch.setattr(engine, "train_chunk", counting)
         trained.extend(each.trial_id for each in chunk.trials)
         return real(chunk, *rest)
 
     monkeypatch.setattr(engine, "train_chunk", counting)
     reports = []
     engine.run(one, DATASET, tmp_path, provenance={}, report=reports.append)
+    first, *later = trained
+    assert first == some.chunks[0].trials[0].trial_id
     done = {each.trial_id for each in some.chunks[0].trials}
-    assert sorted(trained) == sorted({t.trial_id for t in one.trials} - done)
+    assert sorted(later) == sorted({t.trial_id for t in one.trials} - done)
     assert reports[-1].num_done == reports[-1].num_trials == len(one.trials)
+
+
+def test_trials_without_the_logits_that_are_needed_are_trained_again(tmp_path):
+    """They have rows, of another chunk, which does not count."""
+    both, one = (plan(**GRID, where=placement(number)) for number in (2, 1))
+    bare = both._replace(config=dataclasses.replace(both.config, keep_logits=False))
+    engine.run(bare, DATASET, tmp_path, provenance={})
+    assert not stored.with_logits(tmp_path)
+    engine.run(one, DATASET, tmp_path, provenance={})
+    assert stored.with_logits(tmp_path) == {t.trial_id for t in one.trials}
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")

@@ -9,7 +9,6 @@ from tiny import CLASSES, Tiny
 from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.takehome import Model
-from camri_jax.takehome.picking import served
 from camri_jax.training import trial
 from camri_jax.training.classifier import Classifier
 from camri_jax.training.methods import METHODS
@@ -70,7 +69,7 @@ def test_what_a_certificate_just_finds_is_found_by_a_program_that_rounds_otherwi
     ours, theirs = model.raw_logits(IMAGES), np.asarray(exported.call(IMAGES))
     needed = guarantee.scores(theirs, 1)
     for least, there in zip(guarantee.scores(ours, 1), needed, strict=True):
-        assert there <= served(float(least), ours)
+        assert there <= guarantee.with_room(float(least), ours)
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")

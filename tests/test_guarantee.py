@@ -94,7 +94,7 @@ def test_what_is_told_is_not_above_what_is(recall, count, digits):
 @pytest.mark.parametrize("score", [0.7, -0.7, 16777217, 1e39, -1e39, 5e-324])
 def test_tied_scores_of_any_size_are_found_at_their_offset(score):
     scores = [score] * 60
-    for groups in (None, np.arange(60), np.arange(60) // 1 % 59):
+    for groups in (None, np.arange(60), np.arange(60) % 59):
         certificate = guarantee.certify_scores(scores, 0, recall=0.9, groups=groups)
         assert certificate.offset == score
 
@@ -559,6 +559,44 @@ def test_what_is_said_to_be_certifiable_is():
                 logits, labels, (0, 1), recall=recall, **common
             )
             assert again.certified == certified
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99, 0.999])
+def test_what_groups_are_said_to_certify_they_do(confidence):
+    for n in range(1, 61):
+        groups = np.arange(2 * n) // 2
+        most = guarantee.certify_scores(
+            np.zeros(2 * n), 0, recall=0.999, confidence=confidence, groups=groups
+        ).largest_certifiable
+        assert guarantee.certify_scores(
+            np.zeros(2 * n), 0, recall=most, confidence=confidence, groups=groups
+        ).certified
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+@pytest.mark.parametrize("found", ["all", "none", "some"])
+def test_groups_that_agree_have_prices_too(found, size):
+    labels = np.repeat([1, 0, 1, 0], size)
+    predictions = {"all": labels, "none": 1 - labels, "some": labels * 0}[found]
+    for groups in (np.arange(4 * size) // size, np.zeros(4 * size, int)):
+        cost = guarantee.compare(predictions, labels, labels, 1, groups=groups)
+        for name in ("recall", "false_alarms", "accuracy", "other_recall"):
+            measure = getattr(cost, name)
+            assert measure.low - 1e-9 <= measure.value <= measure.high + 1e-9
+        assert cost.recall.high - cost.recall.low > 0.5
+
+
+def test_precisions_interval_covers_where_being_right_changes_how_many_are_said():
+    rng, missed = np.random.default_rng(0), 0
+    for _ in range(300):
+        right = np.repeat(rng.random(10) < 0.9, 11)
+        labels = np.tile([1] + [0] * 10, 10)
+        predictions = np.where(right, labels, 1 - labels)
+        precision = guarantee.compare(
+            predictions, labels * 0, labels, 1, groups=np.arange(110) // 11
+        ).precision
+        missed += not precision.low <= 0.9 / (0.9 + 0.1 * 10) <= precision.high
+    assert missed / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
 def test_certificates_and_prices_survive_json():

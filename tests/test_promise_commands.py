@@ -346,11 +346,16 @@ def test_a_part_without_groups_dissolves_no_others(tmp_path):
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
 def test_looks_at_more_groups_draw_the_same_of_the_earlier(tmp_path):
     """Else looks are no sequence, and what holds of all of them at once does not."""
-    images, labels = noise((60, 8, 8, 1)), np.ones(60)
-    groups = np.arange(60) // 4
+    images, groups = noise((60, 8, 8, 1)), np.arange(60) // 4
     order = np.random.default_rng(0).permutation(60)
-    model = saved(tmp_path / "model")
-    right = np.array(model.predict(images)) == CLASSES[1]
+    important = saved(tmp_path / "model").raw_logits(images).argmax(1)[0]
+    model = saved(tmp_path / "model", important=(int(important),))
+    # Half of a group is right at an offset between its images' scores.
+    scores = guarantee.scores(model.raw_logits(images), int(important))
+    model = Model(model.classifier, model.important, float(np.median(scores)), {})
+    save_model(tmp_path / "model", model)
+    labels = np.full(60, important)
+    right = model.logits(images).argmax(1) == important
     drawn = []
     for number in range(4, 64, 4):
         mixed = order[order < number]
@@ -360,6 +365,8 @@ def test_looks_at_more_groups_draw_the_same_of_the_earlier(tmp_path):
         drawn.append(once.found)
     steps = np.diff([0, *drawn])
     ours = [right[groups == k].mean() for k in range(15)]
+    assert 0 < sum(steps) < 15
+    assert sum(0 < share < 1 for share in ours) > 5
     assert all(step in (0, 1) for step in steps)
     for share, step in zip(ours, steps, strict=True):
         assert share not in (0, 1) or step == share

@@ -11,6 +11,7 @@ model to take. A sweep that was stopped goes on when it is started again. Severa
 write to one directory, or to one s3://BUCKET/FOLDER, share the work.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -34,7 +35,7 @@ from camri_jax.datasets import Dataset
 from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
 from camri_jax.sweeps import engine, ray_engine, rows, shards, width
-from camri_jax.sweeps.choices import resolve
+from camri_jax.sweeps.choices import chosen
 from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
 from camri_jax.takehome import AllDiverged, Result, make_plan, results_of
 from camri_jax.takehome.sweeping import provenance
@@ -268,12 +269,16 @@ def without_others(
     of_classes = [key for key in preset if "@" in key]
     if not of_classes:
         return dict(config.grid)
-    asked = resolve(config.important, dataset)
-    others = {
-        key
-        for key in of_classes
-        if resolve([key.partition("@")[2]], dataset)[0] not in asked
-    }
+
+    def choice(word: Any) -> tuple[int, ...] | None:
+        # None of a rank, or of a class that these data lack.
+        with contextlib.suppress(UsageError):
+            return chosen(word, dataset.class_names)
+
+    asked = set(map(choice, config.important))
+    if None in asked:
+        return dict(config.grid)
+    others = {key for key in of_classes if choice(key.partition("@")[2]) not in asked}
     return {key: values for key, values in config.grid.items() if key not in others}
 
 

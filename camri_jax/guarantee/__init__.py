@@ -29,7 +29,7 @@ from camri_jax.guarantee._certificates import (
 )
 from camri_jax.guarantee._checks import Check, check_recall
 from camri_jax.guarantee._prices import Measure, Price, compare, price
-from camri_jax.guarantee._rule import found_scores, moved, predict, scores
+from camri_jax.guarantee._rule import found_scores, moved, predict, scores, with_room
 
 __all__ = [
     "ASSUMPTION",
@@ -53,4 +53,5 @@ __all__ = [
     "rounded_down",
     "sample_size",
     "scores",
+    "with_room",
 ]

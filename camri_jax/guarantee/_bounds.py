@@ -91,6 +91,9 @@ def bet(
     q = _alternative(n, recall, delta)
     misses = -1 if q is None else math.floor(n * (1 - q) + 1e-9)
     below, above = 0.0, largest(n, n, delta)
+    # What is won is a sum of logarithms, which rounds otherwise.
+    while _log_capital(np.ones(n), above, delta) < -math.log(delta):
+        above = math.nextafter(above, 0.0)
     if np.isfinite(values).all():
         return offset, misses, above
     for _ in range(40):
@@ -130,12 +133,12 @@ def bounds(
     if alone and np.allclose(weights, weights.max(), rtol=1e-9, atol=0):
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence)
         return low * math.fsum(weights), high * math.fsum(weights)
-    found = math.fsum(weights[hits])
+    found = weights * hits
     if groups is not None:
         index = np.unique(groups, return_inverse=True)[1]
-        weights = np.bincount(index, weights)
+        found, weights = (np.bincount(index, each) for each in (found, weights))
     n, top, whole = len(weights), float(weights.max()), math.fsum(weights)
-    mean = found / (top * n)
+    mean = math.fsum(found) / (top * n)
     most = whole / (top * n)
     target = math.log(2 / (1 - confidence)) / n
 

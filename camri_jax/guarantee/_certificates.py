@@ -496,7 +496,7 @@ def _count(num_images: int, num_groups: int | None) -> str:
 
 
 def _told(share: float) -> str:
-    """As it was asked: rounded up, it would not be what is certified."""
+    """With all the digits that it was asked with."""
     return f"{share:.12g}"
 
 

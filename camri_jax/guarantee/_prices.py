@@ -18,7 +18,7 @@ from camri_jax.guarantee._arguments import (
     checked_offset,
     failure_share,
 )
-from camri_jax.guarantee._bounds import bounds
+from camri_jax.guarantee._bounds import bounds, clopper_pearson
 from camri_jax.guarantee._rule import moved
 
 
@@ -98,9 +98,9 @@ def price(
     :math:`\exp(-n \, \mathrm{kl})`, which holds for weighted means too. A change
     is the share of images gained minus the share lost, and its interval joins those of
     the two; where the rule allows only one of the two (false alarms under one positive
-    offset), it is that one's. Precision's interval at a prior, and its change, join two
-    intervals likewise. All hold at least as often as stated, whatever the numbers of
-    images that groups and classes have.
+    offset), it is that one's. Precision's interval at a prior or of groups, and its
+    change, join two intervals likewise. All hold at least as often as stated, given how
+    many images of each class each group has.
 
     Args:
       logits: `[num_images, num_classes]` of images that neither chose the model nor
@@ -315,10 +315,10 @@ def _precision(
         count, total = int(right.sum()), int(said.sum())
         if not total:
             return None, 0.0, 1.0, count, total
-        if prior is None:
-            alike = np.full(total, 1 / total)
-            low, high = bounds(right[said], alike, confidence, of(said))
+        if prior is None and groups is None:
+            low, high = clopper_pearson(count, total, confidence)
             return count / total, low, high, count, total
+        # How many of a group are said depends on what is right: both are bounded.
         mine = np.isin(labels, important)
         able = ~mine if len(important) == 1 else np.full(len(mine), True)
         half = (1 + confidence) / 2

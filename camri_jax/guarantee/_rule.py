@@ -1,6 +1,7 @@
 """The rule: the arg max after an offset was added, in float32."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -126,6 +127,31 @@ def moved(logits: np.ndarray, important: ArrayLike, offset: ArrayLike) -> np.nda
     with np.errstate(over="ignore"):
         found[:, np.asarray(important, np.intp)] += np.asarray(offset, np.float32)
     return found
+
+
+def with_room(offset: float | Sequence[float], logits: ArrayLike) -> Any:
+    r"""Returns an offset to deploy for a certified one: a little above it.
+
+    .. math:: c + 2^{-13} \max_{n, k} |z_{n, k}|
+
+    A certified offset is the least at which one of the calibration images is found, by
+    the logits of the machine and program that computed them. Others round otherwise,
+    and a larger offset keeps the promise.
+
+    Args:
+      offset: one number, or one for each important class.
+      logits: calibration images' `[num_images, num_classes]`.
+
+    Returns:
+      A float, or a tuple of them, as the offset is.
+
+    >>> with_room(1.0, [[8192.0, 0.0]]), with_room((1.0, 2.0), [[8192.0, 0.0, 0.0]])
+    (2.0, (2.0, 3.0))
+    """
+    room = 2.0**-13 * float(np.abs(checked_logits(logits)).max())
+    if np.ndim(offset):
+        return tuple(float(each) + room for each in np.asarray(offset))
+    return float(np.asarray(offset)) + room
 
 
 def _scores(

@@ -93,12 +93,14 @@ def run(
         )
     rows.write_data(output, dataset)
     data = placed(plan, dataset)
+    # These are planned though they have rows: they lack their logits or weights.
+    again = rows.trained(output, known)
     while waiting:
         # Processes with other devices group trials otherwise, and claim other chunks.
-        have = rows.trained(output, known)
-        before = waiting[0].trials
-        missing = tuple(each for each in before if each.trial_id not in have)
-        num_done += len(before) - len(missing)
+        others = rows.trained(output, known) - again
+        trials = waiting[0].trials
+        missing = tuple(each for each in trials if each.trial_id not in others)
+        num_done += len(trials) - len(missing)
         if not missing:
             waiting.popleft()
             continue
@@ -133,9 +135,9 @@ def run(
             size = plan.placement.mesh.size
             waiting = collections.deque(_narrow(waiting, size))
             # For later starts, which take what rows say.
-            config = dataclasses.replace(
-                plan.config, trials_per_device=waiting[0].width // size
-            )
+            wide, narrow = plan.config.trials_per_device, waiting[0].width // size
+            narrow = narrow if wide == "auto" else min(wide, narrow)
+            config = dataclasses.replace(plan.config, trials_per_device=narrow)
             plan = plan._replace(config=config)
 
 

@@ -89,7 +89,7 @@ def run(
     facts = dict(provenance)
     own = (bare, dataset.fingerprint, load, str(place), facts, checkpoint_minutes)
     job, num_done = ray.put(own), 0
-    devices = int(resources.get("GPU") or resources.get("TPU") or 1)
+    devices = max(1, int(resources.get("GPU") or resources.get("TPU") or 1))
     chunks = _regrouped(plan, devices)
     waiting: dict[Any, Chunk] = {task.remote(job, each): each for each in chunks}
     while waiting:
@@ -99,7 +99,7 @@ def run(
             outcome = ray.get(ready)
         except UsageError as error:
             # What Ray raises is of this type too, and says it with a traceback.
-            raise UsageError(str(error.__cause__ or error)) from None
+            raise UsageError(str(getattr(error, "cause", error))) from None
         if outcome == "done":
             num_done += len(chunk.trials)
             report(engine.Progress(num_done, plan.num_missing, chunk.methods))
@@ -143,7 +143,8 @@ def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
     config = dataclasses.replace(chunk.config, convolution=placed.convolution)
     chunk = chunk._replace(config=config)
     placed = placement_of(config.recipe, placed, config.backbone)
-    plan = plan._replace(placement=placed, chunks=[chunk])
+    own = dataclasses.replace(plan.config, trials_per_device=chunk.width // len(shared))
+    plan = plan._replace(config=own, placement=placed, chunks=[chunk])
     key = fingerprint, len(shared)
     if key not in _data:
         dataset = load()

@@ -187,25 +187,6 @@ def not_below_zero(offset: Offset) -> Offset:
     return max(0.0, offset)
 
 
-def served(certified: Offset, logits: np.ndarray) -> Offset:
-    """Returns the offset of a model that is certified at one: some more, not below 0.
-
-    The certified offset is the least at which one image is found, by logits of the
-    machine and program that computed them; others round otherwise.
-
-    Args:
-      certified: the offset, or one a part.
-      logits: of calibration images, which tell how large logits are.
-
-    >>> served(1.0, np.float32([[8192.0, 0.0]]))
-    2.0
-    """
-    room = 2.0**-13 * float(np.abs(logits).max())
-    if isinstance(certified, tuple):
-        return not_below_zero(tuple(each + room for each in certified))
-    return not_below_zero(certified + room)
-
-
 class Setting(NamedTuple):
     """A method at a point of its grid, with what its trials cost on validation images.
 

@@ -29,7 +29,7 @@ from camri_jax.takehome.model import (
     save_seen,
     seen,
 )
-from camri_jax.takehome.picking import Goal, served
+from camri_jax.takehome.picking import Goal, not_below_zero
 
 _FILE = "calibration.safetensors"
 
@@ -315,7 +315,7 @@ def recalibrate(
     certificate = goal.certify(logits, labels, relative, groups, 1)
     offset = model.offset
     if certificate.offset is not None:
-        offset = served(certificate.offset, logits)
+        offset = not_below_zero(guarantee.with_room(certificate.offset, logits))
     evidence = Evidence.of(goal, logits, labels, groups, relative)
     about = model.about | {
         "certificate": certificate.to_dict(),

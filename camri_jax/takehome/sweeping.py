@@ -323,7 +323,7 @@ def _known(
         for fact in facts
         if (fact["device"], fact["num_devices"]) == (kind, placed.mesh.size)
         and fact["convolution"] in (placed.convolution, *forms)
-        # Of heads on a CPU it is "auto"; rows of version 0.1 have none.
+        # Of heads on a CPU it is "auto"; older rows have none.
         and isinstance(fact.get("trials_per_device"), int)
     ]
     # The narrowest: where memory once ended, it will again.

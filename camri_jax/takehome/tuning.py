@@ -38,9 +38,9 @@ from camri_jax.takehome.picking import (
     Picked,
     Setting,
     costs,
+    not_below_zero,
     pick,
     ranked,
-    served,
     shortened,
     simplicity,
 )
@@ -594,7 +594,8 @@ def _certify(
         certificate = certificates.get(trial.trial_id)
         name, offsets[trial.trial_id] = trial.trial_id, picked.offset
         if certificate is not None and certificate.offset is not None:
-            offsets[name] = served(certificate.offset, calibration[name])
+            room = guarantee.with_room(certificate.offset, calibration[name])
+            offsets[name] = not_below_zero(room)
     validation, test = lab.logits("validation", ids), lab.logits("test", ids)
     answers = {
         name: guarantee.predict(test[name], goal.important, offsets[name])
