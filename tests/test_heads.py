@@ -43,6 +43,7 @@ def blobs(number, seed=0, dimension=5, shares=(0.3, 0.5, 0.2)):
         ),
     },
 )
+@pytest.mark.slow
 def test_it_is_an_estimator_as_scikit_learn_wants_it(estimator, check):
     check(estimator)
 

@@ -16,7 +16,7 @@ from camri_jax import guarantee
 from camri_jax.cli import arguments
 from camri_jax.cli.main import COMMANDS
 from camri_jax.evidence import study, tables
-from camri_jax.evidence.statistics import p_text, shown
+from camri_jax.evidence.statistics import interval, p_text, shown
 from camri_jax.sweeps import rows as stored
 
 ROOT = Path(__file__).parents[1]
@@ -141,14 +141,40 @@ def test_prices_of_mnist_in_the_readme_are_those_of_rows():
 
 def test_differences_of_networks_in_the_readme_are_those_of_rows():
     found = study.load(ROOT / "experiments" / "results" / "cifar10_fast")
-    table = tables.chosen(tables.comparison(found, found.choices[0]))
-    line = table[(table["method"] == "camri") & ~table["moved"]].iloc[0]
+    lines = {}
+    for choice in found.choices:
+        table = tables.chosen(tables.comparison(found, choice))
+        camri = table[(table["method"] == "camri") & ~table["moved"]]
+        lines[found.name(choice)] = camri.iloc[0]
+    cat = lines["cat"]
     told = (
-        f"(networks, {line['num_pairs']:.0f} seeds) CAMRI as trained finds "
-        f"{line['recall_difference']:.3f} more of the cats and is "
-        f"{-line['accuracy_difference']:.3f} less accurate"
+        f"(networks, {cat['num_pairs']:.0f} seeds) CAMRI as trained finds "
+        f"{cat['recall_difference']:.3f} more of the cats and is "
+        f"{-cat['accuracy_difference']:.3f} less accurate "
+        f"(dogs {lines['dog']['recall_difference']:.3f}, airplanes "
+        f"{lines['airplane']['recall_difference']:.3f})"
     )
     assert told in README
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "told"),
+    [
+        ("prices", 0.9, "90 % of such a class cost {by} of {alarms} false alarms less"),
+        ("promises", 0.95, "a *promise* of 95 % {by} of {alarms} less"),
+    ],
+)
+def test_what_networks_save_in_the_readme_is_that_of_rows(kind, asked, told):
+    prices = pd.read_parquet(ROOT / f"experiments/results/cifar10_fast/{kind}.parquet")
+    prices = prices[prices["asked"] == asked]
+    camri = prices[prices["method"] == "camri"]
+    plain = prices[prices["method"] == "cross_entropy"]
+    plain = plain[plain["important"].isin(camri["important"])]
+    assert len(camri) == len(plain) == 21
+    by, alarms = -camri["false_alarms_difference"].mean(), plain["false_alarms"].mean()
+    assert told.format(by=f"{by:.1f}", alarms=f"{alarms:.1f}") in README
+    _, high = interval(camri.groupby("seed")["false_alarms_difference"].mean())
+    assert high < 0
 
 
 def test_what_a_margin_on_every_class_costs_in_the_readme_is_that_of_rows():

@@ -452,6 +452,7 @@ def numbers_of(network):
     return tuple(float(each) for each in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", SETUPS)
 def test_the_numbers_of_a_trial_are_those_of_their_version(network):
     found = numbers_of(network)
