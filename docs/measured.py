@@ -213,7 +213,7 @@ def gained(folder, important):
     names = found.data.class_names
     counts = {
         method: lines.set_index("seed")["test_confusion"]
-        for method, lines in found.rows.groupby("method")
+        for method, lines in found.of((k,)).groupby("method")
     }
     lines = []
     for method in COSINE:
