@@ -345,8 +345,6 @@ def tell_next(model: Path, dataset: Dataset) -> None:
       model: its directory.
       dataset: that it was trained on.
     """
-    if not is_local(model):
-        return
     place = shlex.quote(str(model))
     pictures = dataset.train_images.ndim == 4
     say(

@@ -592,7 +592,8 @@ def _certify(
     offsets: dict[str, Offset] = {}
     for trial, picked in best:
         certificate = certificates.get(trial.trial_id)
-        name, offsets[trial.trial_id] = trial.trial_id, picked.offset
+        name = trial.trial_id
+        offsets[name] = picked.offset
         if certificate is not None and certificate.offset is not None:
             room = guarantee.with_room(certificate.offset, calibration[name])
             offsets[name] = not_below_zero(room)
