@@ -201,7 +201,9 @@ def as_trained(folder, classes):
             by, low, high = (
                 line[f"{measure}_{end}"] for end in ("difference", "low", "high")
             )
-            told[f"CAMRI's {measure} beyond"] = f"{by:+.3f} [{low:+.3f}, {high:+.3f}]"
+            # A narrow column breaks before an interval, not within.
+            ends = f"[{low:+.3f},\N{NO-BREAK SPACE}{high:+.3f}]"
+            told[f"CAMRI's {measure} beyond"] = f"{by:+.3f} {ends}"
         lines.append(told | {"seeds": str(line["recall_pairs"])})
     return pd.DataFrame(lines)
 
