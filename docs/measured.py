@@ -11,9 +11,24 @@ from camri_jax.evidence.figures import looks
 from camri_jax.evidence.statistics import interval, seeds_needed
 from camri_jax.training.methods import BASELINE, METHODS
 
-RESULTS = Path("../experiments/results")
+RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+WEIGHT = ("weighted_cross_entropy",)
 COSINE = ("l2_softmax", "arcface", "camri")
+HEADS = {
+    "1,000 training images": "cifar10_features_1000",
+    "5,000": "cifar10_features_5000",
+    "36,000": "cifar10_features_36000",
+}
+WEIGHTED = {
+    title: folder.replace("features_", "features_weights_")
+    for title, folder in HEADS.items()
+}
+PANELS = {
+    f"heads, {title}": {HEADS[title]: COSINE, WEIGHTED[title]: WEIGHT}
+    for title in HEADS
+} | {"networks, 42,000": {"cifar10_fast": COSINE}}
+"""What the README's picture shows: by title, folders, and methods of each."""
 
 
 def load(folder, important=None):
@@ -100,17 +115,29 @@ def markdown(frame):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def by_recall(folders, kind="prices"):
-    """False alarms beyond cross-entropy's, over the recall, with intervals."""
-    drawn = Figure(figsize=(9.0, 3.0), layout="constrained")
-    places = drawn.subplots(1, len(folders), sharey=True, squeeze=False)[0]
+def by_recall(panels, kind="prices"):
+    """False alarms beyond cross-entropy's, over the recall, with intervals.
+
+    Args:
+      panels: by title, the folders of a panel, and the methods to take from each.
+      kind: "prices" or "promises".
+    """
+    drawn = Figure(figsize=(9.6, 3.5), layout="constrained")
+    places = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     words = []
-    for place, (title, folder) in zip(places, folders.items(), strict=True):
-        found = beyond(folder, kind)
-        recalls = sorted({asked for _, asked in found.index})
-        x = np.arange(len(recalls))
-        for method in COSINE:
-            lines = found.loc[method].reindex(recalls)
+    for place, (title, folders) in zip(places, panels.items(), strict=True):
+        found = pd.concat(
+            [
+                lines[lines.index.isin([BASELINE, *methods], level="method")]
+                for folder, methods in folders.items()
+                for lines in [beyond(folder, kind, methods)]
+            ]
+        )
+        found = found[~found.index.duplicated()]  # cross-entropy's, of each folder
+        own = found.loc[BASELINE]["alarms"].sort_index()
+        x = np.arange(len(own))
+        for method in [m for m in METHODS if m != BASELINE and m in found.index]:
+            lines = found.loc[method].reindex(own.index)
             look = looks.style(method)
             place.plot(
                 x, lines["by"], label=METHODS[method].label, lw=1.5, ms=5, **look
@@ -123,12 +150,14 @@ def by_recall(folders, kind="prices"):
                 for asked, by in lines["by"].items()
             ]
         place.axhline(0, color=looks.foreground(), lw=0.8)
-        place.set_xticks(x, [f"{100 * asked:g}" for asked in recalls], fontsize=8)
+        ticks = [f"{100 * asked:g}\n{alarms:.0f}" for asked, alarms in own.items()]
+        place.set_xticks(x, ticks, fontsize=8)
         place.set_title(title, fontsize=9)
         place.spines[["top", "right"]].set_visible(False)
     places[0].set_ylabel("false alarms per 1,000\nbeyond cross-entropy's")
-    drawn.supxlabel("share of the class that is found, %", fontsize=9)
-    looks.legend(drawn, places, len(COSINE))
+    what = "% of the class found; below, cross-entropy's false alarms per 1,000 images"
+    drawn.supxlabel(what, fontsize=9)
+    looks.legend(drawn, places, len(METHODS))
     said = "False alarms beyond cross-entropy's, by recall. "
     return looks.finish(drawn, said + " ".join(words))
 
@@ -280,3 +309,7 @@ def splits():
                     }
                 )
     return pd.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    looks.save(by_recall(PANELS), Path(__file__).with_name("price.png"))

@@ -717,7 +717,10 @@ def test_prices_intervals_cover(prior, copies):
         groups = None if copies == 1 else np.repeat(np.arange(len(kind)), copies)
         kind = np.repeat(kind, copies)
         cost = guarantee.price(
-            *(logits[kind], labels[kind], 2, offset),
+            logits[kind],
+            labels[kind],
+            2,
+            offset,
             prior=prior,
             confidence=confidence,
             groups=groups,

@@ -33,8 +33,12 @@ def counted(tmp_path):
 def test_digits_are_shown_with_what_they_can_certify(show, tmp_path):
     parts = ("train", "validation", "calibration", "test")
     out = show(
-        *("--validation-fraction", "0.1", "--calibration-fraction", "0.2"),
-        *("--recall", "0.99"),
+        "--validation-fraction",
+        "0.1",
+        "--calibration-fraction",
+        "0.2",
+        "--recall",
+        "0.99",
     )
     rows = counted(tmp_path)
     assert [row["name"] for row in rows] == list("0123456789")

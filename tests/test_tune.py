@@ -414,7 +414,9 @@ def test_new_images_certify_anew_and_the_old_model_stays(trained, tmp_path):
     with pytest.raises(UsageError, match="is there already"):
         recalibrate(trained.directory, new, 0.9, output=output, backbone=Tiny())
     model, told = recalibrate(
-        *(trained.directory, new, 0.999),
+        trained.directory,
+        new,
+        0.999,
         output=tmp_path / "none",
         backbone=Tiny(),
     )
@@ -427,7 +429,9 @@ def test_no_image_that_made_a_model_speaks_for_it(trained, tmp_path):
     """Whatever of its own data comes again: only test images are new to it."""
     test = PARTS["test"]
     model, told = recalibrate(
-        *(trained.directory, tiny.without(DATA, "calibration"), 0.8),
+        trained.directory,
+        tiny.without(DATA, "calibration"),
+        0.8,
         output=tmp_path / "again",
         backbone=Tiny(),
     )

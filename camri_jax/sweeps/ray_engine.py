@@ -153,7 +153,11 @@ def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
         _data[key] = dataset, engine.placed(plan, dataset)
     dataset, data = _data[key]
     return engine.train_and_save(
-        *(plan, dataset, data, chunk, address(output)),
+        plan,
+        dataset,
+        data,
+        chunk,
+        address(output),
         provenance=provenance,
         checkpoint_minutes=checkpoint_minutes,
     )

@@ -419,7 +419,8 @@ def check(
         found, total = int(right[drawn].sum()), len(drawn)
         once, ever = (
             guarantee.check_recall(
-                *(found, total),
+                found,
+                total,
                 recall=share,
                 confidence=each,
                 sequential=sequential,

@@ -377,8 +377,15 @@ class _Lab:
         started = clock()
         deadline = started + (math.inf if config.budget is None else config.budget)
         return cls(
-            *(planned, dataset, output, backbone, command),
-            *(clock, deadline, started, {}),
+            planned=planned,
+            dataset=dataset,
+            output=output,
+            backbone=backbone,
+            command=command,
+            clock=clock,
+            deadline=deadline,
+            started=started,
+            seconds={},
         )
 
     def kept(self) -> set[str]:
@@ -559,7 +566,14 @@ def _finish(
         # Of an earlier model.
         (directory / "report.html").unlink(missing_ok=True)
     return TuneResult(
-        *(goal, names, tuple(finalists), chosen, sentences, table, directory, files)
+        goal=goal,
+        class_names=names,
+        finalists=tuple(finalists),
+        chosen=chosen,
+        sentences=sentences,
+        table=table,
+        directory=directory,
+        files=files,
     )
 
 
@@ -610,7 +624,9 @@ def _certify(
         against = None
         if reference is not None and name != reference:
             against = guarantee.compare(
-                *(answers[name], answers[reference], parts["test"].labels),
+                answers[name],
+                answers[reference],
+                parts["test"].labels,
                 goal.important,
                 prior=prior,
                 groups=parts["test"].groups,
@@ -631,7 +647,10 @@ def _certify(
                     offset,
                 ),
                 price=guarantee.price(
-                    *(test[name], parts["test"].labels, goal.important, offset),
+                    test[name],
+                    parts["test"].labels,
+                    goal.important,
+                    offset,
                     prior=prior,
                     groups=parts["test"].groups,
                 ),
