@@ -9,6 +9,8 @@ import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
 import jax.numpy as jnp
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -544,21 +546,47 @@ def test_classes_that_the_model_confuses_are_infeasible():
     assert "can be certified, but not with the others" in several.why_not
     shared = guarantee.certify_recall(logits, labels, (1, 3), recall=0.6)
     assert "found at no offset" in shared.why_not
-    assert shared.largest_certifiable == 0
+    # No other recall is offered: it would have been read off these very scores.
+    assert re.findall(r"0\.\d+", shared.why_not) == ["0.6", "0.95"]
 
 
-def test_what_is_said_to_be_certifiable_is():
+def test_what_so_many_images_are_said_to_certify_depends_on_no_score():
     logits, labels = images(4)
-    groups = np.arange(400) // 2
-    for grouped in (None, groups):
-        common = {"groups": grouped, "confidence": 0.9}
+    for groups in (None, np.arange(400) // 2, np.maximum(np.arange(400), 10)):
+        common = {"groups": groups, "confidence": 0.9}
         asked = guarantee.certify_recall(logits, labels, (0, 1), recall=0.999, **common)
         most = asked.largest_certifiable
+        found = 9 * np.eye(4)[labels]
         for recall, certified in [(most, True), (most + 1e-4, False)]:
             again = guarantee.certify_recall(
-                logits, labels, (0, 1), recall=recall, **common
+                found, labels, (0, 1), recall=recall, **common
             )
             assert again.certified == certified
+            assert again.largest_certifiable == most
+
+
+def test_groups_that_are_nearly_all_images_allow_as_many_misses():
+    random = np.random.default_rng(0)
+    values = random.normal(size=500)
+    copies = np.append(values, values[:40])
+    groups = np.append(np.arange(500), np.arange(40))
+    alone = guarantee.certify_scores(values, 1, recall=0.95)
+    nearly = guarantee.certify_scores(copies, 1, recall=0.95, groups=groups)
+    assert (nearly.offset, nearly.misses_allowed) == (alone.offset, 16)
+    assert (nearly.num_images, nearly.num_groups) == (540, 500)
+    # A group counts as found once its last image is.
+    late = np.append(values, np.full(40, 9.0))
+    certificate = guarantee.certify_scores(late, 1, recall=0.9, groups=groups)
+    worst = np.append(np.full(40, 9.0), values[40:])
+    assert certificate.offset == guarantee.certify_scores(worst, 1, recall=0.9).offset
+    # From a tenth of larger groups on, they are bet on.
+    many = guarantee.certify_scores(
+        np.append(values, values[:60]),
+        1,
+        recall=0.95,
+        groups=np.append(np.arange(500), np.arange(60)),
+    )
+    assert many.misses_allowed < 16
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99, 0.999])

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import optimize, special
 
 from camri_jax.guarantee._arguments import between, counted
@@ -14,17 +13,17 @@ from camri_jax.guarantee._arguments import between, counted
 
 def rank(values: np.ndarray, recall: float, delta: float) -> tuple[float, int, float]:
     """The certified score, images that may be missed, and the largest recall."""
-    n, finite = len(values), int(np.isfinite(values).sum())
+    n = len(values)
     misses = _misses_allowed(n, recall, delta)
     offset = np.sort(values)[n - 1 - misses] if misses >= 0 else math.inf
-    return float(offset), misses, largest(finite, n, delta) if finite else 0.0
+    return float(offset), misses, largest(n, delta)
 
 
-def largest(found: int, n: int, delta: float) -> float:
-    """The largest share that is certified if so many of n are found."""
-    share = float(special.betaincinv(found, n - found + 1, delta))
+def largest(n: int, delta: float) -> float:
+    """The largest recall that n images certify of which none is missed."""
+    share = delta ** (1 / n)
     # Rounded up, it would not be.
-    while _misses_allowed(n, share, delta) < n - found:
+    while _misses_allowed(n, share, delta) < 0:
         share = math.nextafter(share, 0.0)
     return share
 
@@ -71,14 +70,13 @@ def _log_capital(shares: np.ndarray, recall: float, delta: float) -> float:
 
 
 def bet(
-    values: np.ndarray, groups: ArrayLike, recall: float, delta: float
+    values: np.ndarray, index: np.ndarray, recall: float, delta: float
 ) -> tuple[float, int, float]:
     """The certified score, whole groups that may be missed, and the largest recall."""
-    index = np.unique(np.asarray(groups), return_inverse=True)[1]
     sizes = np.bincount(index)
     n = len(sizes)
 
-    def wins(offset: float, recall: float = recall) -> bool:
+    def wins(offset: float) -> bool:
         shares = np.bincount(index, weights=values <= offset) / sizes
         return _log_capital(shares, recall, delta) >= -math.log(delta)
 
@@ -90,17 +88,11 @@ def bet(
     offset = float(steps[high]) if high < len(steps) else math.inf
     q = _alternative(n, recall, delta)
     misses = -1 if q is None else math.floor(n * (1 - q) + 1e-9)
-    below, above = 0.0, largest(n, n, delta)
+    most = largest(n, delta)
     # What is won is a sum of logarithms, which rounds otherwise.
-    while _log_capital(np.ones(n), above, delta) < -math.log(delta):
-        above = math.nextafter(above, 0.0)
-    if np.isfinite(values).all():
-        return offset, misses, above
-    for _ in range(40):
-        middle = (below + above) / 2
-        good = wins(float(np.finfo(np.float64).max), middle)
-        below, above = (middle, above) if good else (below, middle)
-    return offset, misses, below
+    while _log_capital(np.ones(n), most, delta) < -math.log(delta):
+        most = math.nextafter(most, 0.0)
+    return offset, misses, most
 
 
 def mixture(

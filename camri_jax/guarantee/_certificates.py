@@ -28,6 +28,9 @@ ASSUMPTION = (
     "same camera, same places, same mix."
 )
 
+_ALONE = 0.9
+"""Share of groups of one image from which on groups are counted as images are."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
@@ -43,7 +46,8 @@ class Certificate:
       num_groups: groups that those come from; None: independent images.
       misses_allowed: images (with groups: whole groups) that may be missed; -1: too few
         images.
-      largest_certifiable: largest recall that these images can certify.
+      largest_certifiable: largest recall that so many images can certify, if none of
+        them is missed.
       num_needed: images (groups) without a miss that the asked recall takes.
       why_not: None, or a sentence: why there is no offset, and what could be had.
     """
@@ -216,7 +220,7 @@ def largest_certifiable(
     0.9673
     """
     n, delta = whole("n", n, 0), failure_share(confidence, candidates)
-    return largest(n, n, delta) if n else 0.0
+    return largest(n, delta) if n else 0.0
 
 
 def rounded_down(recall: float, digits: int = 3) -> float:
@@ -323,7 +327,9 @@ def certify_scores(
     / n`, is fixed before any score is seen and allows the most missed groups. It is
     also the mean, over all ways to draw one image from each group, of the draws'
     likelihood ratios: repeated subsampling without the factor 2 that averaging
-    p-values costs. Where each group has one image, the exact binomial rule is used.
+    p-values costs. Where nine groups of ten or more have one image, a group counts as
+    found if all of its images are, and the exact binomial rule is used, which allows
+    more misses: a few copies among many images cost next to nothing.
 
     Args:
       scores: `[num_images]`, images of the important classes; infinite: never found.
@@ -359,13 +365,20 @@ def certify_scores(
             f"got shape {values.shape} with {wrong} NaN or -infinity"
         )
     classes = tuple(np.ravel(important).tolist())
-    num_groups = (
-        None if groups is None else len(np.unique(checked_groups(groups, values)))
-    )
-    if groups is None or num_groups == len(values):
+    num_groups = None
+    if groups is None:
         offset, misses, limit = rank(values, recall, delta)
     else:
-        offset, misses, limit = bet(values, groups, recall, delta)
+        index = np.unique(checked_groups(groups, values), return_inverse=True)[1]
+        sizes = np.bincount(index)
+        num_groups = len(sizes)
+        # By the sizes alone: scores must not choose the rule that they are put to.
+        if (sizes == 1).mean() >= _ALONE:
+            whole_groups = np.full(num_groups, -np.inf)
+            np.maximum.at(whole_groups, index, values)
+            offset, misses, limit = rank(whole_groups, recall, delta)
+        else:
+            offset, misses, limit = bet(values, index, recall, delta)
     certificate = Certificate(
         important=classes,
         recall=recall,
@@ -509,13 +522,16 @@ def _why_not(certificate: Certificate, never: int) -> str:
     c = certificate
     who = f"Class{'es' if len(c.important) > 1 else ''} {_list(c.important)}"
     source = _count(c.num_images, c.num_groups)
-    limit = rounded_down(c.largest_certifiable)
     if c.misses_allowed >= 0:
+        # No limit is told: it would be read off these scores, and asking them for it
+        # again is a second look.
         return (
             f"{who}: {never} of {c.num_images} images are found at no offset, because "
-            f"another important class leads; {source} certify a recall of at most "
-            f"{limit:.3f} at confidence {_told(c.confidence)}, not {_told(c.recall)}."
+            f"another important class leads; {source} do not certify a recall of "
+            f"{_told(c.recall)} at confidence {_told(c.confidence)}. A lower one takes "
+            "new images."
         )
+    limit = rounded_down(c.largest_certifiable)
     n, unit = (
         (c.num_images, "images") if c.num_groups is None else (c.num_groups, "groups")
     )
