@@ -4,7 +4,13 @@ Names are loaded when they are first used: `import camri_jax` costs nothing.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
+    from camri_jax import datasets, guarantee, losses, metrics, penalties, sinkhorn
+    from camri_jax.sweeps.plan import SweepConfig
+    from camri_jax.takehome import load_model, sweep, tune
+    from camri_jax.training.recipe import Recipe
 
 __version__ = "0.2.0"
 
@@ -17,7 +23,20 @@ _NAMES = {
     "tune": "takehome",
 }
 
-__all__ = ["__version__", *_ROOMS, *_NAMES]
+__all__ = [
+    "Recipe",
+    "SweepConfig",
+    "__version__",
+    "datasets",
+    "guarantee",
+    "load_model",
+    "losses",
+    "metrics",
+    "penalties",
+    "sinkhorn",
+    "sweep",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

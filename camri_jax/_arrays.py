@@ -63,20 +63,23 @@ def warn_of_wrong_sums() -> None:
 
 
 def array(name: str, value: Any) -> jax.Array:
-    """Returns `value` as an array, or raises unless it is of numbers.
-
-    64-bit integers that JAX would cut to 32 bits become -1 or the largest of 32 bits
-    instead: 2**32 + 1 is no class.
-    """
+    """Returns `value` as an array, or raises unless it is of numbers."""
     warn_of_wrong_sums()
     if isinstance(value, jax.Array) or not is_known(value):
         return jnp.asarray(value)
     known = _numpy(name, value)
-    if known.dtype.kind in "iu" and not jax.config.read("jax_enable_x64"):
-        limits, own = np.iinfo(np.int32), np.iinfo(known.dtype)
-        if own.max > np.iinfo(np.uint32).max:
-            known = known.clip(max(own.min, -1), limits.max).astype(np.int32)
+    if _is_cut(known):
+        # JAX would keep the lower 32 bits of 10**10.
+        limits = np.iinfo(np.int32)
+        fits = np.all((known >= limits.min) & (known <= limits.max))
+        known = known.astype(np.int32 if fits else np.float32)
     return jnp.asarray(known)
+
+
+def _is_cut(known: np.ndarray) -> bool:
+    """Whether JAX cuts these integers to 32 bits."""
+    wide = known.dtype.kind in "iu" and known.dtype.itemsize == 8
+    return wide and not jax.config.read("jax_enable_x64")
 
 
 def _numpy(name: str, value: Any) -> np.ndarray:
@@ -117,7 +120,15 @@ def floating(name: str, value: ArrayLike, *, ndim: int = 1) -> jax.Array:
 
 
 def integer(name: str, value: Any, shape: Sequence[int] | None) -> jax.Array:
-    """Returns `value` as an array, or raises unless integer and of `shape`."""
+    """Returns classes as an array, or raises unless integer and of `shape`.
+
+    64-bit integers that JAX would cut to 32 bits become -1 or the largest of 32 bits
+    instead: 2**32 + 1 is no class.
+    """
+    if is_known(value) and not isinstance(value, jax.Array):
+        value = _numpy(name, value)
+        if _is_cut(value):
+            value = value.clip(max(np.iinfo(value.dtype).min, -1), 2**31 - 1)
     numbers = array(name, value)
     if not jnp.issubdtype(numbers.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers, got {numbers.dtype}{numbers.shape}")
@@ -222,5 +233,22 @@ def unit_vectors(vectors: jax.Array, *, axis: int) -> jax.Array:
     # first, by a number whose reciprocal does neither.
     scaled = vectors / jnp.clip(largest, tiny, 1 / tiny)
     square = jnp.sum(scaled * scaled, axis=axis, keepdims=True)
-    present = largest >= tiny
-    return jnp.where(present, scaled / jnp.sqrt(jnp.where(present, square, 1)), 0)
+    # NaN is not absent: a network that diverged must not look as if it were sure.
+    absent = largest < tiny
+    return jnp.where(absent, 0, scaled / jnp.sqrt(jnp.where(absent, 1, square)))
+
+
+def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns each label's entry of `[num_classes, ...]`, 0 for no class."""
+    # Over devices as the labels are: JAX does not guess it on a mesh of Explicit axes.
+    sharding = jax.typeof(labels).sharding
+    return values.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
+
+
+def whole(of_examples: jax.Array) -> jax.sharding.NamedSharding:
+    """Returns how sums over examples lie on the examples' devices: on each, whole.
+
+    JAX does not guess it on a mesh of Explicit axes.
+    """
+    sharding = jax.typeof(of_examples).sharding
+    return sharding.update(spec=jax.sharding.PartitionSpec())

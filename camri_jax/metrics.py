@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
@@ -51,7 +50,7 @@ def confusion_matrix(
     predictions = _arrays.class_or_none(predictions, num_classes)
     empty = jnp.zeros((num_classes, num_classes), jnp.int32)
     pairs = empty.at[labels, predictions]
-    return pairs.add(1, mode="drop", out_sharding=_whole(labels))
+    return pairs.add(1, mode="drop", out_sharding=_arrays.whole(labels))
 
 
 def recall(confusion: ArrayLike) -> jax.Array:
@@ -115,12 +114,12 @@ def true_angles(
     finite, and 0 where they align or oppose each other, which has none.
 
     Args:
-      features: `[num_examples, num_features]`, floating.
+      features: `[..., num_features]`, floating.
       prototypes: `[num_features, num_classes]`, floating: one column a class.
-      labels: `[num_examples]`, integers in 0 .. num_classes - 1.
+      labels: `[...]`, integers in 0 .. num_classes - 1.
 
     Returns:
-      Angles `[num_examples]` in radians, float32 or better; NaN for any other label.
+      Angles `[...]` in radians, float32 or better; NaN for any other label.
 
     Raises:
       TypeError: an argument is of the wrong kind of number.
@@ -132,19 +131,18 @@ def true_angles(
     >>> true_angles(jnp.array([[2.0, 2.0]]), jnp.eye(2), jnp.array([1])).round(4)
     Array([0.7854], dtype=float32)
     """
-    features = _arrays.floating("features", features, ndim=2)
+    features = _arrays.floating("features", features)
     prototypes = _arrays.floating("prototypes", prototypes, ndim=2)
-    num_features, num_classes = prototypes.shape
-    _arrays.same_shape("features", features, (features.shape[0], num_features))
-    labels = _arrays.integer("labels", labels, features.shape[:1])
+    num_classes = prototypes.shape[-1]
+    shape = (features.shape[-1], num_classes)
+    _arrays.same_shape("prototypes", prototypes, shape)
+    labels = _arrays.integer("labels", labels, features.shape[:-1])
     labels = _arrays.class_or_none(labels, num_classes)
     dtype = _arrays.compute_dtype(features, prototypes)
     ours = _arrays.unit_vectors(features.astype(dtype), axis=-1)
     theirs = _arrays.unit_vectors(prototypes.astype(dtype), axis=0).T
-    # Over devices as the labels are: JAX does not guess it on a mesh of Explicit axes.
-    sharding = jax.typeof(labels).sharding
-    # Not NaN, which would be its gradient too.
-    theirs = theirs.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
+    # 0 for no class, not NaN, which would be its gradient too.
+    theirs = _arrays.of_label(theirs, labels)
     apart, together = _length(ours - theirs), _length(ours + theirs)
     # At right angles to all, as one of zeros is; arctan2 has no gradient there.
     zeros = (apart == 0) & (together == 0)
@@ -162,9 +160,9 @@ def angle_statistics(
        \sigma_k^2 = \frac{1}{N_k} \sum_{n: t_n = k} (\theta_n - \mu_k)^2
 
     Args:
-      features: `[num_examples, num_features]`, floating.
+      features: `[..., num_features]`, floating.
       prototypes: `[num_features, num_classes]`, floating: one column a class.
-      labels: `[num_examples]`, integers; an example with a label outside
+      labels: `[...]`, integers; an example with a label outside
         0 .. num_classes - 1 is not counted.
 
     Returns:
@@ -190,12 +188,11 @@ def angle_statistics(
     def total(values: jax.Array) -> jax.Array:
         counted = jnp.where(labels < num_classes, values, 0)
         totals = jnp.zeros(num_classes, values.dtype).at[labels]
-        return totals.add(counted, mode="drop", out_sharding=_whole(labels))
+        return totals.add(counted, mode="drop", out_sharding=_arrays.whole(labels))
 
     counts = total(jnp.ones_like(angles))
     means = total(angles) / counts
-    sharding = jax.typeof(labels).sharding
-    own = means.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
+    own = _arrays.of_label(means, labels)
     return AngleStatistics(means, _root(total((angles - own) ** 2) / counts))
 
 
@@ -207,14 +204,6 @@ def _root(squares: jax.Array) -> jax.Array:
     """Returns square roots, with gradient 0 at 0, where the slope is infinite."""
     nothing = squares == 0
     return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, squares)))
-
-
-def _whole(labels: jax.Array) -> NamedSharding:
-    """Returns how sums over examples lie on the devices of the labels: on each, whole.
-
-    JAX does not guess it on a mesh of Explicit axes.
-    """
-    return jax.typeof(labels).sharding.update(spec=PartitionSpec())
 
 
 def _square(confusion: ArrayLike) -> jax.Array:

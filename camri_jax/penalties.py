@@ -277,17 +277,18 @@ def _filled(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _costs(num_classes: int, classes: jax.Array, cost: jax.Array) -> jax.Array:
-    own = jnp.full(num_classes, -jnp.inf).at[classes].set(cost)
+    own = jnp.full(num_classes, -jnp.inf, cost.dtype).at[classes].set(cost)
     larger = jnp.maximum(own[:, None], own[None, :])
-    return jnp.where(larger < 0, 1, larger) * (1 - jnp.eye(num_classes))
+    same = jnp.eye(num_classes, dtype=cost.dtype)
+    return jnp.where(larger < 0, 1, larger) * (1 - same)
 
 
 def _checked_important(num_classes: int, important: Important) -> jax.Array:
     """Returns the important classes as indices `[count]`."""
-    classes = _arrays.array("important", important)
-    if classes.ndim > 1 or classes.size == 0:
+    shape = _arrays.array("important", important).shape
+    if len(shape) > 1 or 0 in shape:
         raise UsageError(f"important must be one class or several, got {important}")
-    classes = jnp.atleast_1d(_arrays.integer("important", classes, None))
+    classes = jnp.atleast_1d(_arrays.integer("important", important, None))
     if _arrays.is_known(classes):
         known = np.asarray(classes)
         if known.min() < 0 or known.max() >= num_classes:

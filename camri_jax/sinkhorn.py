@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
@@ -143,7 +143,7 @@ def transport_plan(
       Plans `[..., n, m]`.
 
     Raises:
-      UsageError: the shapes do not fit.
+      UsageError: the shapes do not fit, or a known value is out of what is allowed.
 
     Reference:
       Eq. 6 of Nishiyama et al., CAMRI Loss, 2022.
@@ -156,6 +156,8 @@ def transport_plan(
     """
     f, g = jnp.asarray(result.f), jnp.asarray(result.g)
     shape = (f.shape[-1], g.shape[-1])
+    _arrays.finite("cost_matrix", cost_matrix)
+    _arrays.positive("epsilon", epsilon)
     cost_matrix = _arrays.real("cost_matrix", cost_matrix, f.dtype, shape)
     epsilon = _arrays.real("epsilon", epsilon, f.dtype)
     total = f[..., :, None] + g[..., None, :]
@@ -220,9 +222,8 @@ def _weighted_plan(result, log_a, cost_matrix, epsilon, weights):
     def by_matmul() -> tuple[jax.Array, jax.Array]:
         rows = jnp.exp((f - kernel.row_shift[None, :]) / epsilon)
         columns = jnp.exp((g - kernel.column_shift[None, :]) / epsilon)
-        # A sum over the batch: JAX does not guess where, on a mesh of Explicit axes.
-        whole = jax.typeof(weights).sharding.update(spec=PartitionSpec())
-        plan = _matmul((weights[:, None] * rows).T, columns, whole) * kernel.values
+        over_batch = _arrays.whole(weights)
+        plan = _matmul((weights[:, None] * rows).T, columns, over_batch) * kernel.values
         entropies = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
         return plan, entropies / epsilon
 

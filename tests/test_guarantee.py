@@ -3,14 +3,13 @@
 import itertools
 import json
 import math
+import re
 from fractions import Fraction
 
 import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
 import jax.numpy as jnp
-import re
-
 import numpy as np
 import pytest
 from scipy.stats import norm

@@ -19,6 +19,8 @@ from loss_cases import (
     COSTS,
     GENERAL,
     LOSSES,
+    MARGINS,
+    WEIGHTS,
     every_loss,
     every_slope,
     jitted,
@@ -480,6 +482,73 @@ def test_a_batch_on_a_mesh_of_explicit_axes_is_the_batch_on_one_device():
         values, _ = jax.eval_shape(every_slope, *spread[:3])
     assert {x.sharding.spec[0] for x in values.values()} == {"batch"}
     chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_classes_on_a_mesh_of_explicit_axes_are_the_classes_on_one_device():
+    labels = np.arange(BATCH) % 4
+    random = np.random.default_rng(0)
+    features = random.normal(size=(BATCH, 3)).astype(np.float32)
+    prototypes = random.normal(size=(3, 4)).astype(np.float32)
+    options = {
+        "camri": {"margins": MARGINS[:4], "scale": 16.0},
+        "weighted_cross_entropy": {"class_weights": WEIGHTS[:4]},
+        "smoothed_cross_entropy": {"smoothing": 0.2},
+    }
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(prototypes):
+        scores = losses.cosine_similarity(features, prototypes)
+        return sum(
+            jnp.sum(getattr(losses, name)(scores, labels, **own))
+            for name, own in options.items()
+        )
+
+    expected = total(prototypes)
+    with jax.set_mesh(jax.make_mesh((2,), ("class",))):
+        spread = jax.device_put(prototypes, PartitionSpec(None, "class"))
+        got = total(spread)
+    assert got[1].sharding.spec[1] == "class"
+    chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+# Numbers that are whole are numbers.
+
+
+@pytest.mark.parametrize("kind", [list, np.int64, np.uint64])
+@pytest.mark.parametrize("name", ["cosface", "logit_adjusted_cross_entropy"])
+def test_hyperparameters_may_be_whole_numbers_of_any_size(name, kind):
+    loss, scores = getattr(losses, name), np.float32([[0.5, 0.2], [0.1, -0.3]])
+    labels = np.array([0, 1])
+    sign = 1 if kind is np.uint64 else -1
+
+    def values(number):
+        if name == "cosface":
+            return loss(scores, labels, margin=number(sign * 2), scale=number(3))
+        several = [number(sign * 3), number(0)]
+        if kind is not list:
+            several = np.array(several)
+        return loss(scores, labels, class_priors=np.ones(2), offsets=several)
+
+    whole = (lambda value: value) if kind is list else kind
+    np.testing.assert_array_equal(values(whole), values(float))
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(values(whole), values(float), rtol=1e-7)
+
+
+def test_counts_of_more_than_32_bits_count():
+    counts = [10**10, 1]
+    got = losses.balanced_softmax(np.zeros(2, np.float32), 1, class_counts=counts)
+    np.testing.assert_allclose(got, np.log(1e10), rtol=1e-6)
+
+
+def test_what_is_not_a_number_is_no_cosine():
+    # A head that diverged would else find every image orthogonal, and look sound.
+    features, prototypes = np.float32([[np.nan, 1], [1, 0]]), np.eye(2, dtype="f")
+    cosines = losses.cosine_similarity(features, prototypes)
+    np.testing.assert_array_equal(cosines, [[np.nan, np.nan], [1, 0]])
+    cosines = losses.cosine_similarity(features[1:], prototypes * [np.nan, 1])
+    np.testing.assert_array_equal(cosines, [[np.nan, 0]])
 
 
 def test_an_empty_batch_has_no_losses():

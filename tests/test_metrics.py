@@ -124,6 +124,27 @@ def test_counts_add_up_beyond_their_type(counts):
     assert metrics.accuracy(counts) == 0.5
 
 
+def test_angles_of_leading_axes_are_those_of_a_batch():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(2, 3, 4)).astype(np.float32)
+    prototypes = random.normal(size=(4, 5)).astype(np.float32)
+    labels = random.integers(0, 5, (2, 3))
+    flat = features.reshape(6, 4), prototypes, labels.ravel()
+    angles = true_angles(features, prototypes, labels)
+    np.testing.assert_array_equal(angles.ravel(), true_angles(*flat))
+    chex.assert_trees_all_close(
+        metrics.angle_statistics(features, prototypes, labels),
+        metrics.angle_statistics(*flat),
+    )
+    assert true_angles(features[:, :0], prototypes, labels[:, :0]).shape == (2, 0)
+
+
+def test_what_is_not_a_number_has_no_angle():
+    features = jnp.array([[jnp.nan, 0.0], [1.0, 0.0]])
+    got = true_angles(features, jnp.eye(2), jnp.array([0, 1]))
+    np.testing.assert_allclose(got, [np.nan, np.pi / 2], rtol=1e-6)
+
+
 def test_angles_without_a_class_or_a_direction():
     features = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     got = true_angles(features, jnp.eye(2), jnp.array([0, -1, 2]))
@@ -155,7 +176,7 @@ def test_angles_without_a_class_or_a_direction():
                 jnp.zeros((2, 3)), jnp.zeros((4, 2)), jnp.zeros(2, int)
             ),
             UsageError,
-            r"features must have shape \(2, 4\), got \(2, 3\)",
+            r"prototypes must have shape \(3, 2\), got \(4, 2\)",
         ),
         (
             lambda: metrics.confusion_matrix([0], [0], 2.0),

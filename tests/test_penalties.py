@@ -113,6 +113,19 @@ def test_wrong_penalties_are_named(call, message):
         call()
 
 
+def test_penalties_of_whole_numbers_are_those_of_others():
+    for penalty, value in ((offset_vector, -2), (cost_matrix, 3)):
+        whole, other = penalty(4, [1, 2], value), penalty(4, [1, 2], float(value))
+        np.testing.assert_array_equal(whole, other)
+        assert np.sum(np.asarray(whole) == value) >= 2
+
+
+def test_penalties_are_float32_in_any_precision():
+    with jax.enable_x64(True):
+        for penalty in PENALTIES:
+            assert penalty(4, 1, 0.5).dtype == jnp.float32
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.999, 0.9999])
 def test_class_balanced_weights_are_the_formula(beta):
     counts = [1, 5, 1000, 40_000]

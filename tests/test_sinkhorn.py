@@ -515,6 +515,10 @@ RIGHT = {
 def test_wrong_arguments_are_named(argument, value, error, message):
     with pytest.raises(error, match=f"^{argument} {message}"):
         sinkhorn(**RIGHT | {argument: value})
+    if argument in ("cost_matrix", "epsilon"):
+        options = {name: RIGHT[name] for name in ("cost_matrix", "epsilon")}
+        with pytest.raises(error, match=f"^{argument} {message}"):
+            transport_plan(sinkhorn(**RIGHT), **options | {argument: value})
 
 
 @pytest.mark.parametrize("number", [3, np.int64(3), np.uint8(3), jnp.int32(3)])

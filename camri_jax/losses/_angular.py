@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays, penalties
@@ -17,7 +16,6 @@ from camri_jax.losses._softmax import (
     Counted,
     checked_scores,
     is_class,
-    of_label,
     of_others,
     pick,
     softplus,
@@ -433,7 +431,7 @@ def _checked(
     """Returns cosines, labels, which examples count, and the scale."""
     cosines, labels, counted = checked_scores("cosines", cosines, labels, where)
     if _arrays.is_known(cosines):
-        largest = np.max(np.abs(jax.device_get(cosines)), initial=0)
+        largest = jax.device_get(jnp.max(jnp.abs(cosines), initial=0))
         if largest > _LARGEST_COSINE:
             raise UsageError(
                 "cosines must be in [-1, 1], not logits: take them from "
@@ -550,7 +548,7 @@ def _multiplied_drop(
 def _of_label(value: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each example's number `[...]`, of one for all or one a class."""
     if value.ndim:
-        return of_label(value, labels)
+        return _arrays.of_label(value, labels)
     sharding = jax.typeof(labels).sharding
     return jnp.broadcast_to(value, labels.shape, out_sharding=sharding)
 

@@ -2,14 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
 from camri_jax.losses._softmax import (
     checked_scores,
     log_odds_against,
-    of_label,
     softplus,
     weighed,
 )
@@ -66,8 +64,8 @@ def recall_constrained_cross_entropy(
     surprise = softplus(log_odds_against(logits, labels))
     # Not by 1 + lambda / pi: its slope is 0 times infinity where one of lambda 0 is
     # ruled out by -inf.
-    constrained = weighed(of_label(multipliers, labels), surprise)
-    return counted.losses(surprise + of_label(1 / priors, labels) * constrained)
+    constrained = weighed(_arrays.of_label(multipliers, labels), surprise)
+    return counted.losses(surprise + _arrays.of_label(1 / priors, labels) * constrained)
 
 
 def next_multipliers(
@@ -130,10 +128,8 @@ def next_multipliers(
     wanted = _arrays.real("least_recalls", least_recalls, logits.dtype, shape)
     rate = _arrays.real("rate", rate, logits.dtype)
     found = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
-    lacking = of_label(wanted, labels) - found
-    # Whole on every device: JAX does not guess it on a mesh of Explicit axes.
-    whole = jax.typeof(labels).sharding.update(spec=PartitionSpec())
+    lacking = _arrays.of_label(wanted, labels) - found
     total = jnp.zeros_like(priors).at[labels]
-    total = total.add(lacking, mode="drop", out_sharding=whole)
+    total = total.add(lacking, mode="drop", out_sharding=_arrays.whole(labels))
     count = jnp.maximum(1, jnp.sum(counted.valid, dtype=logits.dtype))
     return jnp.maximum(0, multipliers + rate * total / (count * priors))

@@ -9,7 +9,6 @@ from camri_jax.losses._softmax import (
     checked_scores,
     is_class,
     log_odds_against,
-    of_label,
     pick,
     softplus,
     weighed,
@@ -80,7 +79,7 @@ def weighted_cross_entropy(
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
     surprise = softplus(log_odds_against(logits, labels))
-    losses = weighed(of_label(weights, labels), surprise)
+    losses = weighed(_arrays.of_label(weights, labels), surprise)
     return counted.losses(losses)
 
 
@@ -128,9 +127,11 @@ def real_world_weight_cross_entropy(
     alarms = _weights(
         "false_positive_weights", false_positive_weights, logits, classes * 2
     )
-    alarms = jnp.where(is_class(labels, *classes), 0, of_label(alarms.T, labels))
+    alarms = jnp.where(
+        is_class(labels, *classes), 0, _arrays.of_label(alarms.T, labels)
+    )
     surprise = softplus(log_odds_against(logits, labels))
-    losses = weighed(of_label(misses, labels), surprise)
+    losses = weighed(_arrays.of_label(misses, labels), surprise)
     losses += jnp.sum(weighed(alarms, _surprise_if_absent(logits)), axis=-1)
     return counted.losses(losses)
 
@@ -205,7 +206,7 @@ def weighted_focal(
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     weights = _weights("class_weights", class_weights, logits, logits.shape[-1:])
-    losses = weighed(of_label(weights, labels), _focal(logits, labels, gamma))
+    losses = weighed(_arrays.of_label(weights, labels), _focal(logits, labels, gamma))
     return counted.losses(losses)
 
 

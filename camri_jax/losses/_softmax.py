@@ -34,9 +34,9 @@ def checked_scores(
 ) -> tuple[jax.Array, jax.Array, Counted]:
     """Returns scores to compute with, labels, and which examples count.
 
-    For no class the label is num_classes, whose score and weight are 0 (`pick`,
-    `of_label`): a class's own could be -inf, and 0 times its gradient NaN. A row all of
-    -inf has no softmax, so no label of it is a class.
+    For no class the label is num_classes, whose score and weight are 0: a class's own
+    could be -inf, and 0 times its gradient NaN. A row all of -inf has no softmax, so no
+    label of it is a class.
     """
     scores = _arrays.floating(name, scores)
     scores = scores.astype(_arrays.compute_dtype(scores))
@@ -76,17 +76,14 @@ def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
 
 def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each row's value `[...]` at its label, 0 for no class."""
+    if jax.typeof(values).sharding.spec[-1] is not None:
+        # A device that holds some of the classes gathers nothing of the others.
+        own = is_class(labels, values.shape[-1])
+        return jnp.sum(jnp.where(own, values, 0), axis=-1)
     picked = jnp.take_along_axis(
         values, labels[..., None], axis=-1, mode="fill", fill_value=0
     )
     return picked[..., 0]
-
-
-def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns each label's entry of `[num_classes, ...]`, 0 for no class."""
-    # Over devices as the labels are: JAX does not guess it on a mesh of Explicit axes.
-    sharding = jax.typeof(labels).sharding
-    return values.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
 
 
 def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:

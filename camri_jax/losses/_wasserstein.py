@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from camri_jax import _arrays
-from camri_jax.losses._softmax import checked_scores, left_out, mask, of_label
+from camri_jax.losses._softmax import checked_scores, left_out, mask
 from camri_jax.sinkhorn import SinkhornResult, sinkhorn
 
 
@@ -133,7 +133,7 @@ def wasserstein_with_integer_labels(
     # 0 log 0 = 0, also where a logit of -inf rules a class out.
     log_shares = jnp.maximum(jax.nn.log_softmax(logits), -1e5)
     shares = jnp.exp(log_shares)
-    costs = of_label(costs.T, labels)
+    costs = _arrays.of_label(costs.T, labels)
     # An infinite cost has no slope: what it weighs says that it is infinite, no more.
     endless = jnp.any(jnp.isinf(costs) & (shares > 0), axis=-1)
     terms = jnp.where(jnp.isinf(costs), 0, costs) + epsilon * (log_shares - 1)
