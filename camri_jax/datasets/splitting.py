@@ -55,10 +55,15 @@ def assign(
 ) -> np.ndarray:
     """Divides every class among what stays and some parts.
 
+    Each group has the same chance to come into a part, whatever other classes it has
+    examples of: a class's held-out groups are like its others, which is what promises
+    about new groups rest on.
+
     Args:
       labels: int `[n]`.
       fractions: the share of each class's groups for each part, more than 0; together
-        less than 1. What stays and each part get at least one group.
+        less than 1. What stays gets at least one group of each class, and so does each
+        part of a class that shares no group with another.
       seed: the same seed always makes the same choice.
       class_names: for the error messages.
       groups: int `[n]`; a group goes to one place as a whole, even if it has examples
@@ -78,35 +83,60 @@ def assign(
     if groups is None:
         groups = np.arange(len(labels))
     values, groups = np.unique(groups, return_inverse=True)
-    place = np.full(len(values), -1, np.int8)  # of each group; -1: still free
+    place = np.zeros(len(values), np.int8)  # of each group
     members = [np.unique(groups[labels == k]) for k in range(len(class_names))]
-    # Groups of several classes are placed by the class that has the fewest.
-    for label in sorted(range(len(members)), key=lambda k: len(members[k])):
-        own = members[label]
-        free = own[place[own] < 0]
-        # A stream per class: adding a class leaves the others' choice alone.
-        order = np.random.default_rng((seed, label)).permutation(free)
-        for i, size in enumerate(_sizes(fractions, len(own), class_names[label]), 1):
-            lacking = max(size - np.count_nonzero(place[own] == i), 0)
-            place[order[:lacking]], order = i, order[lacking:]
-        place[order] = 0
+    num_classes = np.bincount(np.concatenate(members), minlength=len(values))
+    loose = num_classes > 1
     for label, own in enumerate(members):
-        if len(np.unique(place[own])) <= len(fractions):
+        if len(own) <= len(fractions):
             raise DatasetError(
-                f"class {class_names[label]!r} shares its {len(own)} groups with other "
-                "classes, so that none is left for one of the parts; try another seed, "
-                "or hold none out"
+                f"class {class_names[label]!r} has {len(own)} example(s) or group(s): "
+                f"too few to hold {len(fractions)} out and keep one; add examples, or "
+                "hold none out"
             )
+        alone = own[num_classes[own] == 1]
+        if len(alone) <= len(fractions):
+            loose[alone] = True
+            continue
+        # A stream per class: adding a class leaves the others' choice alone.
+        order = np.random.default_rng((seed, label)).permutation(alone)
+        for i, size in enumerate(_sizes(fractions, len(alone)), 1):
+            place[order[:size]], order = i, order[size:]
+    random = np.random.default_rng((seed, len(members)))
+    place[loose] = _spread(members, loose, fractions, random)
+    for own in members:
+        if place[own].all():
+            place[random.choice(own)] = 0
     return place[groups]
 
 
-def _sizes(fractions: Sequence[float], num_groups: int, name: str) -> list[int]:
+def _spread(
+    members: Sequence[np.ndarray],
+    loose: np.ndarray,
+    fractions: Sequence[float],
+    random: np.random.Generator,
+) -> np.ndarray:
+    """Returns the places of groups of several classes, in the order of the groups.
+
+    Placed by their rarest class, a common class's groups beside rare ones would come
+    into the small parts too often. Here steps of the golden ratio from a random start
+    give each group the same chance, and groups of the same classes, which lie side by
+    side, their shares.
+    """
+    has = np.zeros((len(members), len(loose)), bool)
+    for label, own in enumerate(members):
+        has[label, own] = True
+    order = np.lexsort([random.random(np.count_nonzero(loose)), *has[:, loose]])
+    golden = (np.sqrt(5) - 1) / 2
+    points = np.empty(len(order))
+    points[order] = (random.random() + golden * np.arange(len(order))) % 1
+    # The first of the unit interval's parts are held out, the rest stays.
+    ends = np.cumsum(fractions)
+    return (np.searchsorted(ends, points, side="right") + 1) % (len(ends) + 1)
+
+
+def _sizes(fractions: Sequence[float], num_groups: int) -> list[int]:
     """Returns how many of a class's groups each part gets."""
-    if num_groups <= len(fractions):
-        raise DatasetError(
-            f"class {name!r} has {num_groups} example(s) or group(s): too few to hold "
-            f"{len(fractions)} out and keep one; add examples, or hold none out"
-        )
     most = num_groups - len(fractions)
     sizes = [min(max(round(f * num_groups), 1), most) for f in fractions]
     while sum(sizes) >= num_groups:

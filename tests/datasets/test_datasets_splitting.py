@@ -119,6 +119,22 @@ def test_a_group_of_several_classes_stays_whole(seed, fraction):
     assert np.allclose(shares, [fraction, 0.2], atol=0.1)
 
 
+def test_groups_beside_rare_classes_are_held_out_as_often_as_others():
+    """A common class in 1,000 places, of which 200 have one of 50 rare classes too."""
+    groups = np.concatenate([np.arange(1000), np.arange(200)])
+    labels = np.concatenate([np.zeros(1000, int), 1 + np.arange(200) // 4])
+    names, fractions = _names(range(51)), [0.1, 0.15, 0.2]
+    beside = np.zeros(4)
+    for seed in range(40):
+        place = assign(labels, fractions, seed=seed, class_names=names, groups=groups)
+        sizes = np.bincount(place[:1000], minlength=4)
+        np.testing.assert_allclose(sizes, [550, 100, 150, 200], atol=15)
+        beside += np.bincount(place[:200], minlength=4) / sizes
+        # Every class is trained on.
+        assert set(labels[place == 0]) == set(range(51))
+    np.testing.assert_allclose(beside / 40, 0.2, atol=0.015)
+
+
 def test_classes_that_share_one_group_cannot_be_divided():
     labels, groups = np.array([0, 1, 0, 1, 1]), np.array([5, 5, 6, 6, 7])
     place = assign(labels, [0.5], seed=0, class_names=("a", "b"), groups=groups)
