@@ -67,7 +67,8 @@ def beyond(folder, kind="prices", methods=COSINE):
             "by": differences.mean(),
             "low": low,
             "high": high,
-            "needed": seeds_needed(differences, abs(differences.mean())),
+            # What is bold is shown by an interval of two sides.
+            "needed": seeds_needed(differences, abs(differences.mean()), alpha=0.025),
         }
     return pd.DataFrame(lines).T.rename_axis(["method", "asked"])
 

@@ -342,6 +342,10 @@ def test_power_counts_fewer_seeds_for_larger_effects_and_margins(tmp_path):
     wide = tables.power(trials, effect=0.05, accuracy_margin=0.1)
     assert (wide["seeds_accuracy_equal"] <= large["seeds_accuracy_equal"]).all()
     assert (wide["seeds_accuracy"] <= large["seeds_accuracy"]).all()
+    # A claim is both, and each can fail.
+    parts = large[["seeds_recall", "seeds_accuracy"]].max(axis=1)
+    assert (large["seeds_claim"] >= parts).all()
+    assert (large["seeds_claim"] > parts)[np.isfinite(parts) & (parts > 3)].all()
     none = tables.power(trials, accuracy_margin=0)
     assert np.isinf(none["seeds_accuracy_equal"]).all()
     sheet = tables.power_sheet(none, "bee", accuracy_margin=0)

@@ -21,7 +21,7 @@ from camri_jax.datasets import load
 from camri_jax.datasets.dataset import Part, make_dataset
 from camri_jax.takehome import Model, check, load_model, recalibrate, save_model
 from camri_jax.takehome.model import save_seen
-from camri_jax.takehome.promise import gathered
+from camri_jax.takehome.promise import gathered, one_a_group
 from camri_jax.training.classifier import Classifier
 
 
@@ -344,6 +344,24 @@ def test_a_part_without_groups_dissolves_no_others(tmp_path):
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_each_image_of_a_group_is_drawn_as_often_copies_too():
+    """Clips whose frames are one picture nineteen times, and another once."""
+    num_clips, size = 1500, 20
+    random = np.random.default_rng(0)
+    own = random.integers(0, 256, (num_clips, 2, 3, 3, 1)).astype(np.uint8)
+    frames = own[:, [0] * (size - 1) + [1]]
+    images = frames.reshape(-1, 3, 3, 1)
+    groups = np.repeat(np.arange(num_clips), size)
+    drawn = one_a_group(np.arange(len(images)), groups, images)
+    assert (groups[drawn] == np.arange(num_clips)).all()
+    rare = (drawn % size == size - 1).mean()
+    # Of 1 in 20, within three standard deviations.
+    assert abs(rare - 1 / size) < 3 * np.sqrt(0.05 * 0.95 / num_clips)
+    again = random.permutation(len(images))
+    mixed = again[one_a_group(np.arange(len(images)), groups[again], images[again])]
+    assert (images[mixed] == images[drawn]).all()
+
+
 def test_looks_at_more_groups_draw_the_same_of_the_earlier(tmp_path):
     """Else looks are no sequence, and what holds of all of them at once does not."""
     images, groups = noise((60, 8, 8, 1)), np.arange(60) // 4

@@ -57,7 +57,7 @@ def test_seeds_that_agree_are_told_honestly(n):
     assert np.isnan(statistics.interval(np.full(n, 0.25))).all()
     # Nothing was gained, and nothing lost.
     assert statistics.p_above(np.zeros(n)) == 1
-    assert statistics.p_above(np.zeros(n), -0.005) == 0
+    assert statistics.p_above(np.zeros(n), -0.005) == 0.5**n
     assert statistics.p_above(np.zeros(n), 0.005) == 1
     # Seeds that agree by chance show no more than their signs do.
     assert statistics.p_above(np.full(n, 0.25)) == 0.5**n

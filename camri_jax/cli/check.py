@@ -4,7 +4,7 @@
 
 Twice: by an exact test, for one look; and by a sequential one, for as many looks as
 you like while images come. Of a group of images, one counts. Exit status 1: the
-promise is broken.
+promise is broken, looked at once; a job that looks each month reads the second verdict.
 """
 
 import dataclasses

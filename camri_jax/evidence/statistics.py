@@ -74,9 +74,8 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
     With bound 0 it tests superiority. With bound -margin it tests non-inferiority: a
     small value says that what is lost, if anything, is less than the margin.
 
-    Differences that are all the same have no spread. Where they are all zero, nothing
-    was gained or lost: p is 0 for a bound below zero and 1 for others. Else it is the
-    sign test's: n differences above the bound have p 1 / 2^n.
+    Differences that are all the same have no spread, and leave the sign test, which is
+    of the median: n differences above the bound have p 1 / 2^n.
 
     Args:
       differences: `[n]`, one a seed; NaN are left out.
@@ -93,17 +92,14 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
     >>> round(p_above(np.array([1.0, 2.0, 3.0])), 4)
     0.0371
     >>> p_above(np.zeros(3)), p_above(np.zeros(3), -0.005), p_above(np.ones(3))
-    (1.0, 0.0, 0.125)
+    (1.0, 0.125, 0.125)
     """
     values = _finite(differences)
     number = len(values)
     if number < 2:
         return np.nan
     if np.ptp(values) < _SAME:
-        same = float(values.mean())
-        if same <= bound + _SAME:
-            return 1.0
-        return 0.0 if abs(same) < _SAME else 0.5**number
+        return 1.0 if values.mean() <= bound + _SAME else 0.5**number
     t = (values.mean() - bound) / (values.std(ddof=1) / np.sqrt(number))
     return float(special.stdtr(number - 1, -t))
 

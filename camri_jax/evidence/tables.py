@@ -545,8 +545,9 @@ def power(
       One line a setting: `KEY`; `num_pairs` of the pilot; mean and `..._std` of the
       differences of `recall` and `accuracy`; `seeds_recall`, for a gain of recall;
       `seeds_accuracy`, for non-inferiority if the true difference is the one observed,
-      and `seeds_accuracy_equal`, if it is zero. Infinite where no number will do, NaN
-      where the pilot has no spread.
+      and `seeds_accuracy_equal`, if it is zero; `seeds_claim`, for the gain and no loss
+      at once, each of which may fail half as often. Infinite where no number will do,
+      NaN where the pilot has no spread.
 
     Raises:
       UsageError: an argument is out of range, there is nothing to compare, or no
@@ -561,12 +562,15 @@ def power(
             f"there are rows of {BASELINE} only, and none to compare it with"
         )
 
-    def seeds(differences: pd.Series, effect: float) -> float:
+    def seeds(differences: pd.Series, effect: float, power: float = power) -> float:
         return seeds_needed(differences.to_numpy(), effect, power=power, alpha=alpha)
 
     lines = []
     for key, group in compared.groupby(KEY, dropna=False, sort=False):
         recall, accuracy = group["recall"].dropna(), group["accuracy"].dropna()
+        gain = recall.mean() if effect is None else effect
+        kept = accuracy.mean() + margin
+        each = (1 + power) / 2
         lines.append(
             {
                 **dict(zip(KEY, key, strict=True)),
@@ -575,11 +579,12 @@ def power(
                 "recall_std": recall.std(),
                 "accuracy": accuracy.mean(),
                 "accuracy_std": accuracy.std(),
-                "seeds_recall": seeds(
-                    recall, recall.mean() if effect is None else effect
-                ),
-                "seeds_accuracy": seeds(accuracy, accuracy.mean() + margin),
+                "seeds_recall": seeds(recall, gain),
+                "seeds_accuracy": seeds(accuracy, kept),
                 "seeds_accuracy_equal": seeds(accuracy, margin),
+                "seeds_claim": np.max(
+                    [seeds(recall, gain, each), seeds(accuracy, kept, each)]
+                ),
             }
         )
     table = pd.DataFrame(lines)
@@ -620,6 +625,7 @@ def power_sheet(
             mean(line, "accuracy", form=signed),
             _seeds(line["seeds_accuracy"]),
             _seeds(line["seeds_accuracy_equal"]),
+            _seeds(line["seeds_claim"]),
             number(line["num_pairs"], 0),
         ]
         for _, line in table.iterrows()
@@ -630,8 +636,12 @@ def power_sheet(
         "Differences to cross-entropy of the same seeds, mean ± std over n. Seeds to "
         f"find, with power {power:g} at level {alpha:g}: a gain of recall of {gain}; a "
         f"loss of accuracy below {accuracy_margin:g}, if the true difference is as "
-        "observed, and if it is zero. The fewer n, the less certain.",
-        ["setting", "recall", "seeds", "accuracy", "seeds", "seeds\nif equal", "n"],
+        "observed, and if it is zero; and both at once. Of one setting alone: level "
+        "and power of several tried are others. The fewer n, the less certain.",
+        [
+            *("setting", "recall", "seeds", "accuracy", "seeds"),
+            *("seeds\nif equal", "seeds\nfor both", "n"),
+        ],
         rows,
     )
 

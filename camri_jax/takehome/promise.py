@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import safetensors
 import safetensors.numpy
 
@@ -354,7 +355,7 @@ class Checked(NamedTuple):
     Attributes:
       checks: of each part of its promise, once and sequentially.
       price: what the offset costs there; None where all or none are important.
-      holds: whether no check calls the promise broken.
+      holds: whether no check calls the promise broken that is looked at once.
       sentences: for people.
     """
 
@@ -374,8 +375,8 @@ def check(
 ) -> Checked:
     """Asks whether new labelled images contradict, or show, a model's promise.
 
-    Images of one group are not independent: one of each counts, drawn by the hash of
-    its pixels, which is the same however many groups there are. Groups are to be whole.
+    Images of one group are not independent: one of each counts, drawn by a hash of
+    pixels, which is the same however many groups there are. Groups are to be whole.
 
     Args:
       path: of a model directory.
@@ -415,7 +416,7 @@ def check(
         name = "+".join(model.class_names[k] for k in classes)
         if not len(mine):
             raise UsageError(f"{dataset.name} has no images of {name} to check by")
-        drawn = mine if groups is None else _one_a_group(mine, groups, images)
+        drawn = mine if groups is None else one_a_group(mine, groups, images)
         found, total = int(right[drawn].sum()), len(drawn)
         once, ever = (
             guarantee.check_recall(
@@ -475,11 +476,20 @@ def _verdicts(
     ]
 
 
-def _one_a_group(
-    mine: np.ndarray, groups: np.ndarray, images: np.ndarray
-) -> np.ndarray:
-    """One image of each group: a draw that neither a seed nor other groups change."""
-    drawn = mine[np.argsort(copies.prints(images[mine]))]
+def one_a_group(mine: np.ndarray, groups: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Returns one image of each group, drawn by what neither a seed nor others change.
+
+    Equal images count as often as they are there, as they do for the certificate.
+
+    Args:
+      mine: indices of the images to draw from.
+      groups: of all images.
+      images: all of them.
+    """
+    own = pd.DataFrame({"group": groups[mine], "pixels": copies.prints(images[mine])})
+    copy = own.groupby(["group", "pixels"]).cumcount()
+    lots = copies.prints(np.stack([own["pixels"], copy], axis=1))
+    drawn = mine[np.argsort(lots)]
     return drawn[np.unique(groups[drawn], return_index=True)[1]]
 
 

@@ -158,7 +158,7 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
     """
     lines: list[Any] = list(frame.itertuples())
     promised = any(line.chosen and line.certified for line in lines)
-    how = "certified, and" if promised else "NOT certified, as none is, but"
+    how = "of those certified" if promised else "NOT certified, as none is, but"
     rows = [
         [
             Cell(
@@ -183,7 +183,7 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
     ]
     return Sheet(
         f"Finalists. Important class: {name}",
-        f"* is taken: {how} of the fewest false alarms on validation images. "
+        f"* is taken: {how} the one of fewest false alarms on validation images. "
         "False alarms are per 1,000 images. The columns from found on are of test "
         "images. "
         "The last column is the difference to cross-entropy at its own offset, with "
@@ -255,9 +255,17 @@ def _compared(finalists: Sequence[Finalist], chosen: Finalist) -> list[str]:
     if chosen.method == BASELINE:
         if len(finalists) == 1:
             return []
+        own = chosen.validation[0]
+        cheaper = [each for each in finalists if each.validation[0] < own]
+        if not cheaper:
+            return [
+                "No other loss of the finalists was cheaper on validation images than "
+                "this, cross-entropy."
+            ]
+        # The calibration images were enough for some of the finalists only.
         return [
-            "No other loss of the finalists was cheaper on validation images than "
-            "this, cross-entropy."
+            f"{METHODS[cheaper[0].method].label} was cheaper on validation images than "
+            "this, cross-entropy, but comes without a promise."
         ]
     if chosen.against is None:
         return ["There is no trial of cross-entropy to compare it with."]
