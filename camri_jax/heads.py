@@ -42,7 +42,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     `camri_jax.guarantee.certify_recall` certifies on examples that are kept out of
     training for it. Seeds are averaged, not chosen among: that takes no examples, and
     what is certified is one model. All seeds and margins train in one compiled program.
-    Features of unlike units want scikit-learn's `StandardScaler` before.
+    Features of unlike units want scikit-learn's `StandardScaler` before. With `recall`,
+    a step of a pipeline that learns from y before the head must be fitted on other
+    examples: it would else have seen those that certify.
 
     Args:
       important: label, or sequence of labels, of the classes that must not be missed;
