@@ -26,7 +26,7 @@ from camri_jax._files import UsageError
 Hyperparameters = dict[str, jax.Array]
 Value = float | Sequence[float]
 Point = Mapping[str, Value]
-Head = Literal["linear", "cosine"]
+HeadKind = Literal["linear", "cosine"]
 Each = TypeVar("Each")
 
 
@@ -190,7 +190,7 @@ class Method:
 
     name: str
     label: str
-    head: Head
+    head: HeadKind
     loss: Callable[..., jax.Array]
     arrays: Callable[..., Hyperparameters]
     class_sensitive: bool

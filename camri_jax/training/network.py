@@ -16,9 +16,9 @@ from flax import linen as nn
 
 from camri_jax import _arrays
 from camri_jax._files import UsageError
+from camri_jax.training.methods import HeadKind
 
 Convolution = Literal["patches", "lax", "mixed"]
-HeadKind = Literal["linear", "cosine"]
 
 _PIXELS = 5 * 2**20
 """Pixels that a whitening measures: 5,120 images of 32x32."""

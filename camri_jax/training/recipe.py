@@ -11,7 +11,7 @@ import numpy as np
 
 from camri_jax._files import UsageError, whole_number
 from camri_jax.training.augment import Fill, Flip
-from camri_jax.training.methods import Head, Method
+from camri_jax.training.methods import HeadKind, Method
 from camri_jax.training.network import NETWORKS, Convolution, Network
 
 Optimizer = Literal["adam", "sgd"]
@@ -259,7 +259,7 @@ class TrainConfig:
     """
 
     loss: Callable[..., jax.Array]
-    head: Head
+    head: HeadKind
     num_classes: int
     num_images: int
     recipe: Recipe = field(default_factory=Recipe)
