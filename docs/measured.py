@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy import stats
 
 from camri_jax.evidence import selection, study, verdicts
 from camri_jax.evidence.figures import looks
@@ -280,7 +281,10 @@ def _most(counts, names, k):
 
 
 def splits():
-    """How far prices of splits lie apart, beside what seeds alone would do."""
+    """How far prices of splits lie apart, beside what seeds alone would do.
+
+    The interval of a split's mean is of its standard error over seeds.
+    """
     lines = []
     for title, kind in (("5,000", "n5000"), ("40,000", "all")):
         folders = sorted(RESULTS.glob(f"cifar10_features_splits/{kind}_*"))
@@ -297,15 +301,23 @@ def splits():
                 groups = own.groupby("split")[column]
                 within = groups.var().mean() / groups.size().iloc[0]
                 between = groups.mean()
-                spread = np.sqrt(max(0.0, between.var() - within))
+                free = len(between) - 1
+                # Of so few splits the variance itself is known by chi-square only.
+                ends = stats.chi2.ppf([0.975, 0.025], free) / free
+                spread, low, high = (
+                    np.sqrt(max(0.0, between.var() / end - within))
+                    for end in (1.0, *ends)
+                )
                 lines.append(
                     {
                         "training images": title,
                         "recall": f"{asked:g}",
                         "": what,
                         "of each split": ", ".join(f"{x:.1f}" for x in between),
-                        "std of splits": f"{spread:.1f}",
+                        "std of splits": f"{spread:.1f} [{low:.1f},"
+                        f"\N{NO-BREAK SPACE}{high:.1f}]",
                         "std of seeds": f"{np.sqrt(groups.var().mean()):.1f}",
+                        "std error over seeds": f"{np.sqrt(within):.1f}",
                         "seeds": f"{groups.size().iloc[0]} a split",
                     }
                 )
