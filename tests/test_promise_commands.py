@@ -310,6 +310,33 @@ def test_images_of_one_group_count_once(camri):
     assert "found" in camri("check model npz:new.npz --recall 0.01")
     told = camri("recalibrate model npz:new.npz --recall 0.8 --output kept")
     assert "80 % of the images of bee in a new group, on average over groups" in told
+    # Frames that come without their groups are not taken for as many.
+    write("frames.npz", 2)
+    missing = "each of these counts as a group of its own"
+    told = camri("recalibrate kept npz:frames.npz --recall 0.8 --output frames")
+    assert missing in told
+    assert "80 % of the images of bee, 95 % confidence, from 50 cal" in told
+    assert missing in camri("check kept npz:frames.npz")
+    write("groups.npz", 3, train_groups=np.arange(150) // 6)
+    assert missing not in camri("check kept npz:groups.npz")
+
+
+def test_pictures_are_grouped_as_the_models_own_were(camri, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        (tmp_path / "new" / name).mkdir(parents=True)
+        for i in range(60):
+            pixels = rng.integers(0, 256, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "new" / name / f"{i // 2}_{i}.png")
+    saved(tmp_path / "model")
+    about = json.loads((tmp_path / "model" / "model.json").read_text())
+    about["grouped_by"] = r"/(\d+)_"
+    (tmp_path / "model" / "model.json").write_text(json.dumps(about))
+    assert "(one of each group, of 60 images)" in camri(
+        "check model folder:new --recall 0.01"
+    )
+    other = camri("check model folder:new --recall 0.01 --groups _(.*)")
+    assert "(one of each group" not in other
 
 
 def grouped(images, labels, groups, more=None):

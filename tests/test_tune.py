@@ -29,8 +29,10 @@ from camri_jax.takehome import (
     tuning,
     verify,
 )
+from camri_jax.takehome.promise import certificate_of
 from camri_jax.takehome.tuning import TuneConfig, num_certifiable, num_trials
 from camri_jax.training import trial
+from camri_jax.training.methods import BASELINE
 
 SIZES = {"train": 27, "validation": 60, "calibration": 300, "test": 90}
 PARTS = {name: tiny.part(size, i) for i, (name, size) in enumerate(SIZES.items())}
@@ -146,7 +148,9 @@ def test_the_promise_and_the_price_follow_from_the_logits(lab):
     assert "at least 90 % of the images of bee, 95 % confidence" in text
     assert "100 calibration images" in text
     assert guarantee.ASSUMPTION in text
-    assert "* is taken: certified" in telling.sheet(result.table, "bee").caption
+    assert (
+        "* is taken: of those certified" in telling.sheet(result.table, "bee").caption
+    )
     # An interval that holds 0 shows nothing.
     against = result.chosen.against.false_alarms
     shows_nothing = against.change_low <= 0 <= against.change_high
@@ -311,8 +315,47 @@ def test_several_classes_keep_their_own_recalls_at_once(lab):
     )
     assert result.load().offset == result.chosen.offset
     assert verify(result.directory).holds
+    # What is found of each is told: of both together, one could hide.
+    test = PARTS["test"].labels
+    logits = logits_of(result, result.chosen, "test")
+    answers = guarantee.predict(logits, (1, 2), result.chosen.offset)
+    each = [f"{(answers[test == k] == k).sum()} of {(test == k).sum()}" for k in (1, 2)]
+    assert f": {each[0]} of bee, {each[1]} of cat." in " ".join(result.sentences)
+    assert result.table["found_each"][0] == ", ".join(each)
     swapped = lab.tune(("cat", "bee"), (0.9, 0.8))
     assert swapped.chosen == result.chosen
+
+
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_one_recall_stays_that_of_each_class(lab, tmp_path):
+    first = lab.tune(("bee", "cat"), 0.6).directory
+    new = make_dataset("new", {"train": tiny.part(900, 7)}, CLASSES)
+    for recall, recalls in ((0.1, [0.1, 0.1]), ((0.1, 0.2), [0.1, 0.2])):
+        output = tmp_path / str(recall)
+        model, told = recalibrate(first, new, recall, output=output)
+        parts = certificate_of(model.about).parts
+        assert [(p.important, p.recall) for p in parts] == [
+            ((1,), recalls[0]),
+            ((2,), recalls[1]),
+        ]
+    together = lab.tune("bee+cat", 0.6).directory
+    output = tmp_path / "both"
+    model, _ = recalibrate(together, new, 0.1, output=output)
+    assert certificate_of(model.about).parts[0].important == (1, 2)
+
+
+def test_a_cheaper_loss_without_a_promise_is_named(lab):
+    chosen = dataclasses.replace(
+        lab.tune(methods=()).chosen, validation=(9.0, 0.5), method=BASELINE
+    )
+    cheap = dataclasses.replace(
+        chosen, method="camri", validation=(5.0, 0.5), certificate=None
+    )
+    (told,) = telling._compared([cheap, chosen], chosen)
+    assert told.startswith("CAMRI was cheaper on validation images than this")
+    dear = dataclasses.replace(cheap, validation=(9.0, 0.4))
+    (told,) = telling._compared([chosen, dear], chosen)
+    assert told.startswith("No other loss")
 
 
 def test_of_several_classes_each_is_told_what_it_lacks_itself(lab):

@@ -31,7 +31,7 @@ class Arguments:
       confidence: Chance that a kept promise is not called broken, for all its classes
         together.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text belong together.
+        equal text belong together. Else that by which the model's own were grouped.
     """
 
     model: tyro.conf.Positional[Path]

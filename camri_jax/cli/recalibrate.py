@@ -33,7 +33,7 @@ class Arguments:
       recall: Recall to be promised: one number, or one for each important class.
       confidence: Of the promise.
       groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text belong together.
+        equal text belong together. Else that by which the model's own were grouped.
       output: New directory of the model; else MODEL_recalibrated.
     """
 
@@ -71,13 +71,14 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
     Args:
       model: whose size, fit and brightness they get, as those that it predicts.
       name: of the data set.
-      groups: pattern of images that belong together.
+      groups: pattern of pictures that belong together; None: that by which the
+        model's own were grouped, if they were.
 
     Raises:
       UsageError: the model takes pictures that are not square, to which no others can
         be fitted, and the data are not arrays; or the data cannot be loaded.
     """
-    about = model.classifier.about
+    about, own = model.classifier.about, model.about.get("grouped_by")
     shape = about["image_shape"]
     if len(shape) == 3 and shape[0] != shape[1] and not name.startswith("npz:"):
         raise UsageError(
@@ -90,6 +91,6 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
         image_size=shape[0] if len(shape) == 3 else None,
         fit=about["fit"],
         bits=about["bits"],
-        groups=groups,
+        groups=groups or (own if name.startswith("folder:") else None),
         class_names=model.class_names,
     )

@@ -24,15 +24,16 @@ def prints(images: np.ndarray) -> np.ndarray:
 
 
 def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[str]:
-    """Says which images are copies that mislead.
+    """Says which images are copies, and which of them mislead.
 
     Args:
       parts: the parts that the user made.
       name: names an image, given its part and its place there.
 
     Returns:
-      A sentence for each pair of parts that share images, and one for training images
-      that are in two classes; groups that lie in two parts likewise.
+      A sentence on copies within a part and class, one for each pair of parts that
+      share images, and one for images that are in two classes; groups that lie in two
+      parts likewise.
     """
     notes, before = [], {}
     first: dict[int, tuple[str, int]] = {}
@@ -40,13 +41,21 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
         groups = content.groups
         found: dict[str, list[str]] = {}
         copied = np.zeros(len(content.labels), bool)
+        alike = []
         for i, value in enumerate(prints(content.images).tolist()):
             other, j = first.setdefault(value, (part, i))
             same = content.labels[i] == parts[other].labels[j]
             copied[i] = other != part
+            if other == part and same and i != j:
+                alike.append(f"{name(part, i)} = {name(part, j)}")
             if other != part or not same:
                 text = f"{name(part, i)} = {name(other, j)}"
                 found.setdefault(other, []).append(text)
+        if alike:
+            notes.append(
+                f"{len(alike)} {part} images are copies of others of their class, with "
+                f"which they count as one: {some(alike)}"
+            )
         for other, pairs in found.items():
             notes.append(
                 f"{len(pairs)} {part} images are copies of {other} images"

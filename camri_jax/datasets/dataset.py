@@ -67,6 +67,7 @@ class Dataset:
       mirror: whether a mirrored picture keeps its class.
       fit: how pictures became square: `stretch`, `pad` or `crop`.
       bits: of grey pictures of more than 8 bits, of which the upper 8 were kept.
+      grouped_by: pattern by which files of `folder:PATH` were grouped, if by any.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Dataset:
     mirror: bool = False
     fit: Fit = "stretch"
     bits: int | None = None
+    grouped_by: str | None = None
 
     def __getattr__(self, name: str) -> np.ndarray:
         part, _, field = name.partition("_")

@@ -102,7 +102,7 @@ def load_folder(
                 raise DatasetError(f"{path}: {error}") from None
 
         store.build_once(cache / "folder" / key, write_arrays)
-    return store.read(cache / "folder" / key, name, fit=fit)
+    return store.read(cache / "folder" / key, name, fit=fit, grouped_by=groups)
 
 
 def _write(

@@ -226,7 +226,7 @@ def read(directory: Path, name: str, **facts: Any) -> Dataset:
     Args:
       directory: one that `write` filled.
       name: of the data set.
-      **facts: `mirror` and `fit`, see `Dataset`.
+      **facts: `mirror`, `fit` and `grouped_by`, see `Dataset`.
 
     Returns:
       The data set; its notes are given as warnings.

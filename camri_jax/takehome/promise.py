@@ -286,7 +286,8 @@ def recalibrate(
       dataset: labelled images: all of them certify, or if it has a calibration part,
         that one alone. Those that the model was trained, picked or certified on are
         left out, which is said.
-      recall: to be promised: one number, or one for each important class.
+      recall: to be promised: one number, or one for each important class; one number
+        is meant as it was when the model was made: of each class, or of all together.
       output: a new model directory.
       confidence: of the promise.
       backbone: the Flax module that was trained, where it is not one of ours.
@@ -304,6 +305,9 @@ def recalibrate(
         raise UsageError(f"{output} is there already; a new directory is needed")
     model = load_model(path, backbone)
     recalls = tuple(map(float, np.atleast_1d(recall)))
+    if len(recalls) == 1:
+        # A promise of each class must not become one of all their images together.
+        recalls *= len(model.about.get("asked", {}).get("recalls", recalls))
     goal = Goal(model.important, recalls, confidence)
     images, labels, groups, left_out = gathered(
         model, directory, dataset, part="calibration"
@@ -429,7 +433,7 @@ def check(
             for sequential in (False, True)
         )
         checks.append((once, ever))
-        drawn_from = None if groups is None else len(mine)
+        drawn_from = None if total == len(mine) else len(mine)
         told += _verdicts(name, once, ever, drawn_from, promised=recall is None)
     price = None
     inside = np.isin(labels, model.important)
@@ -505,8 +509,8 @@ def gathered(
       part: taken alone if it has images; else all parts are joined.
 
     Returns:
-      Images, labels by the model's classes, groups, and a sentence on what is left
-      out, if anything is.
+      Images, labels by the model's classes, groups, and sentences on what is left out
+      and on groups that are missing.
 
     Raises:
       UsageError: it has classes that the model does not know, or no image is new.
@@ -538,12 +542,16 @@ def gathered(
             f"{len(new):,} images; a promise takes new ones"
         )
     kin = "" if groups is None else ", or on others of their groups"
-    left_out = () if new.all() else (_LEFT_OUT.format((~new).sum(), len(new), kin),)
+    told = [] if new.all() else [_LEFT_OUT.format((~new).sum(), len(new), kin)]
+    alone = groups is None or len(np.unique(groups[new])) == new.sum()
+    stated = certificate_of(model.about)
+    if alone and stated is not None and any(map(telling.in_groups, stated.parts)):
+        told.append(_UNGROUPED)
     return (
         images[new],
         as_model[labels][new],
         None if groups is None else groups[new],
-        left_out,
+        tuple(told),
     )
 
 
@@ -564,4 +572,8 @@ def _groups_of(parts: Sequence[Part]) -> np.ndarray | None:
 _LEFT_OUT = (
     "{:,} of {:,} images are left out: the model was trained, picked or certified on "
     "them{}."
+)
+_UNGROUPED = (
+    "The model was certified on groups of images, and each of these counts as a group "
+    "of its own: if several show the same thing, say which belong together (groups)."
 )

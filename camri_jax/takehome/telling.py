@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from camri_jax.guarantee import (
     Certificate,
     Certificates,
     Measure,
-    Price,
     rounded_down,
 )
 from camri_jax.takehome.picking import Goal, Offset
@@ -47,11 +47,12 @@ def paragraph(
         certificates = [f.certificate for f in finalists if f.certificate is not None]
         found = [
             *(limits(certificates[0], class_names) if certificates else []),
-            f"The best model all the same, WITHOUT a promise: {name}. {_reached(goal)}",
+            f"The best model all the same, WITHOUT a promise: {name}. "
+            + _reached(goal, chosen),
         ]
     return [
         *found,
-        *_priced(chosen.price),
+        *_priced(goal, class_names, chosen),
         *_compared(finalists, chosen),
         *([f"Assumption: {ASSUMPTION}"] if chosen.certified else []),
     ]
@@ -69,7 +70,7 @@ def promised(
     parts = certificate.parts
     recalls = " and ".join(
         f"at least {percent(part.recall)} of the images of {_names(part, class_names)}"
-        + ("" if part.num_groups is None else " in a new group, on average over groups")
+        + " in a new group, on average over groups" * in_groups(part)
         for part in parts
     )
     sources = " and ".join(_source(part) for part in parts)
@@ -91,7 +92,7 @@ def limits(
     for part in certificate.parts:
         name, unit = _names(part, class_names), "images"
         n = part.num_images
-        if part.num_groups is not None:
+        if part.num_groups is not None and in_groups(part):
             n, unit = part.num_groups, "groups"
         shared = f" for {part.candidates} models" if part.candidates > 1 else ""
         needed = part.num_needed
@@ -106,7 +107,10 @@ def limits(
                 f"of which none is missed, {needed - n:,} more"
             )
         else:
-            text += f"{_source(part)} are enough, but too many are found at no offset"
+            text += (
+                f"{_source(part)} are enough, but too many of them are found at no "
+                "offset, for other important classes lead there"
+            )
             if isinstance(certificate, Certificates):
                 text += ", or at none at which the other classes are certified too"
         found.append(text + ".")
@@ -169,7 +173,7 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
             Cell(line.offset),
             Cell("yes" if line.certified else "no"),
             number(line.validation_false_alarms, 1),
-            Cell(f"{line.found} of {line.important}", float(line.found)),
+            Cell(line.found_each, float(line.found)),
             number(line.false_alarms, 1),
             number(line.accuracy, 3),
             Cell(
@@ -212,6 +216,7 @@ def _line(each: Finalist, chosen: Finalist) -> dict[str, Any]:
         "validation_accuracy": each.validation[1],
         "found": price.recall.count,
         "important": price.recall.total,
+        "found_each": ", ".join(f"{found} of {total}" for found, total in each.found),
         "recall_low": price.recall.low,
         "recall_high": price.recall.high,
         "false_alarms": price.false_alarms.value,
@@ -225,9 +230,15 @@ def _line(each: Finalist, chosen: Finalist) -> dict[str, Any]:
     }
 
 
-def _priced(price: Price) -> list[str]:
+def _priced(goal: Goal, class_names: Sequence[str], chosen: Finalist) -> list[str]:
     """What it found and what it costs, on test images."""
+    price = chosen.price
     alarms, accuracy = price.false_alarms, price.accuracy
+    each = [
+        f"{found:,} of {total:,} of {'+'.join(class_names[k] for k in classes)}"
+        for (found, total), (classes, _) in zip(chosen.found, goal.parts, strict=True)
+    ]
+    apart = f": {', '.join(each)}" * (len(each) > 1)
     few = price.recall.total < FEW_IMAGES
     where = (
         ""
@@ -236,7 +247,7 @@ def _priced(price: Price) -> list[str]:
     )
     return [
         f"On test images it found {price.recall.count:,} of {price.recall.total:,} "
-        f"(95 % interval {price.recall.low:.3f} to {price.recall.high:.3f})."
+        f"(95 % interval {price.recall.low:.3f} to {price.recall.high:.3f}){apart}."
         + (" So few images say little." if few else ""),
         f"Price{where}: {counted(alarms, 1, ALARMS)} instead of {_before(alarms):.1f} "
         f"without an offset, accuracy {counted(accuracy)} instead of "
@@ -293,9 +304,23 @@ def _compared(finalists: Sequence[Finalist], chosen: Finalist) -> list[str]:
     ]
 
 
-def _reached(goal: Goal) -> str:
+def _reached(goal: Goal, chosen: Finalist) -> str:
     asked = " and ".join(percent(recall) for _, recall in goal.parts)
+    if math.isinf(chosen.picked.false_alarms):
+        return (
+            f"No offset reaches {asked} on validation images, and none is applied: it "
+            "is the model that does not tell these classes apart."
+        )
     return f"Its offset is the least that reaches {asked} on validation images."
+
+
+def in_groups(part: Certificate) -> bool:
+    """Whether some of its images come together: pictures without copies do not.
+
+    Args:
+      part: of a certificate.
+    """
+    return part.num_groups is not None and part.num_groups < part.num_images
 
 
 def _names(part: Certificate, class_names: Sequence[str]) -> str:
@@ -304,6 +329,6 @@ def _names(part: Certificate, class_names: Sequence[str]) -> str:
 
 def _source(part: Certificate) -> str:
     images = f"{part.num_images:,} calibration image" + "s" * (part.num_images != 1)
-    if part.num_groups is None:
+    if not in_groups(part):
         return images
     return f"{images} in {part.num_groups:,} groups"

@@ -120,6 +120,7 @@ class Finalist:
         there are too few images for so many models.
       offset: the certified one, not below 0; without a promise that of `picked`.
       validation: false alarms per 1,000 validation images, and accuracy, at `offset`.
+      found: of test images, `(found, all)` of each part of the goal.
       price: on test images, against its own offset 0.
       against: the same, against cross-entropy at its own offset; None: it is that.
     """
@@ -132,6 +133,7 @@ class Finalist:
     certificate: Certificate | Certificates | None
     offset: Offset
     validation: tuple[float, float]
+    found: tuple[tuple[int, int], ...]
     price: Price
     against: Price | None
 
@@ -617,6 +619,7 @@ def _certify(
         for name in ids
     }
     reference = next((t.trial_id for t, _ in best if t.method == BASELINE), None)
+    truth = parts["test"].labels
     found = []
     for setting, (trial, picked) in zip(settings, best, strict=True):
         name, prior = trial.trial_id, config.prior
@@ -645,6 +648,11 @@ def _certify(
                     parts["validation"].labels,
                     goal.important,
                     offset,
+                ),
+                found=tuple(
+                    (int((answers[name] == truth)[mine].sum()), int(mine.sum()))
+                    for classes, _ in goal.parts
+                    for mine in [np.isin(truth, classes)]
                 ),
                 price=guarantee.price(
                     test[name],
@@ -693,6 +701,7 @@ def _keep(
         ],
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
+        "grouped_by": dataset.grouped_by,
         "assumption": guarantee.ASSUMPTION,
         "made_by": provenance(lab.command),
     }

@@ -227,6 +227,7 @@ def test_a_picture_in_two_classes_is_told(tmp_path):
         load_folder(root, validation_fraction=0.3)
 
 
+@pytest.mark.filterwarnings("ignore:.*which they count as one")
 def test_copies_within_a_class_are_never_split_apart(tmp_path):
     root = write_folder(tmp_path / "mine", parts=(), each=5)
     for i in range(5):
@@ -291,6 +292,7 @@ def _write_twice(root, how):
 
 
 @pytest.mark.parametrize("how", SAVED_AGAIN)
+@pytest.mark.filterwarnings("ignore:.*which they count as one")
 def test_a_picture_saved_again_stays_with_itself_at_every_size(tmp_path, how):
     """Groups are of the files' own pixels, so that all sizes have the same parts."""
     root = _write_twice(tmp_path / "mine", how)
