@@ -600,6 +600,20 @@ def test_what_groups_are_said_to_certify_they_do(confidence):
         ).certified
 
 
+@pytest.mark.parametrize("sizes", [[1, 1, 4], [3, 7, 2, 6], [20, 1, 13]])
+def test_no_share_is_below_0(sizes):
+    # Groups that are too few bound nothing, and nothing is not a little less.
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    for labels in (groups % 2, (np.arange(len(groups)) % 3 > 0).astype(int)):
+        for predictions in (labels, 1 - labels, 0 * labels):
+            logits = 2.0 * np.eye(2)[predictions]
+            found = guarantee.price(logits, labels, 1, 0.0, groups=groups)
+            for name in ("recall", "false_alarms", "accuracy", "other_recall"):
+                low = getattr(found, name).low
+                assert low >= 0
+                assert not np.signbit(low)
+
+
 @pytest.mark.parametrize("size", [1, 3, 10])
 @pytest.mark.parametrize("found", ["all", "none", "some"])
 def test_groups_that_agree_have_prices_too(found, size):

@@ -332,7 +332,7 @@ def test_one_recall_stays_that_of_each_class(lab, tmp_path):
     new = make_dataset("new", {"train": tiny.part(900, 7)}, CLASSES)
     for recall, recalls in ((0.1, [0.1, 0.1]), ((0.1, 0.2), [0.1, 0.2])):
         output = tmp_path / str(recall)
-        model, told = recalibrate(first, new, recall, output=output)
+        model, _ = recalibrate(first, new, recall, output=output)
         parts = certificate_of(model.about).parts
         assert [(p.important, p.recall) for p in parts] == [
             ((1,), recalls[0]),

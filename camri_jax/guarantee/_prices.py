@@ -285,7 +285,8 @@ def _measure(
     change = math.fsum(weights[gained]) - math.fsum(weights[lost])
     return Measure(
         math.fsum(weights[now]),
-        whole - miss_high,
+        # The bound of what is missed is a sum that may round above the whole.
+        max(0.0, whole - miss_high),
         whole - miss_low,
         change,
         gain_low - loss_high,
