@@ -10,7 +10,8 @@ from scipy import stats
 from camri_jax.evidence import selection, study, verdicts
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.statistics import interval, seeds_needed
-from camri_jax.training.methods import BASELINE, METHODS
+from camri_jax.evidence.study import POINT
+from camri_jax.training.methods import BASELINE, METHODS, describe
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
@@ -58,11 +59,17 @@ def paid(folder, kind="prices", methods=COSINE):
 
 def beyond(folder, kind="prices", methods=COSINE):
     """By method and recall: seeds, false alarms, and those beyond cross-entropy's."""
-    lines = {}
-    for key, group in paid(folder, kind, methods).groupby(["method", "asked"]):
-        differences = group["false_alarms_difference"].to_numpy()
-        low, high = interval(differences)
-        lines[key] = {
+    found = paid(folder, kind, methods).groupby(["method", "asked"])
+    lines = {key: _difference(group) for key, group in found}
+    return pd.DataFrame(lines).T.rename_axis(["method", "asked"])
+
+
+def _difference(group):
+    """What some trials cost, a line a seed, and beyond cross-entropy's."""
+    differences = group["false_alarms_difference"].to_numpy(float)
+    low, high = interval(differences)
+    return pd.Series(
+        {
             "seeds": len(group),
             "alarms": group["false_alarms"].mean(),
             "by": differences.mean(),
@@ -71,7 +78,7 @@ def beyond(folder, kind="prices", methods=COSINE):
             # What is bold is shown by an interval of two sides.
             "needed": seeds_needed(differences, abs(differences.mean()), alpha=0.025),
         }
-    return pd.DataFrame(lines).T.rename_axis(["method", "asked"])
+    )
 
 
 def _said(line, method):
@@ -115,6 +122,37 @@ def markdown(frame):
     """A frame as a table whose text keeps its marks."""
     rows = [list(frame), ["---"] * len(frame.columns), *frame.astype(str).to_numpy()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def settings(folders, important, recalls, kind="prices"):
+    """The same of one class, a column for each setting of each loss in some folders."""
+    trials = pd.concat(
+        [pd.read_parquet(RESULTS / folder / f"{kind}.parquet") for folder in folders]
+    )
+    trials = trials[trials["important"] == important]
+    points = trials[POINT].to_dict("records")
+    names = [METHODS[method].label for method in trials["method"]]
+    setting = [
+        f"{name} {describe(point)}".rstrip()
+        for name, point in zip(names, points, strict=True)
+    ]
+    trials = trials.assign(setting=setting).drop_duplicates(["trial_id", "asked"])
+    found = trials.groupby(["setting", "method", "asked"])
+    lines = []
+    for asked in recalls:
+        line = {"recall": f"{asked:g}"}
+        for name, method in sorted({(s, m) for s, m, _ in found.groups}, key=_rank):
+            line[name] = _said(
+                _difference(found.get_group((name, method, asked))), method
+            )
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _rank(setting):
+    """Methods in the order of their table, of one the smaller penalty first."""
+    name, method = setting
+    return list(METHODS).index(method), len(name), name
 
 
 def by_recall(panels, kind="prices"):
