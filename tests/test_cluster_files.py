@@ -23,7 +23,7 @@ def run(tmp_path):
         # Describes no TPU, for there is none.
         ("gcloud", '[ "$4" != describe ] || [ -n "${FOUND:-}" ]'),
         ("git", ""),
-        ("camri", ""),
+        ("camri", f'printf "%s" "${{CAMRI_CACHE_DIR:-}}" > "{tmp_path}/cache"'),
     ):
         said = f'printf "%s\\n" "{name} $(printf "%q " "$@")" >> "{tmp_path}/calls"'
         (tools / name).write_text(f"#!/bin/bash\n{said}\n{own}\n")
@@ -55,6 +55,22 @@ def test_a_slurm_task_passes_its_words_on(run, tmp_path):
     calls = run("sweep.sbatch", *words, CAMRI_VENV=venv, CAMRI_OUTPUT=output)
     command = ["sweep", *words, "--output", output]
     assert calls == [["srun", "camri", *command], ["camri", *command]]
+
+
+def test_users_of_a_node_have_caches_of_their_own(run, tmp_path):
+    own, seen = {"CAMRI_VENV": str(tmp_path / "venv")}, []
+    (tmp_path / "tools" / "id").write_text('#!/bin/bash\necho "$WHO"\n')
+    (tmp_path / "tools" / "id").chmod(0o755)
+    for changes in (
+        {"WHO": "ann"},
+        {"WHO": "bob"},
+        {"SLURM_TMPDIR": "/job"},
+        {"CAMRI_CACHE_DIR": "/mine"},
+    ):
+        run("sweep.sbatch", **own, **changes)
+        seen.append((tmp_path / "cache").read_text())
+    assert len(set(seen)) == 4
+    assert seen[2:] == ["/job/camri", "/mine"]
 
 
 def test_the_array_of_slurm_is_read_as_shards():
