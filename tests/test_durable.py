@@ -572,6 +572,17 @@ def test_what_killed_processes_were_writing_goes_in_an_hour(what, tmp_path):
         assert path.exists() == kept
 
 
+def test_each_file_goes_to_the_disk_once(tmp_path, monkeypatch):
+    """As does its directory."""
+    synced = []
+    monkeypatch.setattr(_files, "_sync", synced.append)
+    start(tmp_path, num_seeds=1, save_models=True)
+    for what in ("rows", "logits", "models", "data"):
+        written = list((tmp_path / what).iterdir())
+        once = sum(what in path.relative_to(tmp_path).parts for path in synced)
+        assert once == 2 * len(written) > 0
+
+
 def test_what_was_killed_when_it_was_done_is_cleared(tmp_path):
     done = plan(**GRID).chunks[0]
     start(tmp_path)

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from camri_jax._files import UsageError, address, uninterrupted, written_whole
+from camri_jax._files import UsageError, address, uninterrupted
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import checkpoints, claims, rows
 from camri_jax.sweeps.chunk import Placed, Trained, place, states_of, train_chunk
@@ -299,8 +299,7 @@ def save(
                 "bits": dataset.bits,
             }
             path = output / "models" / f"{each.trial_id}.npz"
-            with written_whole(path) as unfinished:
-                classifier.save(unfinished, chunk.config, variables, about)
+            classifier.save(path, chunk.config, variables, about)
     if plan.config.keep_logits is not False:
         names = [each.trial_id for each in chunk.trials]
         logits = dict(zip(names, trained.logits, strict=True))
