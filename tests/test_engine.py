@@ -10,7 +10,7 @@ import pytest
 from tiny import CLASSES, DATASET, Tiny, part, placement, plan, without
 
 from camri_jax._files import UsageError
-from camri_jax.cli.sweep import tell_lost
+from camri_jax.cli.sweep import missing_of, tell_lost
 from camri_jax.sweeps import chunk as chunks
 from camri_jax.sweeps import engine, ray_engine
 from camri_jax.sweeps import rows as stored
@@ -162,6 +162,28 @@ def test_a_finished_sweep_trains_and_writes_nothing(finished, monkeypatch):
     before = files(finished[1])
     assert start(finished[1], **GRID).chunks == []
     assert files(finished[1]) == before
+
+
+def test_who_waits_for_others_reads_what_they_trained_once(
+    finished, tmp_path, monkeypatch
+):
+    planned, output, *_ = finished
+    paths = sorted((output / "rows").iterdir())
+    (tmp_path / "rows").mkdir()
+    looked, look, known = [], stored._open, {}
+
+    def counted(path):
+        looked.append(path.name)
+        return look(path)
+
+    monkeypatch.setattr(stored, "_open", counted)
+    for number in range(len(paths)):
+        left = missing_of(planned, tmp_path, known)
+        assert left == sum(len(c.trials) for c in planned.chunks[number:])
+        name = f"{planned.chunks[number].name}.parquet"
+        shutil.copyfile(output / "rows" / name, tmp_path / "rows" / name)
+    assert missing_of(planned, tmp_path, known) == 0
+    assert sorted(looked) == [path.name for path in paths]
 
 
 def test_a_stopped_sweep_goes_on_and_ends_bit_for_bit_alike(finished, tmp_path):
