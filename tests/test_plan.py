@@ -455,6 +455,16 @@ def test_chunks_hold_what_is_missing_once(
     assert seeds == sorted(seeds)
 
 
+def test_methods_of_one_loss_that_learn_otherwise_are_trained_apart(monkeypatch):
+    one = METHODS["recall_constraint"]
+    other = dataclasses.replace(one, name="other", dual=lambda found, *_, **__: found)
+    monkeypatch.setitem(METHODS, "other", other)
+    for methods in (("recall_constraint", "other"), ("other", "recall_constraint")):
+        chunks = planned(methods=methods).chunks
+        own = {(t.method, chunk.config.dual) for chunk in chunks for t in chunk.trials}
+        assert own == {("recall_constraint", one.dual), ("other", other.dual)}
+
+
 def test_one_missing_trial_on_a_cpu_trains_one():
     asked = {"where": placement(1), "trials_per_device": 8, "methods": ("camri",)}
     done = ids(planned(**asked)) - {planned(**asked).trials[3].trial_id}

@@ -443,17 +443,20 @@ def _chunks(
     elif wanted == "auto":
         wanted = HEADS if placement.one_order else 1
     chunks = []
-    families = {METHODS[t.method].family: METHODS[t.method] for t in trials}
-    for family, method in families.items():
-        shared = TrainConfig.of(
-            method,
+    configs = {
+        name: TrainConfig.of(
+            METHODS[name],
             num_classes=len(dataset.class_names),
             num_images=len(dataset.parts["train"].labels),
             recipe=config.recipe,
             backbone=backbone,
             convolution=placement.convolution,
         )
-        planned = [t for t in trials if METHODS[t.method].family == family]
+        for name in dict.fromkeys(t.method for t in trials)
+    }
+    for shared in dict.fromkeys(configs.values()):
+        alike = {name for name, own in configs.items() if own == shared}
+        planned = [t for t in trials if t.method in alike]
         # Of one seed, or of all, and as many of each.
         groups = [planned]
         if placement.one_order:
