@@ -1,5 +1,6 @@
 """Nothing is lost and nothing is done twice: claims, shards, checkpoints, damage."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -616,6 +617,26 @@ def test_the_devices_of_a_cpu_share_one_copy_of_the_data(loop):
         assert len(shards_of) == 2
         assert len({each.unsafe_buffer_pointer() for each in shards_of}) == 1
     np.testing.assert_array_equal(data.train[0], images)
+
+
+def test_no_chunk_places_the_images_again(monkeypatch):
+    """They are what a network measures before its first step, too."""
+    planned, where = plan(), placement()
+    data = chunks.place(DATASET, planned.chunks[0].config, where)
+    monkeypatch.setattr(chunks.lift, "replicate", None)
+    chunks.train_chunk(planned.chunks[0], data, where)
+
+
+def test_the_steps_of_past_epochs_take_no_memory_of_a_device(tmp_path):
+    most = collections.Counter()
+
+    def count(progress):
+        epoch = int(6 * progress.num_done / progress.num_trials)
+        most[epoch] = max(most[epoch], len(jax.live_arrays()))
+
+    recipe = dataclasses.replace(RECIPE, epochs=6)
+    start(tmp_path, report=count, methods=("camri",), num_seeds=2, recipe=recipe)
+    assert most[2] == most[3] == most[4]
 
 
 # --- Stores --------------------------------------------------------------------------

@@ -76,6 +76,21 @@ def test_a_worker_of_a_cluster_takes_heads_as_one_process_does(monkeypatch):
     assert seen == [planned.placement]
 
 
+def test_features_are_measured_where_they_are(monkeypatch):
+    planned, seen = plan(), []
+    chunk = planned.chunks[0]
+    data = chunks.place(FEATURES, chunk.config, planned.placement)
+    own = chunks.programs(chunk.config, planned.placement)
+
+    def init(features, seeds):
+        seen.append(features)
+        return own.init(features, seeds)
+
+    monkeypatch.setattr(chunks, "programs", lambda *_: own._replace(init=init))
+    chunks.train_chunk(chunk, data, planned.placement)
+    assert seen[0] is data.train[0]
+
+
 def test_trials_in_one_order_are_what_each_is_alone():
     planned = plan()
     chunk = planned.chunks[1]

@@ -327,8 +327,7 @@ def train_chunk(
     seeds, hyperparameters = lift.shard(stack(chunk, data.problem), placement.mesh)
     watched = "validation" if "validation" in data.scored else "test"
     evaluated = history_epochs(epochs, _affordable(chunk, len(data.labels[watched])))
-    look = lift.replicate(np.asarray(_look(data.train[0])), placement.mesh)
-    states = run.init(look, seeds)
+    states = run.init(_look(data.train[0]), seeds)
     begin, told, losses, history = 0, 0.0, [], []
     number = len(chunk.trials)
     shape = states, epochs, evaluated, number
@@ -367,8 +366,9 @@ def train_chunk(
             )
             losses.append(loss)
             if epoch > begin:
-                # The devices work on this epoch while the host waits for the last.
-                jax.block_until_ready(losses[epoch - 1])
+                # The devices work on this epoch while the host waits for the last, of
+                # whose steps they hold an array each: its mean takes their place.
+                losses[epoch - 1] = [_mean(losses[epoch - 1])]
                 tell(epoch)
             if epoch + 1 in evaluated:
                 history.append(_confusions(scored(watched), data.labels[watched]))
