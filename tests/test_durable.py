@@ -599,6 +599,21 @@ def test_what_was_killed_when_it_was_done_is_cleared(tmp_path):
         assert not path.exists()
 
 
+def test_a_checkpoint_goes_when_its_trials_were_trained_in_other_chunks(tmp_path):
+    """And not before."""
+    path = stopped(tmp_path)
+    of = set(checkpoints.load(path).trials)
+    assert of == {trial.trial_id for trial in plan(**GRID | LONG).chunks[0].trials}
+    done = {each.trial_id for each in plan(**GRID | LONG).trials} - of
+    where, seen = placement(1), []
+    first, second = plan(done=done, where=where, **GRID | LONG).chunks
+    for chunk in (first, second):
+        narrow = plan(where=where, **GRID | LONG)._replace(chunks=[chunk])
+        engine.run(narrow, DATASET, tmp_path, provenance={})
+        seen.append(path.exists())
+    assert seen == [True, False]
+
+
 # --- Devices -------------------------------------------------------------------------
 
 

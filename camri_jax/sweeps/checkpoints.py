@@ -3,8 +3,9 @@
     DIR/checkpoints/CHUNK.npz       states of all its trials, and what came before
 
 There is one of a chunk at most: each takes the place of the last, and the rows of the
-chunk that of all. A file that is damaged, or of other programs, is set aside and the
-chunk begins anew.
+chunk that of all. Who groups trials otherwise, as on fewer devices, begins them anew:
+then it goes when they all have rows. A file that is damaged, or of other programs, is
+set aside and the chunk begins anew.
 """
 
 import concurrent.futures
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from camri_jax._files import read_arrays, set_aside, written_whole
+from camri_jax._files import UsageError, read_arrays, set_aside, written_whole
 from camri_jax.sweeps.chunk import Checkpoint
 
 
@@ -40,6 +41,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": np.int64(checkpoint.epoch),
         "losses": np.stack(checkpoint.losses),
         "history": np.array(checkpoint.history, np.int32),
+        "trials": np.array(checkpoint.trials, np.str_),
     }
     arrays |= {f"state{i}": leaf for i, leaf in enumerate(checkpoint.leaves)}
     with written_whole(path) as unfinished, unfinished.open("wb") as file:
@@ -57,14 +59,27 @@ def load(path: Path) -> Checkpoint | None:
     """
     try:
         arrays = read_arrays(path)
+        # Older ones do not say of which trials they are.
+        trials = tuple(arrays.pop("trials", np.array([], np.str_)).tolist())
         leaves = [arrays[f"state{i}"] for i in range(len(arrays) - 3)]
         epoch, losses = int(arrays["epoch"]), list(arrays["losses"])
-        return Checkpoint(epoch, leaves, losses, list(arrays["history"]))
+        return Checkpoint(epoch, leaves, losses, list(arrays["history"]), trials)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, IsADirectoryError):
         set_aside(path, "it is no checkpoint; its chunk begins anew")
         return None
+
+
+def trials_of(path: Path) -> set[str]:
+    """Returns the ids of a checkpoint's trials, none where it does not say.
+
+    Args:
+      path: of a file that another process may replace, remove or set aside.
+    """
+    with contextlib.suppress(OSError, UsageError, KeyError, TypeError):
+        return set(read_arrays(path)["trials"].tolist())
+    return set()
 
 
 @contextlib.contextmanager

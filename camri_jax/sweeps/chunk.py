@@ -95,12 +95,14 @@ class Checkpoint(NamedTuple):
       leaves: of the states of its trials, but for their keys, which seeds give.
       losses: `[trial]`, of each epoch.
       history: counts `[trial, true, predicted]`, of each epoch that was scored.
+      trials: their ids; none in older files.
     """
 
     epoch: int
     leaves: list[np.ndarray]
     losses: list[np.ndarray]
     history: list[np.ndarray]
+    trials: tuple[str, ...] = ()
 
 
 @functools.lru_cache(maxsize=64)
@@ -329,8 +331,8 @@ def train_chunk(
     evaluated = history_epochs(epochs, _affordable(chunk, len(data.labels[watched])))
     states = run.init(_look(data.train[0]), seeds)
     begin, told, losses, history = 0, 0.0, [], []
-    number = len(chunk.trials)
-    shape = states, epochs, evaluated, number
+    ids = tuple(each.trial_id for each in chunk.trials)
+    shape = states, epochs, evaluated, len(ids)
     if checkpoint is not None and not _fits(checkpoint, *shape):
         checkpoint = None
         warnings.warn(
@@ -375,7 +377,7 @@ def train_chunk(
             if epoch + 1 < epochs:
                 keep(
                     functools.partial(
-                        _checkpoint, epoch + 1, states, losses, history, number
+                        _checkpoint, epoch + 1, states, losses, history, ids
                     )
                 )
         everything = {part: scored(part) for part in data.scored}
@@ -408,13 +410,15 @@ def _checkpoint(
     states: TrialState,
     losses: Sequence[Sequence[Any]],
     history: Sequence[np.ndarray],
-    number: int,
+    trials: tuple[str, ...],
 ) -> Checkpoint:
+    number = len(trials)
     # Copied, as the next step takes the memory of these; without what only fills up
     # the devices of this host.
     leaves = [np.array(jax.device_get(leaf)[:number]) for leaf in _kept(states)]
     means = [_mean(each)[:number] for each in losses]
-    return Checkpoint(epoch, leaves, means, [each[:number] for each in history])
+    counts = [each[:number] for each in history]
+    return Checkpoint(epoch, leaves, means, counts, trials)
 
 
 def _lengthened(checkpoint: Checkpoint, width: int) -> Checkpoint:
@@ -423,8 +427,10 @@ def _lengthened(checkpoint: Checkpoint, width: int) -> Checkpoint:
     def lengthened(each: np.ndarray) -> np.ndarray:
         return np.concatenate([each, np.repeat(each[-1:], width - len(each), axis=0)])
 
-    return Checkpoint(
-        checkpoint.epoch, *(list(map(lengthened, x)) for x in checkpoint[1:])
+    return checkpoint._replace(
+        leaves=list(map(lengthened, checkpoint.leaves)),
+        losses=list(map(lengthened, checkpoint.losses)),
+        history=list(map(lengthened, checkpoint.history)),
     )
 
 

@@ -83,7 +83,6 @@ def run(
     if not waiting:
         return
     output = address(output)
-    _clear(output)
     if not claims.possible(output):
         warnings.warn(
             f"of several processes that write to {output} each must be given a shard: "
@@ -139,6 +138,7 @@ def run(
             narrow = narrow if wide == "auto" else min(wide, narrow)
             config = dataclasses.replace(plan.config, trials_per_device=narrow)
             plan = plan._replace(config=config)
+    clear(output)
 
 
 def train_and_save(
@@ -212,10 +212,26 @@ def train_and_save(
     return "done"
 
 
-def _clear(output: Path) -> None:
-    """Removes claims and checkpoints of chunks that were killed when they were done."""
-    for path in [*(output / "claims").glob("*.*"), *(output / "checkpoints").glob("*")]:
+def clear(output: Path) -> None:
+    """Removes claims and checkpoints that nobody needs, of trials that have rows.
+
+    A chunk leaves them that was killed when it was done, or whose trials were trained
+    in other chunks.
+
+    Args:
+      output: directory of the sweep.
+    """
+    for path in (output / "claims").glob("*.*"):
         if rows.exist(output, path.stem):
+            path.unlink(missing_ok=True)
+    done: set[str] = set()
+    for path in (output / "checkpoints").glob("*.npz"):
+        # Another process may be writing what begins with a dot.
+        if path.name.startswith("."):
+            continue
+        done = done or rows.trained(output, {})
+        trials = checkpoints.trials_of(path)
+        if rows.exist(output, path.stem) or (trials and trials <= done):
             path.unlink(missing_ok=True)
 
 
