@@ -276,6 +276,16 @@ def test_out_of_memory_halves_the_width_and_goes_on(finished, tmp_path, monkeypa
     assert {(each["trials_per_device"], each["width"]) for each in facts} == {(1, 2)}
 
 
+def test_what_is_trained_between_planning_and_start_is_not_trained_twice(
+    tmp_path, monkeypatch
+):
+    """By another process, which groups trials otherwise."""
+    both, one = (plan(**GRID, where=placement(number)) for number in (2, 1))
+    engine.run(both, DATASET, tmp_path, provenance={})
+    monkeypatch.setattr(engine, "train_chunk", refuse)
+    engine.run(one, DATASET, tmp_path, provenance={})
+
+
 def test_processes_with_other_devices_train_no_trial_twice(tmp_path, monkeypatch):
     """They group trials otherwise, so that their chunks have other names."""
     both, one = (plan(**GRID, where=placement(number)) for number in (2, 1))
@@ -307,8 +317,9 @@ def test_trials_without_the_logits_that_are_needed_are_trained_again(tmp_path):
     bare = both._replace(config=dataclasses.replace(both.config, keep_logits=False))
     engine.run(bare, DATASET, tmp_path, provenance={})
     assert not stored.with_logits(tmp_path)
-    engine.run(one, DATASET, tmp_path, provenance={})
-    assert stored.with_logits(tmp_path) == {t.trial_id for t in one.trials}
+    again, data = [t.trial_id for t in one.trials[1:]], engine.placed(one, DATASET)
+    engine.train_all(one, DATASET, data, tmp_path, known={}, again=again, provenance={})
+    assert stored.with_logits(tmp_path) == set(again)
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")

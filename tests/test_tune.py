@@ -63,7 +63,9 @@ class Laboratory:
         self.now, self.seconds, self.trained = 0.0, 10.0, []
         self.diverging, self.folder = (), folder
 
-    def run(self, plan, dataset, output, *, provenance, report):
+    def train_all(
+        self, plan, dataset, data, output, *, known, again, provenance, report
+    ):
         (chunk,) = plan.chunks
         self.now += self.seconds
         made, logits = [], []
@@ -107,7 +109,7 @@ class Laboratory:
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     made = Laboratory(tmp_path)
-    monkeypatch.setattr(engine, "run", made.run)
+    monkeypatch.setattr(engine, "train_all", made.train_all)
     monkeypatch.setattr(tuning, "_page", lambda *_: None)
     return made
 
@@ -218,9 +220,54 @@ def test_what_another_process_finished_meanwhile_stays(lab, monkeypatch):
 
     monkeypatch.setattr(tuning._Lab, "kept", kept)
     before = {path: path.read_bytes() for path in (output / "rows").iterdir()}
-    monkeypatch.setattr(engine, "run", lambda *given, **options: None)
+    monkeypatch.setattr(engine, "train_all", lambda *given, **options: None)
     lab.tune()
     assert before == {path: path.read_bytes() for path in (output / "rows").iterdir()}
+
+
+def test_the_images_are_placed_once_and_only_to_be_trained_on(lab, monkeypatch):
+    placed, place = [], engine.place
+
+    def counted(*given):
+        placed.append(given)
+        return place(*given)
+
+    monkeypatch.setattr(engine, "place", counted)
+    lab.tune()
+    lab.tune()
+    assert len(lab.trained) > 2
+    assert len(placed) == 1
+
+
+@pytest.mark.parametrize("lost", [None, "logits", "models"])
+def test_trials_of_other_chunks_are_trained_again_if_they_lack_something(
+    lab, lost, monkeypatch
+):
+    """As a sweep leaves them, which may keep neither logits nor weights."""
+    output = lab.tune().files["rows"].parent
+    every = {each.trial_id for each in lab.trained}
+    if lost:
+        shutil.rmtree(output / lost)
+    for path in (output / "rows").iterdir():
+        path.rename(path.with_stem(f"other{path.stem}"))
+    known, looks, told = tuning._Lab.kept, [], set()
+
+    def kept(self):
+        """Nothing, before the sweep was ready."""
+        looks.append(self)
+        return known(self) if len(looks) > 1 else set()
+
+    def train_all(plan, *given, again, **options):
+        (chunk,) = plan.chunks
+        told.update(again)
+        assert set(again) in (set(), {each.trial_id for each in chunk.trials})
+        if lost:
+            lab.train_all(plan, *given, again=again, **options)
+
+    monkeypatch.setattr(tuning._Lab, "kept", kept)
+    monkeypatch.setattr(engine, "train_all", train_all)
+    lab.tune()
+    assert told == (every if lost else set())
 
 
 def test_a_report_of_an_earlier_model_does_not_stay(lab):

@@ -11,7 +11,7 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -61,7 +61,7 @@ def run(
     """Trains the plan's chunks and saves each as it ends.
 
     Where a device's memory does not do, it warns, and goes on with half as many trials
-    at once. It returns when all rows are there, also of chunks that others trained.
+    at once. It returns when all rows are there, also of trials that others trained.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
@@ -78,9 +78,7 @@ def run(
         room than is taken unasked, or a device's memory holds not even one trial.
     """
     check(plan, dataset)
-    waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
-    num_trials, known = plan.num_missing, {}
-    if not waiting:
+    if not plan.chunks:
         return
     output = address(output)
     if not claims.possible(output):
@@ -91,9 +89,51 @@ def run(
             stacklevel=2,
         )
     rows.write_data(output, dataset)
-    data = placed(plan, dataset)
-    # These are planned though they have rows: they lack their logits or weights.
-    again = rows.trained(output, known)
+    train_all(
+        plan,
+        dataset,
+        placed(plan, dataset),
+        output,
+        known={},
+        provenance=provenance,
+        report=report,
+        checkpoint_minutes=checkpoint_minutes,
+    )
+    clear(output)
+
+
+def train_all(
+    plan: Plan,
+    dataset: Dataset,
+    data: Placed,
+    output: Path,
+    *,
+    known: dict[str, list[str]],
+    again: Collection[str] = (),
+    provenance: Mapping[str, Any],
+    report: Callable[[Progress], None] = lambda progress: None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> None:
+    """Trains the plan's chunks as `run` does, on data that are placed already.
+
+    Args:
+      plan: from `camri_jax.sweeps.plan.plan`, with any of its chunks.
+      dataset: the images it was made for.
+      data: the same on the devices, from `placed`.
+      output: directory of the sweep, from `camri_jax._files.address`.
+      known: as for `camri_jax.sweeps.rows.trained`.
+      again: ids of trials that are trained though they have rows, as these lack their
+        logits or weights.
+      provenance: JSON-able facts kept with each row.
+      report: as for `run`.
+      checkpoint_minutes: between two checkpoints of a chunk.
+
+    Raises:
+      OSError: what a chunk came to cannot be written.
+      UsageError: a device's memory holds not even one trial.
+    """
+    waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
+    num_trials, again = plan.num_missing, set(again)
     while waiting:
         # Processes with other devices group trials otherwise, and claim other chunks.
         others = rows.trained(output, known) - again
@@ -138,7 +178,6 @@ def run(
             narrow = narrow if wide == "auto" else min(wide, narrow)
             config = dataclasses.replace(plan.config, trials_per_device=narrow)
             plan = plan._replace(config=config)
-    clear(output)
 
 
 def train_and_save(

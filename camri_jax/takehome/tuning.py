@@ -1,6 +1,7 @@
 """From images to a promised recall: what is cheapest, certified, and its price."""
 
 import dataclasses
+import functools
 import html
 import math
 import os
@@ -20,6 +21,7 @@ from camri_jax.evidence import report, study
 from camri_jax.guarantee import Certificate, Certificates, Price
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
+from camri_jax.sweeps.chunk import Placed
 from camri_jax.sweeps.engine import Progress
 from camri_jax.sweeps.plan import SCORED, Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
@@ -353,6 +355,7 @@ class _Lab:
     deadline: float
     started: float
     seconds: dict[str, float]
+    known: dict[str, list[str]]
 
     @classmethod
     def of(
@@ -388,7 +391,15 @@ class _Lab:
             deadline=deadline,
             started=started,
             seconds={},
+            known={},
         )
+
+    @functools.cached_property
+    def data(self) -> Placed:
+        """The images on the devices, from when the first are trained on."""
+        engine.check(self.planned, self.dataset)
+        rows.write_data(self.output, self.dataset)
+        return engine.placed(self.planned, self.dataset)
 
     def kept(self) -> set[str]:
         """Trials of which all is on disk: rows, logits and weights."""
@@ -435,14 +446,26 @@ class _Lab:
                 break
             only = self.planned._replace(chunks=[chunk])
             own = {trial.trial_id for trial in chunk.trials}
-            # Another process may have finished it meanwhile.
-            if rows.exist(self.output, chunk.name) and not own <= self.kept():
+            with_rows = own & rows.trained(self.output, self.known)
+            # Another process may have finished them meanwhile.
+            again = with_rows - self.kept() if with_rows else set()
+            if again and rows.exist(self.output, chunk.name):
                 rows.discard(self.output, chunk.name)
+                self.known.clear()
 
             def told(made: Progress, before: int = len(done)) -> None:
                 report(before + made.num_done, made.doing)
 
-            engine.run(only, self.dataset, self.output, provenance=facts, report=told)
+            engine.train_all(
+                only,
+                self.dataset,
+                self.data,
+                self.output,
+                known=self.known,
+                again=again,
+                provenance=facts,
+                report=told,
+            )
             self.seconds[chunk.family] = self.clock() - start
             done |= own
         return done
@@ -494,6 +517,7 @@ def _halve(
         following = schedule[i + 1] if i + 1 < len(schedule) else rung
         settings = shortened(settings, following.num_settings)
         entered = [(s.method, s.point) for s in settings]
+    engine.clear(lab.output)
     if not settings:
         raise UsageError("every trial diverged; a smaller learning_rate may help")
     return settings, told
