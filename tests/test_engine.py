@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import weakref
 
 import jax
 import numpy as np
@@ -322,8 +323,7 @@ def test_trials_without_the_logits_that_are_needed_are_trained_again(tmp_path):
     assert stored.with_logits(tmp_path) == set(again)
 
 
-@pytest.mark.usefixtures("promotion_as_optax_needs_it")
-def test_a_worker_of_a_cluster_takes_chunks_of_any_width(tmp_path):
+def test_a_worker_of_a_cluster_takes_chunks_of_any_width(tmp_path, monkeypatch):
     planned = plan(**GRID)
     ones = ray_engine._regrouped(planned, 1)
     assert {chunk.width for chunk in ones} == {1}
@@ -332,10 +332,28 @@ def test_a_worker_of_a_cluster_takes_chunks_of_any_width(tmp_path):
         t.trial_id for t in planned.trials
     )
     bare = planned._replace(placement=None, trials=[], chunks=[])
-    job = (bare, DATASET.fingerprint, lambda: DATASET, str(tmp_path), {}, 10.0)
-    for chunk in (planned.chunks[0], ones[-1]):
+    loaded, placed, place = [], [], engine.place
+
+    def load():
+        loaded.append(DATASET)
+        return DATASET
+
+    def placing(*given):
+        # What a narrower chunk lacks memory for is not kept beside its own.
+        assert not any(images() is not None for images in placed)
+        data = place(*given)
+        placed.append(weakref.ref(data.train[0]))
+        return data
+
+    monkeypatch.setattr(engine, "place", placing)
+    monkeypatch.setattr(ray_engine, "_data", {})
+    monkeypatch.setattr(ray_engine, "_placed", {})
+    job = (bare, DATASET.fingerprint, load, str(tmp_path), {}, 10.0)
+    for chunk in (planned.chunks[0], *planned.chunks[1:3], ones[-1], ones[-2]):
         assert ray_engine._train(job, chunk) == "done"
-    assert len(stored.read(tmp_path)) == len(planned.chunks[0].trials) + 1
+    assert (len(loaded), len(placed)) == (1, 2)
+    trained = sum(len(chunk.trials) for chunk in planned.chunks[:3])
+    assert len(stored.read(tmp_path)) == trained + 2
 
 
 def test_memory_for_not_one_trial_is_told(tmp_path, monkeypatch):

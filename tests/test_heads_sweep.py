@@ -67,6 +67,7 @@ def test_a_chunk_holds_one_seed_and_one_program_serves_all():
 def test_a_worker_of_a_cluster_takes_heads_as_one_process_does(monkeypatch):
     planned, seen = plan(), []
     monkeypatch.setattr(ray_engine, "_data", {})
+    monkeypatch.setattr(ray_engine, "_placed", {})
     monkeypatch.setattr(
         engine, "train_and_save", lambda own, *_, **__: seen.append(own.placement)
     )

@@ -19,11 +19,14 @@ from camri_jax import _arrays
 from camri_jax._files import UsageError, address, is_local
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import engine, rows
+from camri_jax.sweeps.chunk import Placed
 from camri_jax.sweeps.plan import Chunk, Plan, grouped, halve, placement_of
 from camri_jax.training import lift
 
-# By data and by how many devices hold them.
-_data: dict[tuple[str, int], tuple[Dataset, Any]] = {}
+# By fingerprint.
+_data: dict[str, Dataset] = {}
+# One at most, by fingerprint and by what else it is made for.
+_placed: dict[Any, Placed] = {}
 
 
 def start() -> Any:
@@ -145,17 +148,20 @@ def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
     placed = placement_of(config.recipe, placed, config.backbone)
     own = dataclasses.replace(plan.config, trials_per_device=chunk.width // len(shared))
     plan = plan._replace(config=own, placement=placed, chunks=[chunk])
-    key = fingerprint, len(shared)
-    if key not in _data:
+    if fingerprint not in _data:
         dataset = load()
         if dataset.fingerprint != fingerprint:
             raise UsageError(f"{dataset.name} is another data set on this host")
-        _data[key] = dataset, engine.placed(plan, dataset)
-    dataset, data = _data[key]
+        _data[fingerprint] = dataset
+    dataset, key = _data[fingerprint], (fingerprint, placed, config.recipe)
+    if key not in _placed:
+        # Memory that did not do for a wider chunk is not there for two.
+        _placed.clear()
+        _placed[key] = engine.placed(plan, dataset)
     return engine.train_and_save(
         plan,
         dataset,
-        data,
+        _placed[key],
         chunk,
         address(output),
         provenance=provenance,
