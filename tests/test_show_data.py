@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from PIL import Image
 
 from camri_jax.cli import show_data
 from camri_jax.cli.main import main
+from camri_jax.takehome import TuneConfig
+
+MODELS = TuneConfig.num_finalists
 
 
 @pytest.fixture
@@ -45,18 +49,42 @@ def test_digits_are_shown_with_what_they_can_certify(show, tmp_path):
     assert sum(int(row[part]) for row in rows for part in parts) == 1797
     assert all(part in out for part in (*parts, "all_classes.png"))
     for row in rows:
-        # So many images, none of them missed, happen with 5 % at this recall.
-        chance = float(row["certifiable_recall"]) ** int(row["calibration"])
-        assert math.isclose(chance, 0.05, rel_tol=0.01)
-        assert chance <= 0.05
-        assert row["certifiable_recall"][:-1] in out
+        for models, column in ((1, ""), (MODELS, f"_of_{MODELS}")):
+            # So many images, none of them missed, happen with 5 % at this recall.
+            recall = row[f"certifiable_recall{column}"]
+            chance = float(recall) ** int(row["calibration"])
+            assert math.isclose(chance, 0.05 / models, rel_tol=0.01)
+            assert chance <= 0.05 / models
+            assert recall[:-1] in out
+    assert f"{MODELS} finalists" in out
     assert "takes 299 calibration images" in out
-    told = " ".join(out.split())
-    assert "camri tune --important CLASS --recall 0.99 --dataset digits" in told
+    most = max(float(row["certifiable_recall"]) for row in rows)
+    assert f"{math.floor(1000 * most) / 10} % is the most" in out
     with Image.open(tmp_path / "out" / "all_classes.png") as sheet:
         assert sheet.height > 10 * 48
         assert len(sheet.convert("L").getcolors(256) or []) > 16
     assert len(list((tmp_path / "out" / "classes").glob("*.png"))) == 10
+
+
+@pytest.mark.parametrize("fraction", ["0", "0.1", "0.3"])
+@pytest.mark.parametrize("asked", [None, "0.9", "0.99"])
+def test_what_is_proposed_can_be_certified(fraction, asked, show, tmp_path):
+    words = [] if asked is None else ["--recall", asked]
+    out = show("--calibration-fraction", fraction, *words)
+    told = re.search(r"tune --important CLASS (?:--recall (\S+) )?--dataset", out)
+    assert told
+    if fraction == "0":
+        assert told[1] == asked
+        return
+    rows = counted(tmp_path)
+    most = max(float(row["certifiable_recall"]) for row in rows)
+    shared = max(float(row[f"certifiable_recall_of_{MODELS}"]) for row in rows)
+    within = asked is None or float(asked) <= most
+    assert ("the most that any of them can certify" in out) == (not within)
+    if asked is not None and within:
+        assert told[1] == asked
+    else:
+        assert float(told[1]) <= shared < float(told[1]) + 0.01
 
 
 def test_own_pictures_are_shown_with_what_is_wrong_with_them(show, tmp_path):

@@ -7,7 +7,8 @@
 
 Writes to --output: all_classes.png, with a row of training images for each class; a
 larger sheet for each class in classes/; and counts.csv. Tells for each class the
-largest recall that its calibration images can certify, before anyone trains.
+largest recall that its calibration images can certify, for one model and for as many
+as `camri tune` certifies at once, before anyone trains.
 """
 
 import csv
@@ -15,7 +16,7 @@ import dataclasses
 import functools
 import importlib.util
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,17 @@ from camri_jax.cli import arguments as words
 from camri_jax.cli.arguments import DataArguments
 from camri_jax.cli.console import note, say, visible, wrote
 from camri_jax.datasets import Dataset
+from camri_jax.evidence.statistics import percent
+from camri_jax.takehome import TuneConfig
 
 _GAP = 4  # pixels between pictures
 _LEAST = 48  # pixels of a picture's side on a sheet, small ones being enlarged
 _ROWS = 25  # classes in a column of all_classes.png
 _SHEET = 10  # rows and columns of the sheet of one class
 _LONGEST = 40  # letters of a name in all_classes.png
+
+Certifiable = Mapping[int, Sequence[float]]
+"""For so many models, the largest recall that each class can certify."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,10 +98,18 @@ def main(argv: Sequence[str]) -> None:
             f"takes {needed:,} calibration images of the class, or groups of them, "
             "none of which is missed"
         )
+    recall = proposed(certifiable, wanted.recall)
+    if wanted.recall is not None and recall != wanted.recall:
+        most = guarantee.rounded_down(max(certifiable[1]))
+        note(
+            f"no class has so many: {percent(most)} is the "
+            "most that any of them can certify"
+        )
     for path in files:
         wrote("data", path)
-    told = ["camri", "tune", "--important", "CLASS", "--recall"]
-    told.append("0.95" if wanted.recall is None else repr(wanted.recall))
+    told = ["camri", "tune", "--important", "CLASS"]
+    if recall is not None:
+        told += ["--recall", repr(recall)]
     if wanted.confidence != ShownArguments.confidence:
         told += ["--confidence", repr(wanted.confidence)]
     if dataset.train_images.ndim == 2:
@@ -132,25 +146,60 @@ def count(dataset: Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def certify(dataset: Dataset, confidence: float) -> list[float] | None:
-    """Returns the largest recall that each class's calibration images can certify."""
+def certify(dataset: Dataset, confidence: float) -> Certifiable:
+    """Returns the largest recalls that each class's calibration images can certify.
+
+    Args:
+      dataset: the data set.
+      confidence: of a certificate.
+
+    Returns:
+      For one model, and for as many as `camri tune` certifies at once; empty without
+      calibration images.
+    """
     part = dataset.parts["calibration"]
     if not len(part.labels):
-        return None
-    return [
-        guarantee.largest_certifiable(
-            guarantee.sample_size(part.labels, (label,), part.groups),
-            confidence=confidence,
-        )
+        return {}
+    numbers = [
+        guarantee.sample_size(part.labels, (label,), part.groups)
         for label in range(len(dataset.class_names))
     ]
+    return {
+        models: [
+            guarantee.largest_certifiable(n, confidence=confidence, candidates=models)
+            for n in numbers
+        ]
+        for models in (1, TuneConfig.num_finalists)
+    }
+
+
+def proposed(certifiable: Certifiable, asked: float | None) -> float | None:
+    """Returns the recall to tune for.
+
+    Args:
+      certifiable: from `certify`.
+      asked: by the user.
+
+    Returns:
+      What was asked, unless no class can certify it even for one model; else the
+      largest whole percentage that a class can certify for all models that
+      `camri tune` has; None: its own default.
+
+    >>> few = {1: [0.9, 0.967], 3: [0.88, 0.955]}
+    >>> proposed(few, 0.96), proposed(few, 0.99), proposed(few, None)
+    (0.96, 0.95, 0.95)
+    """
+    if not certifiable or (asked is not None and asked <= max(certifiable[1])):
+        return asked
+    best = max(certifiable[max(certifiable)])
+    return guarantee.rounded_down(best, 2) or None
 
 
 def write_counts(
     path: Path,
     class_names: Sequence[str],
     counts: dict[str, np.ndarray],
-    certifiable: Sequence[float] | None,
+    certifiable: Certifiable,
 ) -> None:
     """Writes one line a class."""
     with (
@@ -158,17 +207,20 @@ def write_counts(
         unfinished.open("w", newline="", encoding="utf-8", errors="replace") as file,
     ):
         writer = csv.writer(file)
-        last = [] if certifiable is None else ["certifiable_recall"]
+        last = [
+            "certifiable_recall" + f"_of_{models}" * (models > 1)
+            for models in certifiable
+        ]
         writer.writerow(["class", "name", *counts, *last])
         for i, name in enumerate(class_names):
-            last = [] if certifiable is None else [_floored(certifiable[i], 4)]
+            last = [_floored(recalls[i], 4) for recalls in certifiable.values()]
             writer.writerow([i, name, *(c[i] for c in counts.values()), *last])
 
 
 def table(
     dataset: Dataset,
     counts: dict[str, np.ndarray],
-    certifiable: Sequence[float] | None,
+    certifiable: Certifiable,
 ) -> Table:
     """Lays out how many there are of each class."""
     shape = "x".join(map(str, dataset.train_images.shape[1:]))
@@ -178,10 +230,13 @@ def table(
     result.add_column("name", "all")
     for part, column in counts.items():
         result.add_column(part, f"{column.sum():,}", justify="right")
-    if certifiable is not None:
-        result.add_column("certifiable\nrecall", justify="right")
+    for models in certifiable:
+        whose = (
+            "certifiable\nrecall" if models == 1 else f"of tune's\n{models} finalists"
+        )
+        result.add_column(whose, justify="right")
     for i, name in enumerate(dataset.class_names):
-        last = [] if certifiable is None else [_floored(certifiable[i], 3)]
+        last = [_floored(recalls[i], 3) for recalls in certifiable.values()]
         numbers = [f"{column[i]:,}" for column in counts.values()]
         result.add_row(str(i), Text(visible(name)), *numbers, *last)
     return result
