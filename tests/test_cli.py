@@ -362,18 +362,28 @@ def test_mirroring_is_left_out_unless_it_is_asked_for(
     assert planned_with[0].recipe.augment_flip == (flip or "none")
 
 
-def test_a_promise_out_of_reach_is_told_with_what_it_takes(capsys):
+@pytest.mark.parametrize("finalists", [1, 2, 3])
+def test_a_promise_out_of_reach_is_told_with_what_it_takes(finalists, capsys):
     held_out = {"validation_fraction": 0.2, "calibration_fraction": 0.3}
     dataset = datasets.load("digits", **held_out)
-    config = TuneConfig(("8",), (0.99,))
+    config = TuneConfig(("8",), (0.99,), num_finalists=finalists)
     tune.tell(goal_of(config, dataset), config, dataset)
     own = {name: dataset.counts(name)[8] for name in dataset.parts}
-    missing = 299 - own["calibration"]
     ours = sum(own.values()) - own["test"]
-    more = int(np.ceil(missing * ours / own["calibration"]))
+
+    def more(models):
+        # None of so many is missed by any of the models with 5 % at this recall.
+        need = int(np.ceil(np.log(0.05 / models) / np.log(0.99)))
+        return int(np.ceil((need - own["calibration"]) * ours / own["calibration"]))
+
     told = " ".join(capsys.readouterr().out.split())
-    asked = f"{missing} calibration images more are needed (about {more:,} in all,"
-    assert asked in told
+    asked = f"{more(1):,} for one model"
+    asked += f", {more(finalists):,} for {finalists}" * (finalists > 1)
+    assert "more labelled images of it are needed in all" in told
+    assert f" about {asked}. Training goes on" in told
+    # One model is one, whatever it is called.
+    assert told.count("for one model") == 3
+    assert told.count(f" for {finalists}") == 3 * (finalists > 1)
 
 
 @pytest.mark.parametrize("kind", [DataArguments, ResultsArguments, sweep.RunArguments])

@@ -121,27 +121,37 @@ def tell(goal: Goal, config: TuneConfig, dataset: Dataset) -> None:
         n = guarantee.sample_size(part.labels, classes, part.groups)
         unit = "images" if part.groups is None else "groups"
         names = "+".join(dataset.class_names[k] for k in classes)
-        one, all_ = (
-            guarantee.rounded_down(
-                guarantee.largest_certifiable(
-                    n, confidence=goal.confidence, candidates=m
-                )
-            )
-            for m in (1, config.num_finalists)
-        )
-        need = guarantee.images_needed(recall, confidence=goal.confidence)
+        models = sorted({1, config.num_finalists})
+        shared = [{"confidence": goal.confidence, "candidates": m} for m in models]
+        limits = [guarantee.largest_certifiable(n, **each) for each in shared]
+        needs = [guarantee.images_needed(recall, **each) for each in shared]
+        most = [percent(guarantee.rounded_down(limit)) for limit in limits]
         say(
             f"certify   {n:,} calibration {unit} of {names} certify at most "
-            f"{percent(one)} for one model, {percent(all_)} for "
-            f"{config.num_finalists}; {percent(recall)} takes {need:,} at least"
+            f"{_each(most, models)}; {percent(recall)} takes "
+            + _each([f"{need:,}" for need in needs], models)
         )
-        if n < need:
+        if n < needs[0]:
+            more = [_in_all(need - n, n, classes, dataset) for need in needs]
             note(
-                f"{percent(recall)} cannot be certified for {names}: "
-                f"{need - n:,} calibration {unit} more are needed"
-                + _in_all(need - n, n, classes, dataset)
+                f"{percent(recall)} cannot be certified for {names}"
+                + f": so many more labelled {unit} of it are needed in all, parted as "
+                f"now, beside those for test: about {_each(more, models)}"
+                * bool(n)
                 + ". Training goes on, without that promise"
             )
+
+
+def _each(told: Sequence[str], models: Sequence[int]) -> str:
+    """Joins what holds for so many models.
+
+    >>> _each(["59", "80"], [1, 3])
+    '59 for one model, 80 for 3'
+    """
+    names = ["one model" if m == 1 else str(m) for m in models]
+    return ", ".join(
+        f"{text} for {name}" for text, name in zip(told, names, strict=True)
+    )
 
 
 def tell_result(result: TuneResult) -> None:
@@ -155,16 +165,13 @@ def tell_result(result: TuneResult) -> None:
 
 
 def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset) -> str:
-    """How many more of all there are it takes, as they are parted."""
-    if not number:
-        return ""
+    """How many more it takes of all that are not for test, as they are parted."""
     several = (
         guarantee.sample_size(part.labels, classes, part.groups)
         for name, part in dataset.parts.items()
         if name != "test"
     )
-    more = math.ceil(missing * sum(several) / number)
-    return f" (about {more:,} in all, parted as now, beside test images)"
+    return f"{math.ceil(missing * sum(several) / max(number, 1)):,}"
 
 
 def _in_seconds(argv: Sequence[str]) -> list[str]:
