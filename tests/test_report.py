@@ -334,6 +334,23 @@ def test_no_finding_stands_under_a_heading_that_says_the_opposite(p_values):
 # --- What is missing -----------------------------------------------------------------
 
 
+def cats_as_bees(spec, seed, important, part, truth):
+    """Logits by which no offset of both finds more than about half of the two."""
+    made = synthetic.logits(spec, seed, important, part, truth)
+    made[truth == 2, 1] += 9
+    return made
+
+
+def test_what_has_no_price_costs_no_other_choice_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(report.slider, "ASKED", (0.9, 0.95))
+    asked = ["bee", "bee+cat"]
+    options = {"specs": synthetic.SPECS[::4], "num_seeds": 2, "make": cats_as_bees}
+    made = report.page(synthetic.load(tmp_path, asked=asked, **options))
+    bee, both = made.split("<h2")[1:3]
+    assert ("data-prices" in bee, "data-prices" in both) == (True, False)
+    assert "no method finds 90 % of it with every seed" in " ".join(both.split())
+
+
 @pytest.mark.parametrize(
     ("options", "sentences"),
     [

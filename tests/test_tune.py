@@ -110,7 +110,7 @@ class Laboratory:
 def lab(tmp_path, monkeypatch):
     made = Laboratory(tmp_path)
     monkeypatch.setattr(engine, "train_all", made.train_all)
-    monkeypatch.setattr(tuning, "_page", lambda *_: None)
+    monkeypatch.setattr(tuning, "_page", lambda *_: "a page")
     return made
 
 
@@ -270,12 +270,19 @@ def test_trials_of_other_chunks_are_trained_again_if_they_lack_something(
     assert told == (every if lost else set())
 
 
-def test_a_report_of_an_earlier_model_does_not_stay(lab):
-    """There is none here, as nothing is drawn of what is made up."""
-    report = lab.tune().directory / "report.html"
-    report.write_text("of another model")
-    lab.tune()
-    assert not report.exists()
+def test_why_there_is_no_report_is_told_and_an_earlier_one_does_not_stay(
+    lab, monkeypatch
+):
+    result = lab.tune()
+    assert result.files["report"].read_text() == "a page"
+
+    def page(*given):
+        raise UsageError("there is nothing to draw")
+
+    monkeypatch.setattr(tuning, "_page", page)
+    with pytest.warns(RuntimeWarning, match="no report is written: there is nothing"):
+        assert "report" not in lab.tune().files
+    assert not result.files["report"].exists()
 
 
 def test_a_budget_is_kept_and_more_of_it_never_trains_less(lab):

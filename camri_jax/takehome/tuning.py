@@ -6,6 +6,7 @@ import html
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -585,12 +586,15 @@ def _finish(
     files["finalists"] = directory / "finalists.csv"
     write_whole(directory / "promise.txt", "\n".join(sentences) + "\n")
     files["promise"] = directory / "promise.txt"
-    if page := _page(lab, goal, finalists, chosen, sentences):
-        write_whole(directory / "report.html", page)
-        files["report"] = directory / "report.html"
-    else:
+    try:
+        page = _page(lab, goal, finalists, chosen, sentences)
+    except UsageError as error:
+        warnings.warn(f"no report is written: {error}", RuntimeWarning, stacklevel=1)
         # Of an earlier model.
         (directory / "report.html").unlink(missing_ok=True)
+    else:
+        write_whole(directory / "report.html", page)
+        files["report"] = directory / "report.html"
     return TuneResult(
         goal=goal,
         class_names=names,
@@ -748,8 +752,8 @@ def _page(
     finalists: Sequence[Finalist],
     chosen: Finalist,
     sentences: Sequence[str],
-) -> str | None:
-    """The report on all that was tried; None where there is nothing to draw."""
+) -> str:
+    """The report on all that was tried."""
     name = "+".join(lab.dataset.class_names[k] for k in goal.important)
     num_images = len(lab.dataset.parts["test"].labels)
     lines = [
@@ -771,14 +775,11 @@ def _page(
         finalists.index(chosen),
         lines,
     )
-    try:
-        found = study.load(
-            lab.output,
-            important=[goal.important],
-            settings=lab.planned.settings,
-        )
-        return report.page(
-            found, recall=max(goal.recalls), command=lab.command, promise=promise
-        )
-    except UsageError:
-        return None
+    found = study.load(
+        lab.output,
+        important=[goal.important],
+        settings=lab.planned.settings,
+    )
+    return report.page(
+        found, recall=max(goal.recalls), command=lab.command, promise=promise
+    )

@@ -21,7 +21,7 @@ from camri_jax.evidence import curves, selection, tables, verdicts
 from camri_jax.evidence.figures import drawings, looks
 from camri_jax.evidence.report import slider, svg, words
 from camri_jax.evidence.sheets import SIGNS, Cell, Sheet
-from camri_jax.evidence.statistics import ACCURACY_MARGIN
+from camri_jax.evidence.statistics import ACCURACY_MARGIN, percent
 from camri_jax.evidence.study import POINT, Choice, Study, notes
 from camri_jax.sweeps.rows import columns_of
 from camri_jax.training.methods import HYPERPARAMETERS
@@ -199,7 +199,8 @@ def _section(
             recall=recall,
             certified=certified,
         ),
-        "no trial kept its logits, or there are no test images of the class",
+        "no trial kept its logits, there are no test images of the class, or no method "
+        f"finds {percent(slider.ASKED[0])} of it with every seed",
         parts,
     )
 

@@ -97,11 +97,12 @@ def slider(
       certified: promised recalls and what they cost, to be marked in the pictures.
 
     Returns:
-      The slider; None where no trial kept its logits, so that no threshold can move.
+      The slider; None where no trial kept its logits, so that no threshold can move,
+      or no setting reaches any of these recalls with every seed.
     """
-    if priced.empty:
-        return None
     priced = curves.of_all_seeds(priced)
+    if priced["false_alarms"].isna().all():
+        return None
     start = int(np.abs(np.array(ASKED) - recall).argmin())
     names = {str(m): title_of(lines) for m, lines in priced.groupby("method")}
     tables = [_rows(priced[priced["asked"] == asked], names) for asked in ASKED]
