@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import struct
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -151,11 +152,14 @@ def _read(
     """Returns a picture's pixels, upright, as 8-bit grey or RGB."""
     try:
         opened = Image.open(io.BytesIO(content), formats=_formats())
+    except Image.DecompressionBombError as error:
+        # Pillow, whose limit is its own, names the pixels in its message alone.
+        raise _too_large(int(re.findall(r"\d+", str(error))[0])) from None
     except UnidentifiedImageError:  # Pillow's message is the file object's address
         raise ValueError("it is no picture of a known format") from None
     with opened as image:
         if image.width * image.height > _MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            raise _too_large(image.width * image.height)
         if getattr(image, "is_animated", False):
             tell("has several pictures, of which the first is read")
         if image_size is not None:
@@ -175,6 +179,13 @@ def _read(
         )
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return flat if method is None else flat.transpose(method)
+
+
+def _too_large(number: int) -> ValueError:
+    return ValueError(
+        f"its {number:,} pixels are more than the {_MAX_PIXELS:,} that are read: save "
+        "it smaller"
+    )
 
 
 def _flatten(

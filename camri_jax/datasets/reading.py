@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def read_images(
       >>> read_images([np.zeros((20, 10), np.uint8)], (8, 8, 3)).shape
       (1, 8, 8, 3)
     """
-    found = [_read(image, i, shape, fit, bits) for i, image in enumerate(images)]
+    with warnings.catch_warnings():
+        # What is too large is refused, and what is not needs no word.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        found = [_read(image, i, shape, fit, bits) for i, image in enumerate(images)]
     if not found:
         raise DatasetError("images must hold at least one")
     return np.stack(found)

@@ -164,14 +164,14 @@ def pixel_bomb(width=50_000, height=50_000):
 
 
 def test_a_pixel_bomb_is_refused_before_it_is_decoded():
-    with pytest.raises(Image.DecompressionBombError, match="2500000000 pixels"):
+    with pytest.raises(ValueError, match="its 2,500,000,000 pixels are more than"):
         pictures.decode(io.BytesIO(pixel_bomb()), 8)
 
 
 def test_a_small_pixel_bomb_is_refused_too():
     Image.MAX_IMAGE_PIXELS, known = None, Image.MAX_IMAGE_PIXELS
     try:
-        with pytest.raises(ValueError, match="12000 x 12000 pixels are too many"):
+        with pytest.raises(ValueError, match="its 144,000,000 pixels are more than"):
             pictures.decode(io.BytesIO(pixel_bomb(12_000, 12_000)), 8)
     finally:
         Image.MAX_IMAGE_PIXELS = known

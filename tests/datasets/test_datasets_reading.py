@@ -51,6 +51,17 @@ def test_a_large_photograph_is_decoded_as_its_file_is(tmp_path, turn):
     np.testing.assert_array_equal(np.asarray(image), np.asarray(_open(path)))
 
 
+def test_what_pillow_finds_large_is_read_or_refused_in_words(tmp_path, monkeypatch):
+    """Pillow warns of more than its limit, and refuses twice as much."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    path = write(tmp_path / "a.png", picture(0, (8, 8)))
+    assert read_images([path], (8, 8, 3)).shape == (1, 8, 8, 3)
+    write(path, picture(0, (20, 10)))
+    message = "its 200 pixels are more than .* that are read: save it smaller$"
+    with pytest.raises(DatasetError, match=message):
+        read_images([path], (8, 8, 3))
+
+
 def test_what_is_changed_of_an_opened_picture_counts(tmp_path):
     path = write(tmp_path / "a.jpg", picture(0, (8, 8), suffix="jpg"))
     image = Image.open(path)
