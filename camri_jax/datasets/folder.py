@@ -170,7 +170,9 @@ def _refuse_empty_classes(listing: Listing, readable: Collection[str]) -> None:
         empty = [listing.class_names[i] for i in np.flatnonzero(counts == 0)]
         raise DatasetError(
             f"class(es) without a training picture: {some(empty)}; add pictures or "
-            f"remove the folders{'; '.join(['', *listing.notes])}"
+            "remove the folders"
+            + f". What else was seen: {'; '.join(listing.notes)}"
+            * bool(listing.notes)
         )
 
 
