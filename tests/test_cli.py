@@ -214,7 +214,15 @@ def test_predictions_are_those_of_the_model_and_of_training(camri, finished, tmp
     status, out, _ = camri("predict", "out/model", "pictures", "--csv", csv)
     assert status == 0
     assert "note: pictures/bad.png cannot be read" in out
+    assert "61 pictures, 1 not read: " in out
     table = pd.read_csv(csv)
+    assert list(table["image"]) == sorted(table["image"])
+    unread = table["error"].notna()
+    (lost,) = table[unread].to_dict("records")
+    assert lost.pop("image") == "pictures/bad.png"
+    assert "cannot be read as a picture" in lost.pop("error")
+    assert pd.isna([*lost.values()]).all()
+    table = table[~unread]
     images, labels = stripes(60)
     model = load_model(cwd / "out" / "model")
     logits = model.logits(images[..., None])

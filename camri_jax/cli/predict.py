@@ -7,7 +7,9 @@ MODEL is a directory that a sweep wrote, or the weights of one trial, which have
 threshold moved. Of each picture: its class; the model's probability, which orders and
 is no calibrated chance; and how far the score of the important classes lies above the
 threshold: near zero are those to look at first. Pictures that cannot be read are
-listed, and the others go on; a word that names no picture is an error.
+listed, in the file with an empty class and the reason as `error`, and the others go on:
+the exit status is 1 only where none can be read. A word that names no picture is an
+error.
 """
 
 import csv
@@ -53,16 +55,18 @@ class Prediction(NamedTuple):
 
     Attributes:
       path: of the picture.
-      name: of its class.
+      name: of its class; empty where it cannot be read.
       probability: of that class, by the model.
       distance: of the important classes' score from the threshold: they win where it
         is positive; NaN where the model has none.
+      error: why it cannot be read, else empty.
     """
 
     path: str
     name: str
     probability: float
     distance: float
+    error: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,17 +81,17 @@ def main(argv: Sequence[str]) -> int:
     paths = [path for text in given.images for path in listed(text)]
     backend.set_up_jax()
     model = load_model(given.model)
-    bad: list[str] = []
-    found = list(predictions(model, paths, bad))
+    found = list(predictions(model, paths))
     if given.csv is not None:
         with written_whole(given.csv) as unfinished:
             write(found, unfinished)
-    for text in bad:
-        note(text)
+    for each in found:
+        if each.error:
+            note(each.error)
     tell(found, model, everything=given.csv is None)
     if given.csv is not None:
         wrote("csv", given.csv)
-    return 0 if found else 1
+    return 1 if all(each.error for each in found) else 0
 
 
 def listed(text: str) -> list[Path]:
@@ -117,32 +121,40 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def predictions(
-    model: Model, paths: Sequence[Path], bad: list[str]
-) -> Iterator[Prediction]:
-    """Yields what a model says of pictures that can be read.
+def predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
+    """Yields what a model says of pictures, in their order.
 
     Args:
       model: from `camri_jax.takehome.load_model`.
       paths: of the pictures.
-      bad: takes a sentence for each that cannot.
     """
     for start in range(0, len(paths), _BATCH):
-        names, pictures = [], []
-        for path in paths[start : start + _BATCH]:
+        batch = paths[start : start + _BATCH]
+        pictures, errors = [], []
+        for path in batch:
             try:
                 pictures.append(model.prepared([path])[0])
-                names.append(str(path))
+                errors.append("")
             except UsageError as error:
-                bad.append(str(error))
-        if not pictures:
-            continue
-        logits = model.logits(np.stack(pictures)).astype(np.float64)
-        shares = special.softmax(logits, axis=-1)
-        winners = logits.argmax(-1)
-        for i, (name, k) in enumerate(zip(names, winners, strict=True)):
-            distance = _distance(logits[i], model.important)
-            yield Prediction(name, model.class_names[k], shares[i, k], distance)
+                errors.append(str(error))
+        said = _said(model, pictures)
+        for path, error in zip(batch, errors, strict=True):
+            if error:
+                yield Prediction(str(path), "", np.nan, np.nan, error)
+            else:
+                yield Prediction(str(path), *next(said))
+
+
+def _said(
+    model: Model, pictures: Sequence[np.ndarray]
+) -> Iterator[tuple[str, float, float]]:
+    """Yields class, probability and distance of each picture."""
+    if not pictures:
+        return
+    logits = model.logits(np.stack(pictures)).astype(np.float64)
+    shares = special.softmax(logits, axis=-1)
+    for row, share, k in zip(logits, shares, logits.argmax(-1), strict=True):
+        yield model.class_names[k], share[k], _distance(row, model.important)
 
 
 def _distance(logits: np.ndarray, important: Sequence[int]) -> float:
@@ -161,10 +173,14 @@ def write(found: Sequence[Prediction], path: Path) -> None:
     """
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         lines = csv.writer(file)
-        lines.writerow(["image", "class", "probability", "distance_from_threshold"])
+        names = ("class", "probability", "distance_from_threshold", "error")
+        lines.writerow(["image", *names])
         for each in found:
-            distance = "" if np.isnan(each.distance) else f"{each.distance:.6g}"
-            lines.writerow([each.path, each.name, f"{each.probability:.6g}", distance])
+            numbers = [
+                "" if np.isnan(value) else f"{value:.6g}"
+                for value in (each.probability, each.distance)
+            ]
+            lines.writerow([each.path, each.name, *numbers, each.error])
 
 
 def tell(found: Sequence[Prediction], model: Model, *, everything: bool) -> None:
@@ -175,18 +191,21 @@ def tell(found: Sequence[Prediction], model: Model, *, everything: bool) -> None
       model: that made them.
       everything: print each.
     """
+    read = [each for each in found if not each.error]
     if everything:
         distance = ", distance from the threshold" if model.important else ""
         say(f"probability{distance}, class, picture:")
-        for each in found:
+        for each in read:
             near = "" if np.isnan(each.distance) else f"{each.distance:+8.3f}"
             say(f"{each.probability:.3f} {near}  {each.name}  {each.path}")
         return
-    counts = Counter(each.name for each in found)
+    counts = Counter(each.name for each in read)
     shown = [f"{number:,} {name}" for name, number in counts.most_common()]
-    say(f"{len(found):,} pictures: {some(shown, 20)}")
-    if found and model.important:
-        nearest = sorted(found, key=lambda each: abs(each.distance))[:5]
+    lost = len(found) - len(read)
+    total = f"{len(found):,} pictures" + f", {lost:,} not read" * bool(lost)
+    say(f"{total}: {some(shown, 20)}" if shown else total)
+    if read and model.important:
+        nearest = sorted(read, key=lambda each: abs(each.distance))[:5]
         say("nearest to the threshold, to be looked at first:")
         for each in nearest:
             say(f"  {each.distance:+.3f}  {each.name}  {each.path}")
