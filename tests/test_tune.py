@@ -593,5 +593,5 @@ def test_images_of_unknown_classes_are_refused(trained, tmp_path):
             ask(trained.directory, data, backbone=Tiny())
     shutil.copytree(trained.directory, tmp_path / "half")
     (tmp_path / "half" / "model.json").unlink()
-    with pytest.raises(UsageError, match="is no model directory"):
+    with pytest.raises(UsageError, match="holds no model"):
         verify(tmp_path / "half")

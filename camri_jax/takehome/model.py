@@ -313,7 +313,7 @@ def load_model(path: str | os.PathLike[str], backbone: Any = None) -> Model:
       UsageError: there is no model, or it is of another version.
     """
     path = address(path)
-    if path.is_file():
+    if path.is_file() and path.suffix not in (".safetensors", ".json"):
         trial = classifier.load(path, backbone)
         return Model(trial, tuple(trial.about["important"]), 0.0, {})
     about = read_about(path)
@@ -354,6 +354,8 @@ def read_about(directory: Path) -> dict[str, Any]:
         version = about["format"]
         if version == FORMAT:
             _rule(about)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(_no_model(directory)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{directory} is no model directory ({error!r})") from error
     if version != FORMAT:
@@ -362,6 +364,19 @@ def read_about(directory: Path) -> dict[str, Any]:
             f"{FORMAT}"
         )
     return about
+
+
+def _no_model(path: Path) -> str:
+    """Says what there is in the place of a model directory."""
+    if path.is_file():
+        whole = (path.parent / "model.json").exists()
+        other = f"a file of a model: give its directory, {path.parent}"
+        return f"{path} is {other if whole else 'a file, and no model directory'}"
+    if not path.exists():
+        return f"there is no directory {path}"
+    if (path / "model" / "model.json").exists():
+        return f"{path} holds no model; did you mean {path / 'model'}?"
+    return f"{path} holds no model: there is no model.json in it"
 
 
 def _rule(about: dict[str, Any]) -> tuple[tuple[int, ...], float | tuple[float, ...]]:

@@ -160,7 +160,7 @@ def load(path: Path, backbone: Any = None) -> Classifier:
         arrays = read_arrays(path)
         header = str(arrays.pop("header"))
     except (UsageError, KeyError) as error:
-        raise UsageError(f"{path} is not a saved classifier ({error!r})") from error
+        raise UsageError(f"{path} is not a saved classifier, or damaged") from error
     return unflat(arrays, header, str(path), backbone)
 
 
