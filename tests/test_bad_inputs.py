@@ -524,6 +524,8 @@ LINES = [
     ("tune --calibration-fraction 0", "digits has no calibration images"),
     ("tune --calibration-fraction 1", "calibration_fraction is 1.0; it must be"),
     ("tune --output a_file", "a_file is not a directory"),
+    ("tune --dataset npz:no.npz --output /proc/x", "/proc/x cannot be made in /proc"),
+    ("sweep --dataset npz:no.npz --output /proc/x/y", "cannot be made in /proc"),
     ("tune --dataset npz:signs.npz", "important must name the class"),
     ("tune DATA --grid camri.magic=1", "grid must name a hyperparameter"),
     ("tune DATA --batch-size 1000", "batch_size must be at most the number of"),

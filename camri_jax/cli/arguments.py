@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import shlex
+import tempfile
 import types
 import typing
 import warnings
@@ -158,7 +159,7 @@ def directory(
       given: by the user.
       dataset: name of the data set.
       parent: of the folder.
-      probe: whether to write to a store, to see whether it can be written to.
+      probe: whether to write there and remove it, to see whether it can be written to.
 
     Raises:
       UsageError: nothing can be written there.
@@ -191,10 +192,11 @@ def writable(path: Path, *, probe: bool = True) -> Path:
 
     Args:
       path: to it, or a URL of a store.
-      probe: whether to write to the store, and remove what was written.
+      probe: whether to write to the store, or to where the directory will be made, and
+        remove what was written.
 
     Raises:
-      UsageError: it is a file, or may not be written to.
+      UsageError: it is a file, or cannot be written to.
     """
     if not is_local(path):
         if probe:
@@ -205,6 +207,15 @@ def writable(path: Path, *, probe: bool = True) -> Path:
         raise UsageError(f"{nearest} is not a directory: nothing can be written there")
     if not os.access(nearest, os.W_OK):
         raise UsageError(f"{nearest} may not be written to")
+    if probe and nearest != path:
+        # Not every file system that lets one write has room for a directory.
+        try:
+            with tempfile.TemporaryDirectory(dir=nearest):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be made in {nearest}: {error.strerror}"
+            ) from error
     return path
 
 
