@@ -593,7 +593,7 @@ LINES = [
     ("recalibrate model npz:no.npz --recall 0.9", "no.npz: no such file"),
     ("recalibrate model folder:folder --recall 0.9", "the model knows no class 'a'"),
     ("recalibrate model signs.npz --recall 0.9", "must be called 'npz:signs.npz'"),
-    ("recalibrate model NEW --recall 0.9 --output model", "model is there already"),
+    ("recalibrate model NEW --recall 0.9 --output model", "a new one by --output DIR"),
     ("recalibrate model NEW --recall 0.9 --output a_file/x", "is not a directory"),
     ("recalibrate model NEW --recall 0.9 --groups x", "groups is a pattern for"),
     ("recalibrate absent NEW --recall 0.9", "there is no directory absent"),

@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     unnamed = given.model.name in ("", "..")
     model = given.model.resolve() if unnamed else given.model
     output = given.output or model.with_name(f"{model.name}_recalibrated")
-    words.writable(output)
+    if words.writable(output).exists():
+        raise UsageError(f"{output} is there already: give a new one by --output DIR")
     backend.set_up_jax()
     dataset = load_for(load_model(given.model), given.images, given.groups)
     recall = given.recall[0] if len(given.recall) == 1 else given.recall
