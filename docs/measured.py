@@ -267,14 +267,33 @@ def as_trained(folder, classes):
         line = pairs[(pairs["method"] == "camri") & ~pairs["moved"]].iloc[0]
         told = {"important": name, "cross-entropy finds": f"{own['recall'].mean():.3f}"}
         for measure in ("recall", "accuracy"):
-            by, low, high = (
-                line[f"{measure}_{end}"] for end in ("difference", "low", "high")
-            )
-            # A narrow column breaks before an interval, not within.
-            ends = f"[{low:+.3f},\N{NO-BREAK SPACE}{high:+.3f}]"
-            told[f"CAMRI's {measure} beyond"] = f"{by:+.3f} {ends}"
+            told[f"CAMRI's {measure} beyond"] = _beyond(line, measure)
         lines.append(told | {"seeds": str(line["recall_pairs"])})
     return pd.DataFrame(lines)
+
+
+def each_setting(folders, important):
+    """What each setting of each loss finds more than cross-entropy, as trained."""
+    lines = {}
+    for folder in folders:
+        found = load(folder, important)
+        (choice,) = found.choices
+        pairs = verdicts.paired(selection.trials(found, choice))
+        for _, line in pairs[~pairs["moved"]].iterrows():
+            name = selection.title(line)
+            lines[_rank((name, line["method"]))] = {
+                "": name,
+                "recall beyond cross-entropy's": _beyond(line, "recall"),
+                "accuracy beyond": _beyond(line, "accuracy"),
+                "seeds": str(line["recall_pairs"]),
+            }
+    return pd.DataFrame([lines[rank] for rank in sorted(lines)])
+
+
+def _beyond(line, measure):
+    by, low, high = (line[f"{measure}_{end}"] for end in ("difference", "low", "high"))
+    # A narrow column breaks before an interval, not within.
+    return f"{by:+.3f} [{low:+.3f},\N{NO-BREAK SPACE}{high:+.3f}]"
 
 
 def gained(folder, important):

@@ -153,6 +153,20 @@ def test_differences_of_networks_in_the_readme_are_those_of_rows():
     assert told in README
 
 
+def test_what_a_weight_finds_in_the_readme_is_that_of_rows():
+    directory = ROOT / "experiments" / "results" / "cifar10_fast_second"
+    found = study.load(directory, important="cat")
+    table = tables.chosen(tables.comparison(found, found.choices[0]))
+    of_weight = (table["method"] == "weighted_cross_entropy") & ~table["moved"]
+    (line,) = table[of_weight].to_dict("records")
+    assert (
+        f"a plain weight of {line['weight']:.0f} finds "
+        f"{line['recall_difference']:.3f} more and is "
+        f"{-line['accuracy_difference']:.3f} less accurate"
+    ) in README
+    assert f"(networks, {line['num_pairs']:.0f} seeds)" in README
+
+
 def test_what_networks_save_in_the_readme_is_that_of_rows():
     prices = pd.read_parquet(ROOT / "experiments/results/cifar10_fast/prices.parquet")
     prices = prices[prices["asked"] == 0.9]
