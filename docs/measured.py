@@ -166,13 +166,7 @@ def by_recall(panels, kind="prices"):
     places = drawn.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     words = []
     for place, (title, folders) in zip(places, panels.items(), strict=True):
-        found = pd.concat(
-            [
-                lines[lines.index.isin([BASELINE, *methods], level="method")]
-                for folder, methods in folders.items()
-                for lines in [beyond(folder, kind, methods)]
-            ]
-        )
+        found = pd.concat([beyond(f, kind, methods) for f, methods in folders.items()])
         found = found[~found.index.duplicated()]  # cross-entropy's, of each folder
         own = found.loc[BASELINE]["alarms"].sort_index()
         x = np.arange(len(own))

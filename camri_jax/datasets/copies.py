@@ -46,7 +46,9 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
             other, j = first.setdefault(value, (part, i))
             same = content.labels[i] == parts[other].labels[j]
             copied[i] = other != part
-            if other == part and same and i != j:
+            # Pictures that are equal only when they are small count apart.
+            one = groups is not None and other == part and groups[i] == groups[j]
+            if one and same and i != j:
                 alike.append(f"{name(part, i)} = {name(part, j)}")
             if other != part or not same:
                 text = f"{name(part, i)} = {name(other, j)}"

@@ -320,9 +320,10 @@ def test_pictures_that_are_equal_only_when_they_are_small_are_not_copies(tmp_pat
         larger = Image.new("L", (40 + i, 40 + i), 100)
         larger.save(root / class_name / f"larger {i}.png")
         larger.resize((60, 40 + i)).save(root / class_name / f"wider {i}.png")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", DatasetWarning)
         data = load(f"folder:{root}", image_size=2, fit="crop")
+    assert not any("count as one" in str(each.message) for each in told)
     images = np.concatenate([p.images for p in data.parts.values()])
     assert len(np.unique(images, axis=0)) == 1
     groups = np.concatenate([p.groups for p in data.parts.values()])
