@@ -125,7 +125,7 @@ def markdown(frame):
 
 
 def settings(folders, important, recalls, kind="prices"):
-    """The same of one class, a column for each setting of each loss in some folders."""
+    """The same of one class, a line for each setting of each loss in some folders."""
     trials = pd.concat(
         [pd.read_parquet(RESULTS / folder / f"{kind}.parquet") for folder in folders]
     )
@@ -139,13 +139,10 @@ def settings(folders, important, recalls, kind="prices"):
     trials = trials.assign(setting=setting).drop_duplicates(["trial_id", "asked"])
     found = trials.groupby(["setting", "method", "asked"])
     lines = []
-    for asked in recalls:
-        line = {"recall": f"{asked:g}"}
-        for name, method in sorted({(s, m) for s, m, _ in found.groups}, key=_rank):
-            line[name] = _said(
-                _difference(found.get_group((name, method, asked))), method
-            )
-        lines.append(line)
+    for name, method in sorted({(s, m) for s, m, _ in found.groups}, key=_rank):
+        own = [_difference(found.get_group((name, method, r))) for r in recalls]
+        told = {f"{r:g}": _said(x, method) for r, x in zip(recalls, own, strict=True)}
+        lines.append({"recall": name} | told | {"seeds": f"{own[0].seeds:.0f}"})
     return pd.DataFrame(lines)
 
 
