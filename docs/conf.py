@@ -29,6 +29,7 @@ default_role = "py:obj"
 autodoc_class_signature = "separated"
 autodoc_mock_imports = ["ray"]  # gigabytes, for a page that only names it
 autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True  # as written: one is all of os.environ
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

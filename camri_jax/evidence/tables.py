@@ -197,9 +197,9 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
     return Sheet(
         f"Table I. Important class: {name}",
         "Test images, mean ± std over seeds. Paper's rule: of the settings that keep "
-        "cross-entropy's accuracy on these very test images, the highest recall (* of "
-        "all as trained); blank where none does. Held-out: the same rule on validation "
-        "images; ▼ accuracy below cross-entropy's.",
+        "cross-entropy's accuracy on these very test images, the highest recall (of "
+        "all as trained marked); blank where none does. Held-out: the same rule on "
+        "validation images; ▼ accuracy below cross-entropy's.",
         columns,
         rows,
     )
@@ -514,8 +514,8 @@ def angles_sheet(table: pd.DataFrame, name: str) -> Sheet:
     return Sheet(
         f"Table II. Important class: {name}",
         "Standard deviation of the angle (radians) between features and the prototype "
-        f"of their class, test images; mean ± std over {seeds}. * the smallest of "
-        "a column.",
+        f"of their class, test images; mean ± std over {seeds}. Of a "
+        "column the smallest is marked.",
         ["class", *headers],
         rows,
     )
