@@ -171,7 +171,7 @@ def test_who_waits_for_others_reads_what_they_trained_once(
     planned, output, *_ = finished
     paths = sorted((output / "rows").iterdir())
     (tmp_path / "rows").mkdir()
-    looked, look, known = [], stored._open, {}
+    looked, look = [], stored._open
 
     def counted(path):
         looked.append(path.name)
@@ -179,11 +179,11 @@ def test_who_waits_for_others_reads_what_they_trained_once(
 
     monkeypatch.setattr(stored, "_open", counted)
     for number in range(len(paths)):
-        left = missing_of(planned, tmp_path, known)
+        left = missing_of(planned, tmp_path)
         assert left == sum(len(c.trials) for c in planned.chunks[number:])
         name = f"{planned.chunks[number].name}.parquet"
         shutil.copyfile(output / "rows" / name, tmp_path / "rows" / name)
-    assert missing_of(planned, tmp_path, known) == 0
+    assert missing_of(planned, tmp_path) == 0
     assert sorted(looked) == [path.name for path in paths]
 
 
@@ -319,7 +319,7 @@ def test_trials_without_the_logits_that_are_needed_are_trained_again(tmp_path):
     engine.run(bare, DATASET, tmp_path, provenance={})
     assert not stored.with_logits(tmp_path)
     again, data = [t.trial_id for t in one.trials[1:]], engine.placed(one, DATASET)
-    engine.train_all(one, DATASET, data, tmp_path, known={}, again=again, provenance={})
+    engine.train_all(one, DATASET, data, tmp_path, again=again, provenance={})
     assert stored.with_logits(tmp_path) == set(again)
 
 

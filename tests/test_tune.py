@@ -63,9 +63,7 @@ class Laboratory:
         self.now, self.seconds, self.trained = 0.0, 10.0, []
         self.diverging, self.folder = (), folder
 
-    def train_all(
-        self, plan, dataset, data, output, *, known, again, provenance, report
-    ):
+    def train_all(self, plan, dataset, data, output, *, again, provenance, report):
         (chunk,) = plan.chunks
         self.now += self.seconds
         made, logits = [], []

@@ -233,8 +233,7 @@ def run(
             report=on_progress,
             checkpoint_minutes=options.checkpoint_minutes,
         )
-    known: dict[str, list[str]] = {}
-    if share is not None and (missing := missing_of(plan, output, known)):
+    if share is not None and (missing := missing_of(plan, output)):
         say(
             f"this shard is done; {missing:,} trials of others are not, and the last "
             "shows the results"
@@ -242,7 +241,7 @@ def run(
         if not options.distributed:
             return 0
         # Processes of one cluster end together.
-        while missing_of(plan, output, known):
+        while missing_of(plan, output):
             time.sleep(engine.PAUSE)
     if options.distributed and share is not None and share.index:
         return 0
@@ -309,15 +308,14 @@ def shard_of(options: RunArguments) -> shards.Shard | None:
     return shards.Shard(jax.process_index(), jax.process_count(), "JAX")
 
 
-def missing_of(plan: Plan, output: Path, known: dict[str, list[str]]) -> int:
+def missing_of(plan: Plan, output: Path) -> int:
     """Returns how many trials of a plan, of all its shards, have no rows.
 
     Args:
       plan: of the sweep.
       output: its directory.
-      known: as for `camri_jax.sweeps.rows.trained`.
     """
-    done = rows.trained(output, known)
+    done = rows.trained(output)
     return sum(trial.trial_id not in done for trial in plan.trials)
 
 

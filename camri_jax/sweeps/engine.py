@@ -94,7 +94,6 @@ def run(
         dataset,
         placed(plan, dataset),
         output,
-        known={},
         provenance=provenance,
         report=report,
         checkpoint_minutes=checkpoint_minutes,
@@ -108,7 +107,6 @@ def train_all(
     data: Placed,
     output: Path,
     *,
-    known: dict[str, list[str]],
     again: Collection[str] = (),
     provenance: Mapping[str, Any],
     report: Callable[[Progress], None] = lambda progress: None,
@@ -121,7 +119,6 @@ def train_all(
       dataset: the images it was made for.
       data: the same on the devices, from `placed`.
       output: directory of the sweep, from `camri_jax._files.address`.
-      known: as for `camri_jax.sweeps.rows.trained`.
       again: ids of trials that are trained though they have rows, as these lack their
         logits or weights.
       provenance: JSON-able facts kept with each row.
@@ -136,7 +133,7 @@ def train_all(
     num_trials, again = plan.num_missing, set(again)
     while waiting:
         # Processes with other devices group trials otherwise, and claim other chunks.
-        others = rows.trained(output, known) - again
+        others = rows.trained(output) - again
         trials = waiting[0].trials
         missing = tuple(each for each in trials if each.trial_id not in others)
         num_done += len(trials) - len(missing)
@@ -268,7 +265,7 @@ def clear(output: Path) -> None:
         # Another process may be writing what begins with a dot.
         if path.name.startswith("."):
             continue
-        done = done or rows.trained(output, {})
+        done = done or rows.trained(output)
         trials = checkpoints.trials_of(path)
         if rows.exist(output, path.stem) or (trials and trials <= done):
             path.unlink(missing_ok=True)

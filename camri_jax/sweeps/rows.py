@@ -10,8 +10,8 @@ logits. Each line of a file has a checksum, and what differs from it is refused.
 """
 
 import contextlib
+import functools
 import hashlib
-import itertools
 import json
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -144,19 +144,24 @@ def exist(directory: Path, chunk: str) -> bool:
     return (directory / "rows" / f"{chunk}.parquet").exists()
 
 
-def trained(directory: Path, known: dict[str, list[str]]) -> set[str]:
+def trained(directory: Path) -> set[str]:
     """Returns the ids of all trials that have rows.
 
     Args:
       directory: of the sweep.
-      known: ids by file, which is extended and spares reading a file again.
     """
-    only = pa.schema([SCHEMA.field("trial_id")])
+    found: set[str] = set()
     for path in _files(directory / "rows"):
-        if path.name not in known:
-            with contextlib.suppress(*_DAMAGED):
-                known[path.name] = _table(path, only)["trial_id"].to_pylist()
-    return set(itertools.chain(*known.values()))
+        with contextlib.suppress(*_DAMAGED):
+            found |= _ids(path)
+    return found
+
+
+@functools.cache
+def _ids(path: Path) -> frozenset[str]:
+    """The trials of a file, read once: its name is the hash of their ids."""
+    table = _table(path, pa.schema([SCHEMA.field("trial_id")]))
+    return frozenset(table["trial_id"].to_pylist())
 
 
 def discard(directory: Path, chunk: str) -> None:

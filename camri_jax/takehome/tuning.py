@@ -356,7 +356,6 @@ class _Lab:
     deadline: float
     started: float
     seconds: dict[str, float]
-    known: dict[str, list[str]]
 
     @classmethod
     def of(
@@ -392,7 +391,6 @@ class _Lab:
             deadline=deadline,
             started=started,
             seconds={},
-            known={},
         )
 
     @functools.cached_property
@@ -447,12 +445,11 @@ class _Lab:
                 break
             only = self.planned._replace(chunks=[chunk])
             own = {trial.trial_id for trial in chunk.trials}
-            with_rows = own & rows.trained(self.output, self.known)
+            with_rows = own & rows.trained(self.output)
             # Another process may have finished them meanwhile.
             again = with_rows - self.kept() if with_rows else set()
             if again and rows.exist(self.output, chunk.name):
                 rows.discard(self.output, chunk.name)
-                self.known.clear()
 
             def told(made: Progress, before: int = len(done)) -> None:
                 report(before + made.num_done, made.doing)
@@ -462,7 +459,6 @@ class _Lab:
                 self.dataset,
                 self.data,
                 self.output,
-                known=self.known,
                 again=again,
                 provenance=facts,
                 report=told,
