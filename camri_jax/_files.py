@@ -25,16 +25,17 @@ class UsageError(ValueError):
     """What a user can mend: a command shows its sentence, and no traceback."""
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Returns a whole number of any make as Python's own, which names of trials hold.
 
     Args:
       name: what it is called.
       value: what came.
       least: what it must be at least.
+      most: what it must be at most, if anything.
 
     Raises:
-      UsageError: it is no whole number (3.0 is none), or below that.
+      UsageError: it is no whole number (3.0 is none), or outside of these.
 
     >>> whole_number("epochs", 3, 1)
     3
@@ -49,6 +50,8 @@ def whole_number(name: str, value: Any, least: int) -> int:
         )
     if number < least:
         raise UsageError(f"{name} must be at least {least}, got {number}")
+    if most is not None and number > most:
+        raise UsageError(f"{name} must be at most {most:,}, got {number}")
     return number
 
 

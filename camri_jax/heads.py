@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from camri_jax import guarantee
+from camri_jax._files import whole_number
 from camri_jax.datasets import splitting
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters, points
@@ -168,7 +169,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         self.important_ = self.classes_[list(important)]
         tried = self._points()
         random = check_random_state(self.random_state)
-        seeds = random.randint(0, 2**31 - 1, size=self._count("num_seeds"))
+        num_seeds = whole_number("num_seeds", self.num_seeds, 1)
+        seeds = random.randint(0, 2**31 - 1, size=num_seeds)
         if groups is not None:
             if np.shape(groups) != labels.shape:
                 raise ValueError(
@@ -317,12 +319,6 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
             if each.ndim > 1 or not all(map(_is_number, each.ravel())):
                 raise ValueError(f"{name} must be one number or several, got {value!r}")
 
-    def _count(self, name: str) -> int:
-        value = getattr(self, name)
-        if not (_is_number(value) and value % 1 == 0 and value >= 1):
-            raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
-        return int(value)
-
     def _calibration_part(
         self, labels: np.ndarray, groups: np.ndarray | None, seed: int
     ) -> np.ndarray:
@@ -378,7 +374,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     ) -> list["_Head"]:
         """Returns the average head of each point."""
         method = METHODS[self.method]
-        steps, size = self._count("num_steps"), self._count("batch_size")
+        steps = whole_number("num_steps", self.num_steps, 1)
+        size = whole_number("batch_size", self.batch_size, 1)
         mean, scale = _standard(X, weight)
         features = _standardized(X, mean, scale).astype(np.float32)
         recipe = Recipe.heads(

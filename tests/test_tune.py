@@ -457,6 +457,8 @@ def test_what_was_tampered_with_is_found(lab, what, important):
         ({"important": ("bee+cat", "ant")}, "leave at least one|single classes"),
         ({"recall": 99}, "recall must be above 0 and below 1"),
         ({"num_seeds": 0}, "num_seeds must be at least 1"),
+        ({"num_seeds": "3"}, "num_seeds must be a whole number"),
+        ({"num_finalists": 2.5}, "num_finalists must be a whole number"),
         ({"budget": 0}, "budget must be above 0"),
         ({"methods": ("camry",)}, "methods must be among"),
     ],

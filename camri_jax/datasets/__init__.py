@@ -3,14 +3,13 @@
 import difflib
 import math
 import numbers
-import operator
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from camri_jax._files import expanded
+from camri_jax._files import expanded, whole_number
 from camri_jax.datasets.dataset import (
     PARTS,
     Dataset,
@@ -82,9 +81,8 @@ def load(
       The data set; arrays of prepared data are memory-mapped and read-only.
 
     Raises:
-      DatasetError: there is no such data set, a file is missing or damaged, or an
-        argument is of the wrong kind or out of range; a UsageError, as of a home
-        directory that there is not.
+      UsageError: an argument is of the wrong kind or out of range; its subclass
+        DatasetError: there is no such data set, or a file is missing or damaged.
       ImportError: `digits` needs scikit-learn.
 
     Example:
@@ -95,10 +93,12 @@ def load(
     _check_name(name)
     fractions = {"validation": validation_fraction, "calibration": calibration_fraction}
     _check_fractions(fractions)
-    size = None if image_size is None else _integer("image_size", image_size, 1, 4096)
+    size = image_size
+    if size is not None:
+        size = whole_number("image_size", size, 1, 4096)
     if fit not in get_args(FolderFit):
         raise DatasetError(f"fit is {fit!r}; it must be 'pad' or 'crop'")
-    seed = _integer("seed", seed, 0, 2**63 - 1)
+    seed = whole_number("seed", seed, 0, 2**63 - 1)
     if fit != "pad" and not name.startswith("folder:"):
         raise DatasetError(
             f"fit is {fit!r}, which is for folder:PATH; for other data it must be 'pad'"
@@ -182,18 +182,6 @@ def _check_fractions(fractions: dict[str, float]) -> None:
     if math.fsum(fractions.values()) >= 1.0:
         given = " and ".join(f"{p}_fraction {f}" for p, f in fractions.items())
         raise DatasetError(f"{given} leave nothing to train on")
-
-
-def _integer(name: str, value: int, least: int, most: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise DatasetError(f"{name} is {value!r}; it must be an integer")
-    if not least <= number <= most:
-        raise DatasetError(f"{name} is {number}; it must lie in {least}..{most}")
-    return number
 
 
 def _data_dir(data_dir: str | os.PathLike[str] | None, name: str) -> Path | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 
 _STEPS = (1.0, 2.0, 4.0, 8.0)
 
@@ -115,20 +115,13 @@ def between(name: str, value: float) -> float:
 
 def failure_share(confidence: float, candidates: int) -> float:
     """The chance of failure that is left for each candidate."""
-    return (1 - between("confidence", confidence)) / whole("candidates", candidates, 1)
+    number = whole_number("candidates", candidates, 1)
+    return (1 - between("confidence", confidence)) / number
 
 
 def counted(found: int, total: int, least: int) -> tuple[int, int]:
     """How many were found, of at least so many."""
-    found, total = whole("found", found, 0), whole("total", total, least)
+    found, total = whole_number("found", found, 0), whole_number("total", total, least)
     if found > total:
         raise UsageError(f"found: allowed is at most total = {total}; got {found}")
     return found, total
-
-
-def whole(name: str, value: int, least: int) -> int:
-    if not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(
-            f"{name}: allowed is a whole number from {least} on; got {value!r}"
-        )
-    return int(value)

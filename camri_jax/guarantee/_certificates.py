@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, whole_number
 from camri_jax.guarantee._arguments import (
     between,
     checked_grid,
@@ -18,7 +18,6 @@ from camri_jax.guarantee._arguments import (
     checked_labels,
     checked_logits,
     failure_share,
-    whole,
 )
 from camri_jax.guarantee._bounds import bet, largest, rank
 from camri_jax.guarantee._rule import found_scores, found_scores_along, moved
@@ -219,7 +218,7 @@ def largest_certifiable(
     >>> round(largest_certifiable(90), 4)
     0.9673
     """
-    n, delta = whole("n", n, 0), failure_share(confidence, candidates)
+    n, delta = whole_number("n", n, 0), failure_share(confidence, candidates)
     return largest(n, delta) if n else 0.0
 
 
@@ -470,7 +469,7 @@ def certify_recalls(
                 recall=targets[c],
                 confidence=confidence,
                 groups=None if groups is None else groups[mine],
-                candidates=whole("candidates", candidates, 1) * len(grid),
+                candidates=whole_number("candidates", candidates, 1) * len(grid),
             )
             for c in important
             for mine in [labels == c]

@@ -78,11 +78,11 @@ class SweepConfig:
                 f"methods must be among {', '.join(METHODS)}, got "
                 + ", ".join(map(repr, unknown))
             )
-        for name in ("num_seeds", "trials_per_device"):
-            if (number := getattr(self, name)) != "auto":
-                object.__setattr__(self, name, whole_number(name, number, 1))
-        if self.num_seeds > 10**6:
-            raise UsageError(f"num_seeds must be at most 10**6, got {self.num_seeds}")
+        number = whole_number("num_seeds", self.num_seeds, 1, 10**6)
+        object.__setattr__(self, "num_seeds", number)
+        if self.trials_per_device != "auto":
+            number = whole_number("trials_per_device", self.trials_per_device, 1)
+            object.__setattr__(self, "trials_per_device", number)
         if not isinstance(self.recipe, Recipe):
             raise UsageError(
                 "recipe must be a Recipe, as Recipe.light(epochs=3), got "

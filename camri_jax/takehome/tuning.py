@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError, write_whole, written_whole
+from camri_jax._files import UsageError, whole_number, write_whole, written_whole
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import report, study
 from camri_jax.guarantee import Certificate, Certificates, Price
@@ -89,17 +89,18 @@ class TuneConfig:
     recipe: Recipe = field(default_factory=Recipe.light)
 
     def __post_init__(self) -> None:
-        for name in ("num_seeds", "num_finalists"):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+        whole_number("num_finalists", self.num_finalists, 1)
         if self.budget is not None and not self.budget > 0:
             raise UsageError(f"budget must be above 0 seconds, got {self.budget}")
         if self.prior is not None and not 0 < self.prior < 1:
             raise UsageError(f"prior must be between 0 and 1, got {self.prior}")
         # Refuses what a sweep does, before data are loaded.
-        SweepConfig(methods=(BASELINE, *self.methods), grid=self.grid)
+        SweepConfig(
+            methods=(BASELINE, *self.methods),
+            grid=self.grid,
+            num_seeds=self.num_seeds,
+            recipe=self.recipe,
+        )
 
 
 class Rung(NamedTuple):

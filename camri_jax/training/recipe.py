@@ -110,8 +110,8 @@ class Recipe:
             "feature_dim": self.feature_dim is None,
             "weight_decay": self.weight_decay is None and self.network == "features",
         }
-        for name, least in (
-            ("epochs", 1),
+        for name, least, *most in (
+            ("epochs", 1, 10**6),
             ("batch_size", 2),
             ("resample", 0),
             ("augment_shift", 0),
@@ -119,10 +119,8 @@ class Recipe:
             ("feature_dim", 2),
         ):
             if not left.get(name):
-                number = whole_number(name, getattr(self, name), least)
+                number = whole_number(name, getattr(self, name), least, *most)
                 object.__setattr__(self, name, number)
-        if self.epochs > 10**6:
-            raise UsageError(f"epochs must be at most 10**6, got {self.epochs}")
         for name, is_allowed, allowed in (
             ("weight_decay", lambda x: 0 <= x < math.inf, "at least 0"),
             ("clip_norm", lambda x: 0 <= x < math.inf, "at least 0"),

@@ -90,13 +90,13 @@ def test_fractions_that_leave_nothing_are_refused():
 
 @pytest.mark.parametrize("image_size", [0, -1, 5000, 8.5, "8", True])
 def test_an_image_size_out_of_range_is_refused(image_size):
-    with pytest.raises(DatasetError, match="image_size is"):
+    with pytest.raises(UsageError, match="image_size must be"):
         load("digits", image_size=image_size)
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, None, True])
 def test_a_seed_that_is_none_is_refused(seed):
-    with pytest.raises(DatasetError, match="seed is"):
+    with pytest.raises(UsageError, match="seed must be"):
         load("digits", seed=seed)
 
 
