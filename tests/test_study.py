@@ -149,6 +149,17 @@ def test_seeds_that_cross_entropy_lacks_are_noted(tmp_path):
     assert "CAMRI m=8π/64 s=16 2 of 3" in note
 
 
+def test_seeds_are_those_of_each_choice(tmp_path):
+    def change(line):
+        many = line["method"] == "camri" and line["important"] == (1,)
+        return line if many or line["seed"] < 2 else None
+
+    found = load(tmp_path, important=((1,), (2,)), change=change)
+    _, second = study.notes(found)
+    assert second.startswith("cross-entropy lacks seeds")
+    assert "CAMRI m=8π/64 s=16 2 of 4" in second
+
+
 def test_logits_that_fit_no_labels_are_refused(tmp_path):
     found = load(tmp_path, num_seeds=1)
     (trial_id, logits), *_ = found.logits("test", list(found.rows["trial_id"]))

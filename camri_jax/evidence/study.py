@@ -188,28 +188,22 @@ def notes(study: Study) -> list[str]:
             f"({', '.join(names)})"
         )
     by = ["method", "important", *POINT]
-    counts = study.rows.groupby(by, dropna=False, sort=False)["seed"].nunique()
-    counts = counts.reset_index()
-    most = counts["seed"].max()
-    fewer = [
-        f"{setting_text(line)} {line['seed']}"
-        for _, line in counts[counts["seed"] < most].iterrows()
+    settings = [
+        (group["method"].iloc[0], setting_text(group.iloc[0]), set(group["seed"]))
+        for _, group in study.rows.groupby(by, dropna=False, sort=False)
     ]
+    most = max(len(seeds) for *_, seeds in settings)
+    fewer = [f"{text} {len(seeds)}" for _, text, seeds in settings if len(seeds) < most]
     if fewer:
         found.append(
             f"the sweep is not whole; of {most} seeds there are, for "
             + ", ".join(fewer)
         )
-    seeds = {
-        (line["method"], setting_text(line)): frozenset(group["seed"])
-        for _, group in study.rows.groupby(by, dropna=False, sort=False)
-        for line in [group.iloc[0]]
-    }
-    own = frozenset().union(*(s for (m, _), s in seeds.items() if m == BASELINE))
+    own = set[int]().union(*(seeds for m, _, seeds in settings if m == BASELINE))
     apart = [
-        f"{setting} {len(s & own)} of {len(s)}"
-        for (_, setting), s in seeds.items()
-        if own and s - own
+        f"{text} {len(seeds & own)} of {len(seeds)}"
+        for _, text, seeds in settings
+        if own and seeds - own
     ]
     if apart:
         found.append(
