@@ -132,8 +132,8 @@ def test_progress_rises_to_all_trials(finished):
     done = [each.num_done for each in seen]
     assert done == sorted(done)
     assert done[-1] == planned.num_missing == seen[0].num_trials
-    # After each of three steps, each of two epochs.
-    assert len(done) == (2 * 3 + 2) * len(planned.chunks)
+    # After each of three steps of two epochs, and when all is scored.
+    assert len(done) == (2 * 3 + 1) * len(planned.chunks)
 
 
 def test_a_saved_model_says_what_its_row_was_counted_from(finished):

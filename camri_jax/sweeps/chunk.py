@@ -160,10 +160,6 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     )
 
 
-def _unheard(done: float) -> None:
-    """Progress that nobody asks for."""
-
-
 def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
     def train_epoch(
         states, hyperparameters, images, labels, on_batch=lambda batch: None
@@ -300,7 +296,7 @@ def train_chunk(
     chunk: Chunk,
     data: Placed,
     placement: Placement,
-    on_epoch: Callable[[float], None] = _unheard,
+    on_epoch: Callable[[float], None] = lambda epoch: None,
     checkpoint: Checkpoint | None = None,
     keep: Callable[[Callable[[], Checkpoint]], None] = lambda fetch: None,
 ) -> Trained:
@@ -330,7 +326,7 @@ def train_chunk(
     watched = "validation" if "validation" in data.scored else "test"
     evaluated = history_epochs(epochs, _affordable(chunk, len(data.labels[watched])))
     states = run.init(_look(data.train[0]), seeds)
-    begin, told, losses, history = 0, 0.0, [], []
+    begin, losses, history = 0, [], []
     ids = tuple(each.trial_id for each in chunk.trials)
     shape = states, epochs, evaluated, len(ids)
     if checkpoint is not None and not _fits(checkpoint, *shape):
@@ -351,17 +347,11 @@ def train_chunk(
             run.score(states, hyperparameters, data.scored[part]), data.labels[part]
         )
 
-    def tell(epoch: float) -> None:
-        # The steps of an epoch have begun before the last has ended.
-        nonlocal told
-        told = max(told, epoch)
-        on_epoch(told)
-
     with jax.transfer_guard("disallow"):
         for epoch in range(begin, epochs):
 
             def on_batch(batch: int, epoch=epoch) -> None:
-                tell(epoch + batch / chunk.config.num_batches)
+                on_epoch(epoch + batch / chunk.config.num_batches)
 
             states, loss = run.train_epoch(
                 states, hyperparameters, *data.train, on_batch
@@ -371,7 +361,8 @@ def train_chunk(
                 # The devices work on this epoch while the host waits for the last, of
                 # whose steps they hold an array each: its mean takes their place.
                 losses[epoch - 1] = [_mean(losses[epoch - 1])]
-                tell(epoch)
+                if placement.loop == "scan":  # else its last step told it
+                    on_epoch(epoch)
             if epoch + 1 in evaluated:
                 history.append(_confusions(scored(watched), data.labels[watched]))
             if epoch + 1 < epochs:
@@ -384,7 +375,7 @@ def train_chunk(
         finite = jax.device_get(run.is_finite(states))
         variables = jax.device_get(trial.evaluated_variables(states))
         loss = np.stack([_mean(each) for each in losses], 1)
-    tell(epochs)
+    on_epoch(epochs)
     rows = _rows(chunk, everything, data.labels, finite)
     history = np.stack(history, 1)
     for t, row in enumerate(rows):
