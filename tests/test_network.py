@@ -346,7 +346,7 @@ def test_each_parameter_has_its_label():
     labels = network.param_labels(params)
     assert jax.tree.structure(labels) == jax.tree.structure(params)
     backbone = labels["backbone"]
-    assert set(labels["classes"].values()) == {"head"}
+    assert set(labels["classes"].values()) == {"weights"}
     assert backbone.pop("whitening") == {"bias": "whitening_bias"}
     for name, leaves in backbone.items():
         norm = name.startswith("BatchNorm")

@@ -503,8 +503,8 @@ def param_labels(params: Any) -> Any:
       params: of a `Network`.
 
     Returns:
-      The same tree with `"head"`, `"whitening_bias"`, `"norm_bias"` or `"weights"`
-      in place of each array.
+      The same tree with `"whitening_bias"`, `"norm_bias"` or `"weights"` in place of
+      each array.
 
     Example:
       >>> param_labels({"backbone": {"BatchNorm_0": {"bias": 0.0}}})
@@ -513,8 +513,6 @@ def param_labels(params: Any) -> Any:
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         names = [entry.key for entry in path]
-        if names[0] == "classes":
-            return "head"
         if names[-1] == "bias" and names[-2] == "whitening":
             return "whitening_bias"
         if names[-1] == "bias" and "Norm" in names[-2]:
