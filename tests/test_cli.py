@@ -603,13 +603,21 @@ def test_what_is_left_is_reckoned_without_what_was_compiled(monkeypatch):
 
 def test_with_nothing_to_train_no_line_speaks_of_compiling(monkeypatch, capsys):
     monkeypatch.setattr(progress, "FIRST", 0.02)
-    with progress.progress(17) as report:
+    with progress.progress(None) as report:
         report(Progress(0, 0, "reading what was trained"))
         time.sleep(0.1)
     lines = capsys.readouterr().out.splitlines()
     assert lines
     for line in lines:
         assert re.fullmatch(r"nothing to train, .* s, reading what was trained", line)
+
+
+def test_trials_are_not_counted_before_they_are_known(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "FIRST", 0.02)
+    with progress.progress(None):
+        time.sleep(0.1)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r".* s, compiling", lines[0])
 
 
 STOPPED = """

@@ -32,9 +32,13 @@ def duration(seconds: float) -> str:
 
 
 class progress:
-    """Shows trials done and time left: a bar, or without a terminal a line a minute."""
+    """Shows trials done and time left: a bar, or without a terminal a line a minute.
 
-    def __init__(self, total: int):
+    Args:
+      total: trials to train; None: not known yet.
+    """
+
+    def __init__(self, total: int | None):
         self._total, self._start = total, time.time()
         self._made: engine.Progress | None = None
         # When training was first heard of, compiled, and how far it was by then.
@@ -49,15 +53,14 @@ class progress:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal or not total,
+            disable=not console.is_terminal or total == 0,
         )
 
     def __enter__(self):
         self._bar.start()
-        self._task = self._bar.add_task(
-            "compiling", total=self._total, done=f"0 of {self._total} trials"
-        )
-        if not console.is_terminal and self._total:
+        done = "" if self._total is None else f"0 of {self._total} trials"
+        self._task = self._bar.add_task("compiling", total=self._total, done=done)
+        if not console.is_terminal and self._total != 0:
             # Of its own, as an epoch may take an hour.
             threading.Thread(target=self._tell, daemon=True).start()
         return self._show
@@ -86,7 +89,9 @@ class progress:
         while not self._ended.wait(wait):
             wait, made, spent = MINUTE, self._made, duration(time.time() - self._start)
             doing = "compiling" if made is None else made.doing
-            if not self._total:
+            if self._total is None:
+                say(f"{spent}, {doing}")
+            elif not self._total:
                 say(f"nothing to train, {spent}, {doing}")
             elif made is None or not made.num_done:
                 say(f"0 of {self._total} trials, {spent}, {doing}")

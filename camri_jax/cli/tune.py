@@ -31,7 +31,7 @@ from camri_jax.evidence.statistics import percent
 from camri_jax.takehome import TuneConfig, TuneResult, telling, tune
 from camri_jax.takehome.model import local
 from camri_jax.takehome.picking import Goal
-from camri_jax.takehome.tuning import goal_of, num_trials
+from camri_jax.takehome.tuning import goal_of
 from camri_jax.training.recipe import Recipe
 
 PRESETS = {
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         for name, value in vars(config).items()
         if name not in ("important", "recall")
     }
-    with progress(num_trials(config, dataset)) as on_progress:
+    with progress(None) as on_progress:
         result = tune(
             dataset,
             config.important,

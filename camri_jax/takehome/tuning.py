@@ -318,19 +318,6 @@ Rung(num_settings=3, num_seeds=3)]
     return [*found, Rung(min(num_finalists, num_settings), num_seeds)]
 
 
-def num_trials(config: TuneConfig, dataset: Dataset) -> int:
-    """Returns how many trials there are at most.
-
-    Args:
-      config: what is asked.
-      dataset: the images.
-    """
-    grid = _grid(config, goal_of(config, dataset))
-    trials = plan(grid, dataset, placement(trial_mesh())).trials
-    num_settings = len(set(map(_key, trials)))
-    return sum(_new_trials(rungs(num_settings, config.num_seeds, config.num_finalists)))
-
-
 def _grid(config: TuneConfig, goal: Goal) -> SweepConfig:
     """All trials that could be trained."""
     asked: Any = (goal.important,)
