@@ -154,14 +154,14 @@ def test_widths_and_times_are_measured(monkeypatch):
     few = planned(num_seeds=3)
     monkeypatch.setattr(widths, "_WORTH", 0.0)
     assert widths.best(few, DATASET)[1] in (1, 2)
-    assert 0 < widths.seconds_per_trial(few, DATASET, num_calls=1) < 60
+    assert 0 < widths.seconds_per_trial(few, DATASET) < 60
 
 
 def test_trials_that_draw_their_images_are_timed_too():
     """On fewer images than a trial draws."""
     size = len(DATASET.parts["train"].labels)
     drawing = planned(num_seeds=1, recipe=dataclasses.replace(RECIPE, resample=size))
-    assert widths.seconds_per_trial(drawing, DATASET, num_calls=1) > 0
+    assert widths.seconds_per_trial(drawing, DATASET) > 0
 
 
 def test_what_takes_trials_one_after_another_takes_one():

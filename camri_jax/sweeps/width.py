@@ -97,13 +97,12 @@ def best(
     return form, width
 
 
-def seconds_per_trial(plan: Plan, dataset: Dataset, num_calls: int = 3) -> float:
+def seconds_per_trial(plan: Plan, dataset: Dataset) -> float:
     """Returns an estimate of how long a trial of the plan takes, from a few steps.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
       dataset: the images it was made for.
-      num_calls: how often its program is timed.
 
     Returns:
       Seconds of training, of all devices together divided by the trials they train at
@@ -113,7 +112,7 @@ def seconds_per_trial(plan: Plan, dataset: Dataset, num_calls: int = 3) -> float
         return 0.0
     chunk = plan.chunks[0]
     program = _compiled(chunk, dataset, plan.placement)
-    step = _seconds(program, chunk, dataset, plan.placement, num_calls)
+    step = _seconds(program, chunk, dataset, plan.placement)
     steps = chunk.config.recipe.epochs * chunk.config.num_batches
     return step * steps / chunk.width
 
@@ -214,13 +213,9 @@ def _compiled(
 
 
 def _seconds(
-    program: jax.stages.Compiled,
-    chunk: Chunk,
-    dataset: Dataset,
-    placement: Placement,
-    num_calls: int = 3,
+    program: jax.stages.Compiled, chunk: Chunk, dataset: Dataset, placement: Placement
 ) -> float:
-    """A step's seconds, the median of a few calls; the first, untimed, warms up."""
+    """A step's seconds, the median of three calls after one that warms up."""
     run = programs(chunk.config, placement)
     data, steps = _few(chunk, dataset, placement)
     given = lift.shard(
@@ -231,7 +226,7 @@ def _seconds(
     states = run.init(data[0][:1], seeds)
     order = (run.shuffle(states),) if placement.loop == "steps" else ()
     times = []
-    for _ in range(1 + num_calls):
+    for _ in range(1 + 3):
         start = time.perf_counter()
         states, loss = program(states, hyperparameters, *order, *data)
         jax.block_until_ready(loss)
