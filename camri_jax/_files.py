@@ -55,6 +55,24 @@ def whole_number(name: str, value: Any, least: int, most: int | None = None) -> 
     return number
 
 
+def fraction(name: str, value: Any) -> float:
+    """Returns a number between 0 and 1.
+
+    Args:
+      name: what it is called.
+      value: what was passed.
+
+    Raises:
+      UsageError: it is not above 0 and below 1.
+
+    >>> fraction("recall", 0.9)
+    0.9
+    """
+    if np.ndim(value) or not 0 < float(value) < 1:
+        raise UsageError(f"{name} must be above 0 and below 1, got {value}")
+    return float(value)
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path of this machine, `~` and `~user` being home directories.
 

@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from camri_jax import guarantee
-from camri_jax._files import whole_number
+from camri_jax._files import fraction, whole_number
 from camri_jax.datasets import splitting
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters, points
@@ -325,11 +325,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         """Which examples `[n]` are kept out of training."""
         if self.recall is None:
             return np.zeros(len(labels), bool)
-        if not 0 < self.calibration_fraction < 1:
-            raise ValueError(
-                "calibration_fraction must be between 0 and 1, got "
-                f"{self.calibration_fraction!r}"
-            )
+        fraction("calibration_fraction", self.calibration_fraction)
         names = tuple(map(str, self.classes_))
         place = splitting.assign(
             labels,

@@ -387,7 +387,7 @@ def test_what_is_missing_is_a_sentence(options, sentences, tmp_path, monkeypatch
 
 
 def test_arguments_out_of_range_are_refused(study):
-    with pytest.raises(UsageError, match="recall must be between 0 and 1, got 95"):
+    with pytest.raises(UsageError, match="recall must be above 0 and below 1, got 95"):
         report.page(study, recall=95)
     with pytest.raises(UsageError, match="accuracy_margin must be"):
         report.page(study, accuracy_margin=5)

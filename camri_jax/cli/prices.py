@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from camri_jax._files import UsageError, written_whole
+from camri_jax._files import UsageError, fraction, written_whole
 from camri_jax.cli import arguments as words
 from camri_jax.cli import tables
 from camri_jax.cli.arguments import ResultsArguments
@@ -43,12 +43,9 @@ def main(argv: Sequence[str]) -> None:
     if not given.recalls:
         raise UsageError("recalls must be one or more numbers, got none")
     for recall in given.recalls:
-        if not 0 < recall < 1:
-            raise UsageError(f"recalls must be between 0 and 1, got {recall:g}")
-    if given.confidence is not None and not 0 < given.confidence < 1:
-        raise UsageError(
-            f"confidence must be between 0 and 1, got {given.confidence:g}"
-        )
+        fraction("recalls", recall)
+    if given.confidence is not None:
+        fraction("confidence", given.confidence)
     found, output = words.read(given)
     frames, trials, sheets = [], [], []
     for choice in found.choices:

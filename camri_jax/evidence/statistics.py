@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import special, stats
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, fraction
 
 ALPHA = 0.05
 """Level of tests."""
@@ -197,8 +197,7 @@ def seeds_needed(
     20.0
     """
     for name, value in (("power", power), ("alpha", alpha)):
-        if not 0 < value < 1:
-            raise UsageError(f"{name} must be between 0 and 1, got {value}")
+        fraction(name, value)
     if power <= alpha:
         raise UsageError(f"power must be above alpha, got {power} and {alpha}")
     values = _finite(differences)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, fraction
 from camri_jax.evidence import curves, selection, verdicts
 from camri_jax.evidence.selection import KEY, OF_CLASS, Recommendation, title
 from camri_jax.evidence.sheets import (
@@ -554,8 +554,8 @@ def power(
         setting shares two seeds with cross-entropy.
     """
     margin = checked_accuracy_margin(accuracy_margin)
-    if effect is not None and not 0 < effect < 1:
-        raise UsageError(f"effect must be between 0 and 1, got {effect}")
+    if effect is not None:
+        fraction("effect", effect)
     compared = verdicts.differences(trials)
     if compared.empty:
         raise UsageError(

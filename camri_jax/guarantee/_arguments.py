@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError, whole_number
+from camri_jax._files import UsageError, fraction, whole_number
 
 _STEPS = (1.0, 2.0, 4.0, 8.0)
 
@@ -105,18 +105,10 @@ def checked_grid(grid: ArrayLike | None, num_targets: int) -> np.ndarray:
     )
 
 
-def between(name: str, value: float) -> float:
-    if not np.ndim(value) == 0 or not 0 < float(value) < 1:
-        raise UsageError(
-            f"{name}: allowed is a number above 0 and below 1; got {value!r}"
-        )
-    return float(value)
-
-
 def failure_share(confidence: float, candidates: int) -> float:
     """The chance of failure that is left for each candidate."""
     number = whole_number("candidates", candidates, 1)
-    return (1 - between("confidence", confidence)) / number
+    return (1 - fraction("confidence", confidence)) / number
 
 
 def counted(found: int, total: int, least: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from camri_jax.guarantee._arguments import between, counted
+from camri_jax._files import fraction
+from camri_jax.guarantee._arguments import counted
 
 
 def rank(values: np.ndarray, recall: float, delta: float) -> tuple[float, int, float]:
@@ -161,7 +162,7 @@ def clopper_pearson(found: int, total: int, confidence: float) -> tuple[float, f
     (0.0, 0.975)
     """
     found, total = counted(found, total, 0)
-    tail = (1 - between("confidence", confidence)) / 2
+    tail = (1 - fraction("confidence", confidence)) / 2
     low = special.betaincinv(found, total - found + 1, tail) if found else 0.0
     high = (
         special.betaincinv(found + 1, total - found, 1 - tail) if found < total else 1.0

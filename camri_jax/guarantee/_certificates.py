@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError, whole_number
+from camri_jax._files import UsageError, fraction, whole_number
 from camri_jax.guarantee._arguments import (
-    between,
     checked_grid,
     checked_groups,
     checked_important,
@@ -188,7 +187,7 @@ def images_needed(
     >>> images_needed(0.99)
     299
     """
-    recall, delta = between("recall", recall), failure_share(confidence, candidates)
+    recall, delta = fraction("recall", recall), failure_share(confidence, candidates)
     n = max(1, math.ceil(math.log(delta) / math.log(recall)) - 1)
     return n if recall**n <= delta else n + 1
 
@@ -354,7 +353,7 @@ def certify_scores(
     'Class 6: 14 images certify a recall of at most 0.807 at confidence 0.95; 0.95
     takes 59 images, 45 more.'
     """
-    recall, delta = between("recall", recall), failure_share(confidence, candidates)
+    recall, delta = fraction("recall", recall), failure_share(confidence, candidates)
     # As float32 a score that is rounded down would lie above its own offset.
     values = np.asarray(scores, np.float64)
     wrong = int((~(values > -np.inf)).sum())

@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from camri_jax.guarantee._arguments import between, counted, failure_share
+from camri_jax._files import fraction
+from camri_jax.guarantee._arguments import counted, failure_share
 from camri_jax.guarantee._bounds import at_least, clopper_pearson, mixture
 
 
@@ -84,7 +85,7 @@ def check_recall(
     'open'
     """
     found, total = counted(found, total, 1)
-    recall, delta = between("recall", recall), failure_share(confidence, 1)
+    recall, delta = fraction("recall", recall), failure_share(confidence, 1)
     if sequential:
         low, high, p_value = mixture(found, total, recall, delta)
     else:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, fraction
 from camri_jax.guarantee._arguments import (
-    between,
     checked_groups,
     checked_important,
     checked_labels,
@@ -210,7 +209,7 @@ def _price(
 ) -> Price:
     """The price of predictions against a baseline's; one_way: by an offset's sign."""
     if prior is not None:
-        prior = between("prior", prior)
+        prior = fraction("prior", prior)
     failure_share(confidence, 1)
     mine = np.isin(labels, important)
     num, num_mine = len(labels), int(mine.sum())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, fraction
 from camri_jax.guarantee import Certificate, Certificates
 from camri_jax.sweeps.plan import Trial
 from camri_jax.training.methods import BASELINE, Point, Value
@@ -45,8 +45,7 @@ class Goal:
             )
         named = [("recall", value) for value in self.recalls]
         for name, value in (*named, ("confidence", self.confidence)):
-            if not 0 < value < 1:
-                raise UsageError(f"{name} must be above 0 and below 1, got {value}")
+            fraction(name, value)
 
     @property
     def together(self) -> bool:

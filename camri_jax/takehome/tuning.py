@@ -16,7 +16,13 @@ import numpy as np
 import pandas as pd
 
 from camri_jax import guarantee
-from camri_jax._files import UsageError, whole_number, write_whole, written_whole
+from camri_jax._files import (
+    UsageError,
+    fraction,
+    whole_number,
+    write_whole,
+    written_whole,
+)
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import report, study
 from camri_jax.guarantee import Certificate, Certificates, Price
@@ -92,8 +98,8 @@ class TuneConfig:
         whole_number("num_finalists", self.num_finalists, 1)
         if self.budget is not None and not self.budget > 0:
             raise UsageError(f"budget must be above 0 seconds, got {self.budget}")
-        if self.prior is not None and not 0 < self.prior < 1:
-            raise UsageError(f"prior must be between 0 and 1, got {self.prior}")
+        if self.prior is not None:
+            fraction("prior", self.prior)
         # Refuses what a sweep does, before data are loaded.
         SweepConfig(
             methods=(BASELINE, *self.methods),

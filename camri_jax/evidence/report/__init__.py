@@ -16,7 +16,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 
-from camri_jax._files import UsageError
+from camri_jax._files import UsageError, fraction
 from camri_jax.evidence import curves, selection, tables, verdicts
 from camri_jax.evidence.figures import drawings, looks
 from camri_jax.evidence.report import slider, svg, words
@@ -97,8 +97,7 @@ def page(
     Raises:
       UsageError: without cross-entropy to compare with, or an argument is out of range.
     """
-    if not 0 < recall < 1:
-        raise UsageError(f"recall must be between 0 and 1, got {recall}")
+    fraction("recall", recall)
     sections = [
         _section(study, choice, f"s{i}", accuracy_margin, recall, promise)
         for i, choice in enumerate(study.choices, start=1)
