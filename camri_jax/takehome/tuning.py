@@ -30,7 +30,7 @@ from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.chunk import Placed
 from camri_jax.sweeps.engine import Progress
-from camri_jax.sweeps.plan import SCORED, Plan, SweepConfig, Trial, plan
+from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
     Model,
@@ -398,8 +398,7 @@ class _Lab:
         """Trials of which all is on disk: rows, logits and weights."""
         ids = {trial.trial_id for trial in self.planned.trials}
         ids &= set(rows.read(self.output / "rows", ["trial_id"])["trial_id"])
-        for part in SCORED:
-            ids &= {name for name, _ in rows.read_logits(self.output, part, ids)}
+        ids &= rows.with_logits(self.output)
         return {name for name in ids if self.weights(name).exists()}
 
     def weights(self, trial_id: str) -> Path:
