@@ -9,6 +9,7 @@ import pytest
 from tiny import DATASET, RECIPE, Tiny
 
 import camri_jax as cj
+from camri_jax._files import UsageError
 from camri_jax.evidence import study
 from camri_jax.takehome import AllDiverged
 from camri_jax.takehome.model import Model
@@ -35,6 +36,19 @@ def test_cross_entropy_alone_is_a_sweep(tmp_path, promotion_as_optax_needs_it):
     alone = sweep(tmp_path, ("cross_entropy",))
     assert set(alone.table["method"]) == {"cross_entropy"}
     assert alone.study.choices == ((1,),)
+
+
+def test_what_is_damaged_is_set_aside_and_trained_anew(
+    tmp_path, promotion_as_optax_needs_it
+):
+    first = sweep(tmp_path, ("cross_entropy",))
+    path = next((tmp_path / "rows").iterdir())
+    path.write_bytes(b"damaged")
+    with pytest.raises(UsageError, match="is not a file of rows"):
+        make_plan(cj.SweepConfig(recipe=RECIPE), DATASET, tmp_path, dry_run=True)
+    with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
+        again = sweep(tmp_path, ("cross_entropy",))
+    assert again.table.equals(first.table)
 
 
 def test_a_sweep_of_which_nothing_came_says_so(tmp_path, promotion_as_optax_needs_it):

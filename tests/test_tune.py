@@ -208,6 +208,18 @@ def test_rows_without_what_tuning_needs_are_trained_anew(lab, lost):
     assert len(rows.read(output)) == len({t.trial_id for t in lab.trained})
 
 
+@pytest.mark.parametrize("what", ["rows", "logits"])
+def test_what_is_damaged_is_set_aside_and_trained_anew(lab, what):
+    output = lab.tune().files["rows"].parent
+    trained = len(lab.trained)
+    path = sorted((output / what).iterdir())[0]
+    path.write_bytes(b"damaged")
+    with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
+        lab.tune()
+    assert path.exists()
+    assert len(lab.trained) > trained
+
+
 def test_what_another_process_finished_meanwhile_stays(lab, monkeypatch):
     output = lab.tune().files["rows"].parent
     known, looks = tuning._Lab.kept, []

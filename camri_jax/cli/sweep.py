@@ -201,8 +201,6 @@ def run(
         raise UsageError(
             "deterministic needs trials_per_device to be a number: auto measures it"
         )
-    if not options.dry_run:
-        rows.mend(output)
     plan = make_plan(
         config,
         dataset,

@@ -154,7 +154,7 @@ def make_plan(
     convolution: Convolution | None = None,
     dry_run: bool = False,
 ) -> Plan:
-    """Plans what is missing of a grid in a directory.
+    """Mends a directory, and plans what is missing of a grid in it.
 
     Args:
       config: the grid.
@@ -175,6 +175,8 @@ def make_plan(
     placed, forms = placement(trial_mesh()), width.FORMS
     if convolution is not None:
         placed, forms = placed._replace(convolution=convolution), ()
+    if not dry_run:
+        rows.mend(output)
     shared = json.dumps(what_trials_share(config.recipe, dataset, backbone))
     finished = rows.read(output / "rows")
     ours = finished[finished["settings"] == shared]

@@ -373,6 +373,7 @@ class _Lab:
             best = min(best, -(-most // placed.mesh.size))
             wide = dataclasses.replace(swept, trials_per_device=max(1, best))
             planned = plan(wide, dataset, placed, backbone=backbone)
+        rows.mend(output)
         started = clock()
         deadline = started + (math.inf if config.budget is None else config.budget)
         return cls(
