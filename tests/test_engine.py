@@ -15,6 +15,7 @@ from camri_jax.cli.sweep import missing_of, tell_lost
 from camri_jax.sweeps import chunk as chunks
 from camri_jax.sweeps import engine, ray_engine
 from camri_jax.sweeps import rows as stored
+from camri_jax.sweeps.plan import regrouped
 from camri_jax.training import classifier, trial
 from camri_jax.training.methods import METHODS
 
@@ -325,7 +326,7 @@ def test_trials_without_the_logits_that_are_needed_are_trained_again(tmp_path):
 
 def test_a_worker_of_a_cluster_takes_chunks_of_any_width(tmp_path, monkeypatch):
     planned = plan(**GRID)
-    ones = ray_engine._regrouped(planned, 1)
+    ones = regrouped(planned.chunks, 1)
     assert {chunk.width for chunk in ones} == {1}
     trials = [trial for chunk in ones for trial in chunk.trials]
     assert sorted(t.trial_id for t in trials) == sorted(

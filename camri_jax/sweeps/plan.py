@@ -348,6 +348,21 @@ def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
     return list(itertools.chain(*halves))
 
 
+def regrouped(chunks: Sequence[Chunk], width: int | None = None) -> list[Chunk]:
+    """Groups the trials of chunks anew, those of each program together.
+
+    Args:
+      chunks: of a plan, perhaps without some of their trials.
+      width: of the new chunks; default that of their program.
+    """
+    found = []
+    for config in dict.fromkeys(chunk.config for chunk in chunks):
+        alike = [chunk for chunk in chunks if chunk.config == config]
+        trials = [trial for chunk in alike for trial in chunk.trials]
+        found += grouped(config, trials, width or alike[0].width)
+    return sorted(found, key=lambda chunk: chunk.trials[0].seed)
+
+
 def stack(chunk: Chunk, problem: Problem) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Stacks a chunk's trials, padded to its width with the last of them.
 

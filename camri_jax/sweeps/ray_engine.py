@@ -6,7 +6,6 @@ the chunk's checkpoint where the output is shared.
 
 import dataclasses
 import importlib
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from camri_jax._files import UsageError, address, is_local
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import engine, rows
 from camri_jax.sweeps.chunk import Placed
-from camri_jax.sweeps.plan import Chunk, Plan, grouped, halve, placement_of
+from camri_jax.sweeps.plan import Chunk, Plan, halve, placement_of, regrouped
 from camri_jax.training import lift
 
 # By fingerprint.
@@ -93,7 +92,10 @@ def run(
     own = (bare, dataset.fingerprint, load, str(place), facts, checkpoint_minutes)
     job, num_done = ray.put(own), 0
     devices = max(1, int(resources.get("GPU") or resources.get("TPU") or 1))
-    chunks = _regrouped(plan, devices)
+    chunks = plan.chunks
+    # A program takes all heads of a seed together.
+    if not plan.placement.one_order:
+        chunks = regrouped(chunks, devices)
     waiting: dict[Any, Chunk] = {task.remote(job, each): each for each in chunks}
     while waiting:
         (ready, *_), _ = ray.wait(list(waiting))
@@ -114,18 +116,6 @@ def run(
         else:
             raise UsageError("one trial at once is more than a device's memory holds")
         waiting |= {task.remote(job, each): each for each in again}
-
-
-def _regrouped(plan: Plan, width: int) -> list[Chunk]:
-    """Chunks of as many trials as a worker has devices, whatever the driver has."""
-    if plan.placement.one_order:
-        # A program takes all heads of a seed together.
-        return plan.chunks
-    chunks: list[Chunk] = []
-    for config in dict.fromkeys(chunk.config for chunk in plan.chunks):
-        alike = [chunk.trials for chunk in plan.chunks if chunk.config == config]
-        chunks += grouped(config, list(itertools.chain(*alike)), width)
-    return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
 
 
 def _resources(ray: Any) -> Mapping[str, float]:
