@@ -17,9 +17,9 @@ from camri_jax.training.recipe import Recipe, TrainConfig
 IMAGES = np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 1)).astype(np.uint8)
 
 
-def untrained(backbone=None, method="camri", important=(1,), offset=0.25):
+def untrained(backbone=None, method="camri", important=(1,), offset=0.25, recipe=None):
     """A model with the weights that a trial starts from."""
-    recipe = Recipe(feature_dim=8, batch_size=50)
+    recipe = recipe or Recipe(feature_dim=8, batch_size=50)
     config = TrainConfig.of(
         METHODS[method],
         num_classes=3,
@@ -41,10 +41,11 @@ def untrained(backbone=None, method="camri", important=(1,), offset=0.25):
 
 
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
-def test_a_stablehlo_file_takes_any_number_of_images(tmp_path):
+@pytest.mark.parametrize("recipe", [None, Recipe.light(batch_size=50)])
+def test_a_stablehlo_file_takes_any_number_of_images(tmp_path, recipe):
     pytest.importorskip("flatbuffers")
     important, offset = (0, 2), (0.125, 0.5)
-    model = untrained(important=important, offset=offset)
+    model = untrained(important=important, offset=offset, recipe=recipe)
     path = model.export(tmp_path / "new" / "model.stablehlo", "stablehlo")
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}

@@ -312,8 +312,10 @@ class Whitening(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps `[batch, h, w, c]` in 0..1 to `[batch, h - 1, w - 1, 8 c]`."""
-        count = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
-        some = slice(None, None, -(-len(images) // count))
+        some = slice(None)
+        if self.is_initializing():  # elsewhere the number of images may be a symbol
+            count = max(1, _PIXELS // (images.shape[1] * images.shape[2]))
+            some = slice(None, None, -(-len(images) // count))
         measured = images[some]
 
         def spread() -> jax.Array:
