@@ -706,7 +706,10 @@ CALLS = [
     (lambda: load_model("model").logits(np.zeros((8, 8))), "images must be uint8"),
     (lambda: load_model("model").export("x", "tflite"), "must be among stablehlo"),
     (lambda: camri_jax.datasets.load("digit"), "no data set is called 'digit'"),
-    (lambda: camri_jax.datasets.load("digits", seed=0.5), "seed is 0.5; it must be"),
+    (
+        lambda: camri_jax.datasets.load("digits", seed=0.5),
+        "seed must be a whole",
+    ),
     (lambda: camri_jax.datasets.load("digits", fit="cut"), "fit is 'cut'"),
     (lambda: camri_jax.SweepConfig(num_seeds=0), "num_seeds must be at least 1"),
     (lambda: camri_jax.SweepConfig(methods=("x",)), "methods must be among"),
