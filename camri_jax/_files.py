@@ -73,6 +73,31 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def group_keys(name: str, value: Any, number: int) -> np.ndarray:
+    """Returns what tells groups apart, `[number]`, integers or strings.
+
+    Args:
+      name: what it is called.
+      value: what was passed.
+      number: how many examples there are.
+
+    Raises:
+      UsageError: it is not one integer or string for each example.
+
+    >>> group_keys("groups", ["left", "right"], 2).tolist()
+    ['left', 'right']
+    """
+    keys = np.asarray(value)
+    if keys.dtype == object and all(isinstance(key, str) for key in keys.ravel()):
+        keys = keys.astype(str)  # a column of a data frame
+    if keys.shape != (number,) or keys.dtype.kind not in "iuUS":
+        raise UsageError(
+            f"{name} must be integers or strings [{number}], one for each example, got "
+            f"{keys.dtype} {list(keys.shape)}"
+        )
+    return keys
+
+
 def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path of this machine, `~` and `~user` being home directories.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import numbers
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,8 @@ from sklearn.utils.validation import (
 )
 
 from camri_jax import guarantee
-from camri_jax._files import fraction, whole_number
-from camri_jax.datasets import splitting
+from camri_jax._files import fraction, group_keys, whole_number
+from camri_jax.datasets import copies, splitting
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters, points
 from camri_jax.training.recipe import Recipe, TrainConfig, weight_decay
@@ -40,12 +41,13 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
 
     with features z about their mean and in one unit, heads of S seeds, and the offset c
     of the important classes I: 0, or with `recall` what
-    `camri_jax.guarantee.certify_recall` certifies on examples that are kept out of
+    `camri_jax.guarantee.certify_recalls` certifies on examples that are kept out of
     training for it. Seeds are averaged, not chosen among: that takes no examples, and
     what is certified is one model. All seeds and margins train in one compiled program.
-    Features of unlike units want scikit-learn's `StandardScaler` before. With `recall`,
-    a step of a pipeline that learns from y before the head must be fitted on other
-    examples: it would else have seen those that certify.
+    Features of unlike units want scikit-learn's `StandardScaler` before, and few of
+    them a method without cosines. With `recall`, a step of a pipeline that learns from
+    y before the head must be fitted on other examples: it would else have seen those
+    that certify.
 
     Args:
       important: label, or sequence of labels, of the classes that must not be missed;
@@ -57,8 +59,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         be given for. None: the method's own.
       scale: what cosines are multiplied by; None: the method's own.
       hyperparameters: what else the method has, as `{"weight": 4.0}`.
-      recall: recall of the important classes that is promised for new examples, between
-        0 and 1; None: nothing is promised and nothing is kept out of training.
+      recall: recall that is promised for new examples of the important classes,
+        between 0 and 1; of several classes each keeps it, or its own of a sequence in
+        their order. None: nothing is promised and nothing is kept out of training.
       confidence: of that promise.
       calibration_fraction: share of each class that is kept out of training to certify.
       num_seeds: heads that are averaged.
@@ -81,7 +84,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
       cosine_: whether logits are of cosines.
       offset_: what is added to the important classes' logits.
       margin_: the margin that was taken; None for methods without.
-      certificate_: a `camri_jax.guarantee.Certificate`; None without `recall`.
+      certificate_: a `camri_jax.guarantee.Certificate`, of several classes
+        `Certificates`; None without `recall`.
       price_: a `camri_jax.guarantee.Price` on the calibration part; None without
         `recall`. Examples of other classes have no say in the offset, so its false
         alarms and the other classes' recall are fair (but for a choice among margins);
@@ -143,8 +147,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
           y: labels `[n]`, numbers or strings, of two classes at least.
           sample_weight: `[n]`, not negative: what losses are multiplied by; the
             certificate counts every example of the calibration part alike.
-          groups: `[n]`, what of one group (patient, track) has in common: a group is
-            calibrated on as a whole or trained on, and counts once for the promise.
+          groups: `[n]`, integers or strings, one for each patient or track: a group
+            is calibrated on as a whole or trained on, and counts once for the promise.
+            With `recall`, examples with equal features are of one group.
 
         Returns:
           Itself.
@@ -171,16 +176,10 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         num_seeds = whole_number("num_seeds", self.num_seeds, 1)
         seeds = random.randint(0, 2**31 - 1, size=num_seeds)
-        if groups is not None:
-            if np.shape(groups) != labels.shape:
-                raise ValueError(
-                    f"groups must be [{len(labels)}], one for each example, got "
-                    f"{list(np.shape(groups))}"
-                )
-            groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+        recalls = self._recalls(important)
+        groups = self._groups(X, labels, groups)
         kept = self._calibration_part(labels, groups, int(seeds[0]))
-        if self.recall is not None:
-            self._check_enough(labels, important, kept, groups, len(tried))
+        self._check_enough(labels, recalls, kept, groups, len(tried))
         used = ~kept & (weight > 0)
         if missing := sorted(set(range(len(self.classes_))) - {*labels[used]}):
             raise ValueError(
@@ -190,7 +189,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         counts = tuple(np.bincount(labels[used], minlength=len(self.classes_)).tolist())
         problem = Problem(len(self.classes_), important, counts)
         heads = self._train(X[used], labels[used], weight[used], problem, tried, seeds)
-        self._choose(heads, tried, X[kept], labels[kept], important, kept, groups)
+        self._choose(heads, tried, X[kept], labels[kept], recalls, kept, groups)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -305,19 +304,53 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
             name: getattr(self, name)
             for name in ("confidence", "calibration_fraction", "learning_rate")
         }
-        for name in ("recall", "weight_decay", "scale"):
+        for name in ("weight_decay", "scale"):
             if (value := getattr(self, name)) is not None:
                 given[name] = value
         for name, value in given.items():
             if not _is_number(value):
                 raise ValueError(f"{name} must be a number, got {value!r}")
         several: dict[str, Any] = dict(self.hyperparameters or {})
-        if self.margin is not None:
-            several["margin"] = self.margin
+        for name in ("margin", "recall"):
+            if (value := getattr(self, name)) is not None:
+                several[name] = value
         for name, value in several.items():
             each = np.asarray(value, object)
             if each.ndim > 1 or not all(map(_is_number, each.ravel())):
                 raise ValueError(f"{name} must be one number or several, got {value!r}")
+
+    def _recalls(self, important: tuple[int, ...]) -> dict[int, float]:
+        """What is promised of each important class; empty without `recall`."""
+        if self.recall is None:
+            return {}
+        given = np.ravel(self.recall)
+        if len(given) not in (1, len(important)):
+            raise ValueError(
+                "recall must be one number, or one for each of "
+                f"{len(important)} important classes, got {self.recall!r}"
+            )
+        each = np.broadcast_to(given, len(important)).tolist()
+        return dict(zip(important, each, strict=True))
+
+    def _groups(
+        self, X: np.ndarray, labels: np.ndarray, groups: Any
+    ) -> np.ndarray | None:
+        """Numbers of the groups `[n]`; None: every example stands alone."""
+        stated = []
+        if groups is not None:
+            stated = [group_keys("groups", groups, len(labels))]
+        if self.recall is None:
+            return None
+        alike = copies.prints(X)
+        if repeated := len(alike) - len(np.unique(alike)):
+            warnings.warn(
+                f"{repeated} of {len(alike)} examples repeat the features of another: "
+                "such examples count once for the promise. To have some count more in "
+                "training, give sample_weight",
+                UserWarning,
+                stacklevel=3,
+            )
+        return splitting.connect(alike, *stated)
 
     def _calibration_part(
         self, labels: np.ndarray, groups: np.ndarray | None, seed: int
@@ -339,25 +372,25 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     def _check_enough(
         self,
         labels: np.ndarray,
-        important: tuple[int, ...],
+        recalls: Mapping[int, float],
         kept: np.ndarray,
         groups: np.ndarray | None,
         candidates: int,
     ) -> None:
         """Refuses before training what cannot be certified after it."""
         own = None if groups is None else groups[kept]
-        number = guarantee.sample_size(labels[kept], important, own)
         what = "examples" if groups is None else "groups"
-        assert self.recall is not None
-        needed = guarantee.images_needed(
-            self.recall, confidence=self.confidence, candidates=candidates
-        )
-        if number < needed:
-            names = ", ".join(map(str, self.important_))
-            raise ValueError(
-                f"recall {self.recall} takes {needed:,} calibration {what} of {names}, "
-                f"and calibration_fraction {self.calibration_fraction} keeps {number:,}"
+        for k, recall in recalls.items():
+            number = guarantee.sample_size(labels[kept], (k,), own)
+            needed = guarantee.images_needed(
+                recall, confidence=self.confidence, candidates=candidates
             )
+            if number < needed:
+                raise ValueError(
+                    f"recall {recall} takes {needed:,} calibration {what} of "
+                    f"{self.classes_[k]}, and calibration_fraction "
+                    f"{self.calibration_fraction} keeps {number:,}"
+                )
 
     def _train(
         self,
@@ -426,31 +459,35 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         tried: Sequence[Mapping[str, float]],
         X: np.ndarray,
         labels: np.ndarray,
-        important: tuple[int, ...],
+        recalls: Mapping[int, float],
         kept: np.ndarray,
         groups: np.ndarray | None,
     ) -> None:
         """Certifies every head, takes the one of fewest false alarms, and keeps it."""
         best, self.offset_, self.certificate_, self.price_ = 0, 0.0, None, None
-        if self.recall is not None:
+        if recalls:
             own = None if groups is None else groups[kept]
             found = []
             for head in heads:
                 logits = _logits(head, X)
-                certificate = guarantee.certify_recall(
+                certificates = guarantee.certify_recalls(
                     logits,
                     labels,
-                    important,
-                    recall=self.recall,
+                    recalls,
                     confidence=self.confidence,
                     groups=own,
                     candidates=len(heads),
+                    grid=np.zeros((1, len(recalls))),
                 )
-                if certificate.offset is None:
-                    raise ValueError(certificate.why_not)
+                if certificates.offset is None:
+                    raise ValueError(certificates.why_not)
                 # What finds more than was asked for keeps the promise too.
-                offset = max(0.0, guarantee.with_room(certificate.offset, logits))
-                price = guarantee.price(logits, labels, important, offset, groups=own)
+                offset = max(0.0, guarantee.with_room(certificates.offset[0], logits))
+                price = guarantee.price(
+                    logits, labels, tuple(recalls), offset, groups=own
+                )
+                one = len(recalls) == 1
+                certificate = certificates.parts[0] if one else certificates
                 found.append((price.false_alarms.value, certificate, offset, price))
             best = min(range(len(found)), key=lambda i: found[i][0])
             _, self.certificate_, self.offset_, self.price_ = found[best]

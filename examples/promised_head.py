@@ -4,8 +4,8 @@
     python examples/promised_head.py
     python examples/promised_head.py features.npz cat 0.9
 
-Embeddings of any network will do, as `examples/features_of_images.py` writes them; it
-takes `train_features`, `train_labels`, `test_...` and `class_names`. Ten seconds on a
+Embeddings of any network will do: `features`, `labels` and `class_names`, or in parts
+and with `groups`, as `examples/features_of_images.py` writes them. Ten seconds on a
 CPU; prints the promise, its price, and what test examples say.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from camri_jax import datasets
 from camri_jax.heads import ImportantClassifier
 
 
@@ -25,13 +26,14 @@ def main(path: str | None = None, important: str = "8", recall: str = "0.9") -> 
         train, test, y, truth = train_test_split(
             x, y.astype(str), test_size=0.25, random_state=0, stratify=y
         )
+        groups = None
     else:
-        with np.load(path) as file:
-            names = file["class_names"]
-            train, test = file["train_features"], file["test_features"]
-            y, truth = names[file["train_labels"]], names[file["test_labels"]]
+        data = datasets.load(f"npz:{path}")
+        names = np.array(data.class_names)
+        train, groups, test = data.train_images, data.train_groups, data.test_images
+        y, truth = names[data.train_labels], names[data.test_labels]
     head = ImportantClassifier(important, recall=float(recall), random_state=0)
-    head.fit(train, y)
+    head.fit(train, y, groups=groups)
     print(head.certificate_)
     alarms = head.price_.false_alarms
     print(f"price: {alarms.value:.1f} false alarms per 1,000 ({alarms.change:+.1f})")

@@ -155,8 +155,45 @@ def test_groups_are_never_cut_and_count_once():
     assert again.certificate_.certified
     with pytest.raises(ValueError, match="calibration groups of cat"):
         head(important="cat", recall=0.9).fit(X, y, groups=groups)
-    with pytest.raises(ValueError, match="groups must be"):
-        head().fit(X, y, groups=groups[1:])
+    unknown = named.copy()
+    unknown[3] = None
+    for wrong in (groups[1:], unknown, np.where(groups == 3, np.nan, groups)):
+        with pytest.raises(ValueError, match="groups must be integers or strings"):
+            head().fit(X, y, groups=wrong)
+
+
+def test_what_is_repeated_certifies_nothing_that_was_trained_on():
+    X, y = blobs(200)
+    again = np.concatenate([np.arange(200), np.repeat(np.flatnonzero(y == "cat"), 3)])
+    with pytest.warns(UserWarning, match="repeat the features of another"):
+        fitted = head(important="cat", recall=0.5).fit(X[again], y[again])
+    certificate = fitted.certificate_
+    assert certificate.num_images == 4 * certificate.num_groups
+    assert certificate.num_groups < (y == "cat").sum() / 2
+
+
+def test_several_classes_each_keep_their_recall():
+    def apart(*given):
+        X, y = blobs(*given, shares=(0.8, 0.1, 0.1))
+        return X + 2 * np.eye(3, 5)[np.searchsorted(NAMES, y)], y
+
+    test, truth = apart(20_000, 99)
+    broken = 0
+    for seed in range(8):
+        X, y = apart(1200, seed)
+        asked = {"important": ["cat", "bee"], "recall": [0.7, 0.5]}
+        plain = head(**asked, method="cross_entropy", random_state=seed)
+        fitted = plain.fit(X, y)
+        promised = {p.important: p.recall for p in fitted.certificate_.parts}
+        assert promised == {(2,): 0.7, (1,): 0.5}
+        found = fitted.predict(test)
+        broken += any(
+            (found[truth == name] == name).mean() < recall
+            for name, recall in (("cat", 0.7), ("bee", 0.5))
+        )
+    assert broken < 3
+    with pytest.raises(ValueError, match="one for each of 2 important classes"):
+        head(important=["cat", "bee"], recall=[0.6, 0.7, 0.8]).fit(X, y)
 
 
 def test_it_stands_in_pipelines_searches_and_files():
@@ -201,7 +238,7 @@ def test_it_stands_in_pipelines_searches_and_files():
         ({"margin": [[0.1]]}, "margin must be one number or several"),
         ({"hyperparameters": {"margin": "a"}}, "margin must be one number or several"),
         ({"scale": "a"}, "scale must be a number, got 'a'"),
-        ({"recall": "a"}, "recall must be a number, got 'a'"),
+        ({"recall": "a"}, "recall must be one number or several, got 'a'"),
         ({"confidence": None, "recall": 0.5}, "confidence must be a number, got None"),
         ({"calibration_fraction": "a"}, "calibration_fraction must be a number"),
         ({"learning_rate": None}, "learning_rate must be a number, got None"),

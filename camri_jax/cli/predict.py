@@ -81,6 +81,11 @@ def main(argv: Sequence[str]) -> int:
     paths = [path for text in given.images for path in listed(text)]
     backend.set_up_jax()
     model = load_model(given.model)
+    if len(shape := model.classifier.about["image_shape"]) == 1:
+        raise UsageError(
+            f"{given.model} takes features [n, {shape[0]}], and camri predict gives it "
+            "pictures: in Python, camri_jax.load_model(DIRECTORY).predict(features)"
+        )
     found = list(predictions(model, paths))
     if given.csv is not None:
         with written_whole(given.csv) as unfinished:

@@ -15,7 +15,7 @@ def checked_logits(logits: ArrayLike) -> np.ndarray:
     if values.ndim != 2 or 0 in values.shape or values.shape[1] < 2:
         raise UsageError(
             "logits: allowed is [num_images, num_classes] with at least one image and "
-            f"two classes; got shape {values.shape}"
+            f"two classes (of one score s, [0, s]); got shape {values.shape}"
         )
     values = values.astype(np.float32)
     wrong = int((~np.isfinite(values)).any(axis=1).sum())
@@ -29,6 +29,8 @@ def checked_logits(logits: ArrayLike) -> np.ndarray:
 
 def checked_labels(labels: ArrayLike, logits: np.ndarray) -> np.ndarray:
     values, (num_images, num_classes) = np.asarray(labels), logits.shape
+    if values.dtype == bool:
+        values = values.astype(int)
     if values.shape != (num_images,) or values.dtype.kind not in "iu":
         raise UsageError(
             f"labels: allowed is one integer for each of {num_images} images; got "
@@ -75,16 +77,6 @@ def checked_offset(
     if not np.isfinite(values).all():
         raise UsageError(f"offset: allowed are finite float32 numbers; got {offset!r}")
     return np.broadcast_to(values, len(important))
-
-
-def checked_groups(groups: ArrayLike, of: np.ndarray) -> np.ndarray:
-    values = np.asarray(groups)
-    if values.shape != (len(of),) or values.dtype.kind not in "iuUS":
-        raise UsageError(
-            f"groups: allowed is one integer or text for each of {len(of)} images; got "
-            f"{values.dtype} of shape {values.shape}"
-        )
-    return values
 
 
 def checked_grid(grid: ArrayLike | None, num_targets: int) -> np.ndarray:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError, fraction, whole_number
+from camri_jax._files import UsageError, fraction, group_keys, whole_number
 from camri_jax.guarantee._arguments import (
     checked_grid,
-    checked_groups,
     checked_important,
     checked_labels,
     checked_logits,
@@ -87,8 +86,9 @@ class Certificate:
         source = _count(self.num_images, self.num_groups)
         mean = "" if self.num_groups is None else ", the mean of new groups,"
         return (
-            f"A recall of at least {_told(self.recall)}{mean} is certified at "
-            f"confidence {_told(self.confidence)} by {source}. {ASSUMPTION}"
+            f"At an offset of {self.offset:+.4g}, a recall of at least "
+            f"{_told(self.recall)}{mean} is certified at confidence "
+            f"{_told(self.confidence)} by {source}. {ASSUMPTION}"
         )
 
 
@@ -288,12 +288,14 @@ def certify_recall(
     mine = np.isin(labels, important)
     if not mine.any():
         raise UsageError(f"labels: no image of class {_list(important)} to certify by")
+    if groups is not None:
+        groups = group_keys("groups", groups, len(labels))[mine]
     return certify_scores(
         found_scores(logits, labels, important),
         important,
         recall=recall,
         confidence=confidence,
-        groups=None if groups is None else checked_groups(groups, labels)[mine],
+        groups=groups,
         candidates=candidates,
     )
 
@@ -367,7 +369,8 @@ def certify_scores(
     if groups is None:
         offset, misses, limit = rank(values, recall, delta)
     else:
-        index = np.unique(checked_groups(groups, values), return_inverse=True)[1]
+        keys = group_keys("groups", groups, len(values))
+        index = np.unique(keys, return_inverse=True)[1]
         sizes = np.bincount(index)
         num_groups = len(sizes)
         # By the sizes alone: scores must not choose the rule that they are put to.
@@ -458,7 +461,7 @@ def certify_recalls(
         if not np.any(labels == c):
             raise UsageError(f"labels: no image of class {c} to certify by")
     grid = checked_grid(grid, len(important))
-    groups = None if groups is None else checked_groups(groups, labels)
+    groups = None if groups is None else group_keys("groups", groups, len(labels))
 
     def along(relative: np.ndarray) -> list[Certificate]:
         return [

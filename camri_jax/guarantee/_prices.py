@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from camri_jax._files import UsageError, fraction
+from camri_jax._files import UsageError, fraction, group_keys
 from camri_jax.guarantee._arguments import (
-    checked_groups,
     checked_important,
     checked_labels,
     checked_logits,
@@ -218,7 +217,7 @@ def _price(
             "labels: allowed are images of important classes and of others; got "
             f"{num_mine} important of {num}"
         )
-    group = None if groups is None else checked_groups(groups, labels)
+    group = None if groups is None else group_keys("groups", groups, len(labels))
 
     def measure(
         hits: Sequence[np.ndarray], of: Any, weights: np.ndarray, one_way: bool
