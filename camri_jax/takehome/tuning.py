@@ -25,7 +25,6 @@ from camri_jax._files import (
 )
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import report, study
-from camri_jax.guarantee import Certificate, Certificates, Price
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.chunk import Placed
@@ -42,6 +41,7 @@ from camri_jax.takehome.model import (
     used,
 )
 from camri_jax.takehome.picking import (
+    Finalist,
     Goal,
     Offset,
     Picked,
@@ -114,43 +114,6 @@ class Rung(NamedTuple):
 
     num_settings: int
     num_seeds: int
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A model of the final.
-
-    Attributes:
-      method: its name.
-      point: its hyperparameters.
-      trial_id: of the seed that costs least on validation images.
-      seeds: of its setting, that were trained.
-      picked: what the goal costs it on validation images.
-      certificate: what calibration images promise; None: it was not certified, as
-        there are too few images for so many models.
-      offset: the certified one, not below 0; without a promise that of `picked`.
-      validation: false alarms per 1,000 validation images, and accuracy, at `offset`.
-      found: of test images, `(found, all)` of each part of the goal.
-      price: on test images, against its own offset 0.
-      against: the same, against cross-entropy at its own offset; None: it is that.
-    """
-
-    method: str
-    point: dict[str, Value]
-    trial_id: str
-    seeds: tuple[int, ...]
-    picked: Picked
-    certificate: Certificate | Certificates | None
-    offset: Offset
-    validation: tuple[float, float]
-    found: tuple[tuple[int, int], ...]
-    price: Price
-    against: Price | None
-
-    @property
-    def certified(self) -> bool:
-        """Whether there is a promise."""
-        return self.certificate is not None and self.certificate.certified
 
 
 @dataclass(frozen=True)
