@@ -43,7 +43,6 @@ from camri_jax.takehome.model import (
 from camri_jax.takehome.picking import (
     Finalist,
     Goal,
-    Offset,
     Picked,
     Setting,
     costs,
@@ -574,79 +573,81 @@ def _certify(
     lab: _Lab, config: TuneConfig, goal: Goal, settings: Sequence[Setting]
 ) -> list[Finalist]:
     """The only place that reads calibration images, after all was picked."""
-    best = [setting.best() for setting in settings]
-    ids = [trial.trial_id for trial, _ in best]
+    ids = [setting.best()[0].trial_id for setting in settings]
     number = num_certifiable(goal, lab.dataset, len(ids))
-    parts = lab.dataset.parts
-    calibration = lab.logits("calibration", ids[:number])
-    labels, groups = parts["calibration"].labels, parts["calibration"].groups
-    certificates = {
-        trial.trial_id: goal.certify(
-            calibration[trial.trial_id], labels, picked.relative, groups, number
-        )
-        for trial, picked in best[:number]
-    }
-    offsets: dict[str, Offset] = {}
-    for trial, picked in best:
-        certificate = certificates.get(trial.trial_id)
-        name = trial.trial_id
-        offsets[name] = picked.offset
-        if certificate is not None and certificate.offset is not None:
-            room = guarantee.with_room(certificate.offset, calibration[name])
-            offsets[name] = not_below_zero(room)
-    validation, test = lab.logits("validation", ids), lab.logits("test", ids)
-    answers = {
-        name: guarantee.predict(test[name], goal.important, offsets[name])
-        for name in ids
-    }
-    reference = next((t.trial_id for t, _ in best if t.method == BASELINE), None)
-    truth = parts["test"].labels
-    found = []
-    for setting, (trial, picked) in zip(settings, best, strict=True):
-        name, prior = trial.trial_id, config.prior
-        offset = offsets[name]
-        against = None
-        if reference is not None and name != reference:
+    read = {"validation": ids, "calibration": ids[:number], "test": ids}
+    logits = {part: lab.logits(part, names) for part, names in read.items()}
+    found = [_finalist(lab, config, goal, each, logits, number) for each in settings]
+    reference = next((each for each in found if each.method == BASELINE), None)
+    if reference is None:
+        return found
+
+    def answers(each: Finalist) -> np.ndarray:
+        own = logits["test"][each.trial_id]
+        return guarantee.predict(own, goal.important, each.offset)
+
+    part = lab.dataset.parts["test"]
+    for i, each in enumerate(found):
+        if each is not reference:
             against = guarantee.compare(
-                answers[name],
-                answers[reference],
-                parts["test"].labels,
+                answers(each),
+                answers(reference),
+                part.labels,
                 goal.important,
-                prior=prior,
-                groups=parts["test"].groups,
+                prior=config.prior,
+                groups=part.groups,
             )
-        found.append(
-            Finalist(
-                method=trial.method,
-                point=trial.point,
-                trial_id=name,
-                seeds=tuple(t.seed for t in setting.trials),
-                picked=picked,
-                certificate=certificates.get(name),
-                offset=offset,
-                validation=costs(
-                    validation[name],
-                    parts["validation"].labels,
-                    goal.important,
-                    offset,
-                ),
-                found=tuple(
-                    (int((answers[name] == truth)[mine].sum()), int(mine.sum()))
-                    for classes, _ in goal.parts
-                    for mine in [np.isin(truth, classes)]
-                ),
-                price=guarantee.price(
-                    test[name],
-                    parts["test"].labels,
-                    goal.important,
-                    offset,
-                    prior=prior,
-                    groups=parts["test"].groups,
-                ),
-                against=against,
-            )
-        )
+            found[i] = dataclasses.replace(each, against=against)
     return found
+
+
+def _finalist(
+    lab: _Lab,
+    config: TuneConfig,
+    goal: Goal,
+    setting: Setting,
+    logits: Mapping[str, Mapping[str, np.ndarray]],
+    candidates: int,
+) -> Finalist:
+    """One of so many that are certified at once, if its calibration logits are read."""
+    trial, picked = setting.best()
+    name, parts = trial.trial_id, lab.dataset.parts
+    offset, certificate = picked.offset, None
+    if name in logits["calibration"]:
+        own, part = logits["calibration"][name], parts["calibration"]
+        certificate = goal.certify(
+            own, part.labels, picked.relative, part.groups, candidates
+        )
+        if certificate.offset is not None:
+            offset = not_below_zero(guarantee.with_room(certificate.offset, own))
+    own, truth = logits["test"][name], parts["test"].labels
+    right = guarantee.predict(own, goal.important, offset) == truth
+    wanted = [np.isin(truth, classes) for classes, _ in goal.parts]
+    return Finalist(
+        method=trial.method,
+        point=trial.point,
+        trial_id=name,
+        seeds=tuple(each.seed for each in setting.trials),
+        picked=picked,
+        certificate=certificate,
+        offset=offset,
+        validation=costs(
+            logits["validation"][name],
+            parts["validation"].labels,
+            goal.important,
+            offset,
+        ),
+        found=tuple((int(right[each].sum()), int(each.sum())) for each in wanted),
+        price=guarantee.price(
+            own,
+            truth,
+            goal.important,
+            offset,
+            prior=config.prior,
+            groups=parts["test"].groups,
+        ),
+        against=None,
+    )
 
 
 def _keep(
