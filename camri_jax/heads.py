@@ -179,8 +179,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 )
             groups = np.unique(np.asarray(groups), return_inverse=True)[1]
         kept = self._calibration_part(labels, groups, int(seeds[0]))
+        held = None if groups is None else groups[kept]
         if self.recall is not None:
-            self._check_enough(labels, important, kept, groups, len(tried))
+            self._check_enough(labels[kept], important, held, len(tried))
         used = ~kept & (weight > 0)
         if missing := sorted(set(range(len(self.classes_))) - {*labels[used]}):
             raise ValueError(
@@ -190,7 +191,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         counts = tuple(np.bincount(labels[used], minlength=len(self.classes_)).tolist())
         problem = Problem(len(self.classes_), important, counts)
         heads = self._train(X[used], labels[used], weight[used], problem, tried, seeds)
-        self._choose(heads, tried, X[kept], labels[kept], important, kept, groups)
+        self._choose(heads, tried, X[kept], labels[kept], important, held)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -340,13 +341,11 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         self,
         labels: np.ndarray,
         important: tuple[int, ...],
-        kept: np.ndarray,
         groups: np.ndarray | None,
         candidates: int,
     ) -> None:
         """Refuses before training what cannot be certified after it."""
-        own = None if groups is None else groups[kept]
-        number = guarantee.sample_size(labels[kept], important, own)
+        number = guarantee.sample_size(labels, important, groups)
         what = "examples" if groups is None else "groups"
         assert self.recall is not None
         needed = guarantee.images_needed(
@@ -427,13 +426,11 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         X: np.ndarray,
         labels: np.ndarray,
         important: tuple[int, ...],
-        kept: np.ndarray,
         groups: np.ndarray | None,
     ) -> None:
         """Certifies every head, takes the one of fewest false alarms, and keeps it."""
         best, self.offset_, self.certificate_, self.price_ = 0, 0.0, None, None
         if self.recall is not None:
-            own = None if groups is None else groups[kept]
             found = []
             for head in heads:
                 logits = _logits(head, X)
@@ -443,14 +440,16 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                     important,
                     recall=self.recall,
                     confidence=self.confidence,
-                    groups=own,
+                    groups=groups,
                     candidates=len(heads),
                 )
                 if certificate.offset is None:
                     raise ValueError(certificate.why_not)
                 # What finds more than was asked for keeps the promise too.
                 offset = max(0.0, guarantee.with_room(certificate.offset, logits))
-                price = guarantee.price(logits, labels, important, offset, groups=own)
+                price = guarantee.price(
+                    logits, labels, important, offset, groups=groups
+                )
                 found.append((price.false_alarms.value, certificate, offset, price))
             best = min(range(len(found)), key=lambda i: found[i][0])
             _, self.certificate_, self.offset_, self.price_ = found[best]
