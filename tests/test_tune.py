@@ -182,6 +182,13 @@ def test_calibration_images_change_certificates_and_nothing_that_is_picked(lab):
         assert one.certificate != other.certificate
 
 
+def test_a_bar_shows_how_far_it_is_unless_someone_listens(lab, capsys):
+    lab.tune(on_progress=lambda progress: None)
+    assert capsys.readouterr().err == ""
+    lab.tune(output=lab.folder / "anew")
+    assert f"{len(lab.trained) // 2}/{len(lab.trained) // 2}" in capsys.readouterr().err
+
+
 def test_started_again_it_trains_only_what_is_missing(lab):
     told = []
     first = lab.tune(on_progress=told.append)

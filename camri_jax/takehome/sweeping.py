@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from camri_jax.training import classifier
 from camri_jax.training.lift import Placement, placement, trial_mesh
 from camri_jax.training.methods import BASELINE
 from camri_jax.training.network import Convolution
+
+OnProgress = Callable[[engine.Progress], None]
 
 
 class AllDiverged(UsageError):
@@ -107,7 +109,7 @@ def sweep(
     *,
     backbone: Any = None,
     command: str = "camri_jax.sweep",
-    on_progress: Callable[[engine.Progress], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Result:
     """Trains what is missing of a grid, and tells what all of it shows.
 
@@ -133,16 +135,30 @@ def sweep(
     """
     output = address(output)
     planned = make_plan(config, dataset, output, backbone=backbone)
-    quiet = on_progress is not None
-    with tqdm(total=planned.num_missing, unit="trial", disable=quiet) as bar:
-
-        def advance(progress: engine.Progress) -> None:
-            bar.update(round(progress.num_done, 2) - bar.n)
-
-        told = on_progress or advance
-        facts = provenance(command)
+    facts = provenance(command)
+    with shown(on_progress) as told:
         engine.run(planned, dataset, output, provenance=facts, report=told)
     return results_of(planned, dataset, output, backbone)
+
+
+@contextlib.contextmanager
+def shown(on_progress: OnProgress | None) -> Iterator[OnProgress]:
+    """Yields who is told of progress; for None a bar shows it, in notebooks too.
+
+    Args:
+      on_progress: who was given.
+    """
+    if on_progress is not None:
+        yield on_progress
+        return
+    with tqdm(unit="trial") as bar:
+
+        def advance(progress: engine.Progress) -> None:
+            if bar.total is None:
+                bar.reset(progress.num_trials)
+            bar.update(round(progress.num_done, 2) - bar.n)
+
+        yield advance
 
 
 def make_plan(

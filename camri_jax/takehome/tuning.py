@@ -53,13 +53,11 @@ from camri_jax.takehome.picking import (
     simplicity,
 )
 from camri_jax.takehome.promise import Evidence, save_evidence
-from camri_jax.takehome.sweeping import provenance
+from camri_jax.takehome.sweeping import OnProgress, provenance, shown
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import BASELINE, DEFAULT_METHODS, Value
 from camri_jax.training.recipe import Recipe
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def tune(
     output: str | os.PathLike[str],
     backbone: Any = None,
     command: str = "camri_jax.tune",
-    on_progress: Report = lambda progress: None,
+    on_progress: OnProgress | None = None,
     clock: Callable[[], float] = time.monotonic,
     **config: Any,
 ) -> TuneResult:
@@ -191,7 +189,7 @@ def tune(
       backbone: a Flax module from uint8 images and `train` to features, in place of
         the recipe's network.
       command: kept with the rows.
-      on_progress: called after each epoch.
+      on_progress: called after each epoch; default a bar, in notebooks too.
       clock: seconds, for the budget.
       **config: what else `TuneConfig` holds.
 
@@ -212,7 +210,8 @@ def tune(
     output = local(output)
     goal = goal_of(settings, dataset)
     lab = _Lab.of(settings, goal, dataset, output, backbone, command, clock)
-    finals, told = _halve(lab, settings, goal, on_progress)
+    with shown(on_progress) as tell:
+        finals, told = _halve(lab, settings, goal, tell)
     return _finish(lab, settings, goal, finals, told)
 
 
@@ -439,7 +438,7 @@ class _Lab:
 
 
 def _halve(
-    lab: _Lab, config: TuneConfig, goal: Goal, on_progress: Report
+    lab: _Lab, config: TuneConfig, goal: Goal, on_progress: OnProgress
 ) -> tuple[list[Setting], list[str]]:
     """Trains rung after rung; the finalists, and what there was no time for."""
     trials, done = lab.planned.trials, lab.kept()
