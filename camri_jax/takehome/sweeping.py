@@ -6,6 +6,7 @@ import functools
 import html
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -373,7 +374,7 @@ def _keep(
         "trial": {
             name: value
             for name, value in trial.items()
-            if not (isinstance(value, float) and value != value) and value != ""
+            if not (isinstance(value, float) and math.isnan(value)) and value != ""
         },
         "why": picked.why,
         "fingerprint": dataset.fingerprint,

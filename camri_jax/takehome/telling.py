@@ -173,7 +173,7 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
             number(line.accuracy, 3),
             Cell(
                 ""
-                if line.dearer != line.dearer
+                if pd.isna(line.dearer)
                 else f"{line.dearer:+.1f} [{line.dearer_low:+.1f}, "
                 f"{line.dearer_high:+.1f}]"
             ),
