@@ -256,7 +256,7 @@ def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     return values.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
 
 
-def whole(of_examples: jax.Array) -> jax.sharding.NamedSharding:
+def replicated_like(of_examples: jax.Array) -> jax.sharding.NamedSharding:
     """Returns how sums over examples lie on the examples' devices: on each, whole.
 
     JAX does not guess it on a mesh of Explicit axes.

@@ -220,7 +220,7 @@ def _weighted_plan(result, log_a, cost_matrix, epsilon, weights):
     def by_matmul() -> tuple[jax.Array, jax.Array]:
         rows = jnp.exp((f - kernel.row_shift[None, :]) / epsilon)
         columns = jnp.exp((g - kernel.column_shift[None, :]) / epsilon)
-        over_batch = _arrays.whole(weights)
+        over_batch = _arrays.replicated_like(weights)
         plan = _matmul((weights[:, None] * rows).T, columns, over_batch) * kernel.values
         entropies = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
         return plan, entropies / epsilon

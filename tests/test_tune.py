@@ -63,7 +63,7 @@ class Laboratory:
         self.now, self.seconds, self.trained = 0.0, 10.0, []
         self.diverging, self.folder = (), folder
 
-    def train_all(self, plan, dataset, data, output, *, again, provenance, report):
+    def train_all(self, plan, dataset, data, output, *, again, provenance, on_progress):
         (chunk,) = plan.chunks
         self.now += self.seconds
         made, logits = [], []
@@ -90,7 +90,7 @@ class Laboratory:
         weights = [untrained(chunk.config)] * len(made)
         trained = Trained(made, logits, weights)
         engine.save(plan, dataset, chunk, trained, output, provenance)
-        report(engine.Progress(len(made), plan.num_missing, chunk.family))
+        on_progress(engine.Progress(len(made), plan.num_missing, chunk.family))
 
     @staticmethod
     def logits(seed, labels, ahead):

@@ -128,6 +128,8 @@ def next_multipliers(
     found = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
     lacking = _arrays.of_label(wanted, labels) - found
     total = jnp.zeros_like(priors).at[labels]
-    total = total.add(lacking, mode="drop", out_sharding=_arrays.whole(labels))
+    total = total.add(
+        lacking, mode="drop", out_sharding=_arrays.replicated_like(labels)
+    )
     count = jnp.maximum(1, jnp.sum(counted.valid, dtype=logits.dtype))
     return jnp.maximum(0, multipliers + rate * total / (count * priors))

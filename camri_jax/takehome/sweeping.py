@@ -9,7 +9,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,6 @@ from camri_jax.training import classifier
 from camri_jax.training.lift import Placement, placement, trial_mesh
 from camri_jax.training.methods import BASELINE
 from camri_jax.training.network import Convolution
-
-OnProgress = Callable[[engine.Progress], None]
 
 
 class AllDiverged(UsageError):
@@ -110,7 +108,7 @@ def sweep(
     *,
     backbone: Any = None,
     command: str = "camri_jax.sweep",
-    on_progress: OnProgress | None = None,
+    on_progress: engine.OnProgress | None = None,
 ) -> Result:
     """Trains what is missing of a grid, and tells what all of it shows.
 
@@ -138,12 +136,14 @@ def sweep(
     planned = make_plan(config, dataset, output, backbone=backbone)
     facts = provenance(command)
     with shown(on_progress) as told:
-        engine.run(planned, dataset, output, provenance=facts, report=told)
+        engine.run(planned, dataset, output, provenance=facts, on_progress=told)
     return results_of(planned, dataset, output, backbone)
 
 
 @contextlib.contextmanager
-def shown(on_progress: OnProgress | None) -> Iterator[OnProgress]:
+def shown(
+    on_progress: engine.OnProgress | None,
+) -> Iterator[engine.OnProgress]:
     """Yields who is told of progress; for None a bar shows it, in notebooks too.
 
     Args:

@@ -28,7 +28,7 @@ from camri_jax.evidence import report, study
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.chunk import Placed
-from camri_jax.sweeps.engine import Progress
+from camri_jax.sweeps.engine import OnProgress, Progress
 from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
@@ -53,7 +53,7 @@ from camri_jax.takehome.picking import (
     simplicity,
 )
 from camri_jax.takehome.promise import Evidence, save_evidence
-from camri_jax.takehome.sweeping import OnProgress, provenance, shown
+from camri_jax.takehome.sweeping import provenance, shown
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import BASELINE, DEFAULT_METHODS, Value
@@ -371,7 +371,7 @@ class _Lab:
         trials: Sequence[Trial],
         done: set[str],
         share: float,
-        report: Callable[[float, str], None],
+        tell: Callable[[float, str], None],
     ) -> set[str]:
         """Trains what is missing of trials, within a share of the budget.
 
@@ -407,7 +407,7 @@ class _Lab:
                 rows.discard(self.output, chunk.name)
 
             def told(made: Progress, before: int = len(done)) -> None:
-                report(before + made.num_done, made.doing)
+                tell(before + made.num_done, made.doing)
 
             engine.train_all(
                 only,
@@ -416,7 +416,7 @@ class _Lab:
                 self.output,
                 again=again,
                 provenance=facts,
-                report=told,
+                on_progress=told,
             )
             self.seconds[chunk.family] = self.clock() - start
             done |= own
@@ -449,14 +449,14 @@ def _halve(
 
     kept, missing = len(done), max(0, sum(new) - len(done))
 
-    def report(num_done: float, family: str) -> None:
+    def tell(num_done: float, family: str) -> None:
         on_progress(Progress(min(num_done - kept, missing), missing, family))
 
-    report(kept, "compiling" if missing else "reading what was trained")
+    tell(kept, "compiling" if missing else "reading what was trained")
     for i, rung in enumerate(schedule):
         wanted = [t for t in trials if _key(t) in entered and t.seed < rung.num_seeds]
         share = sum(new[: i + 1]) / sum(new)
-        done = lab.train(wanted, done, share, report)
+        done = lab.train(wanted, done, share, tell)
         # Seeds of later rungs, from before it was stopped, have no say here.
         known = done & {t.trial_id for t in wanted}
         settings = ranked(wanted, lab.costs(goal, known))
