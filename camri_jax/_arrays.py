@@ -14,6 +14,8 @@ from jax.typing import ArrayLike
 
 from camri_jax._files import UsageError
 
+Check = Callable[[str, ArrayLike], None]
+
 # jax-ml/jax#39103: right in 0.10.1 and from 0.11.0 on.
 WRONG_SUMS_VERSIONS = ("0.10.2",)
 # Empty: XLA's CPU backend leaves nothing to YNNPACK, and runs convolutions faster.
@@ -138,9 +140,18 @@ def integer(name: str, value: Any, shape: Sequence[int] | None) -> jax.Array:
 
 
 def real(
-    name: str, value: ArrayLike, dtype: jnp.dtype, shape: Sequence[int] = ()
+    name: str,
+    value: ArrayLike,
+    dtype: jnp.dtype,
+    check: Check | None,
+    shape: Sequence[int] = (),
 ) -> jax.Array:
-    """Returns a hyperparameter in the dtype of the computation, or raises."""
+    """Returns a hyperparameter in the dtype of the computation, or raises.
+
+    `check` is one of those below, from `positive` to `share`; None: any will do.
+    """
+    if check is not None:
+        check(name, value)
     numbers = array(name, value)
     if not (
         jnp.issubdtype(numbers.dtype, jnp.floating)
@@ -245,7 +256,7 @@ def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     return values.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
 
 
-def whole(of_examples: jax.Array) -> jax.sharding.NamedSharding:
+def replicated_like(of_examples: jax.Array) -> jax.sharding.NamedSharding:
     """Returns how sums over examples lie on the examples' devices: on each, whole.
 
     JAX does not guess it on a mesh of Explicit axes.

@@ -179,7 +179,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         recalls = self._recalls(important)
         groups = self._groups(X, labels, groups)
         kept = self._calibration_part(labels, groups, int(seeds[0]))
-        self._check_enough(labels, recalls, kept, groups, len(tried))
+        held = None if groups is None else groups[kept]
+        self._check_enough(labels[kept], recalls, held, len(tried))
         used = ~kept & (weight > 0)
         if missing := sorted(set(range(len(self.classes_))) - {*labels[used]}):
             raise ValueError(
@@ -189,7 +190,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         counts = tuple(np.bincount(labels[used], minlength=len(self.classes_)).tolist())
         problem = Problem(len(self.classes_), important, counts)
         heads = self._train(X[used], labels[used], weight[used], problem, tried, seeds)
-        self._choose(heads, tried, X[kept], labels[kept], recalls, kept, groups)
+        self._choose(heads, tried, X[kept], labels[kept], recalls, held)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -373,15 +374,13 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         self,
         labels: np.ndarray,
         recalls: Mapping[int, float],
-        kept: np.ndarray,
         groups: np.ndarray | None,
         candidates: int,
     ) -> None:
         """Refuses before training what cannot be certified after it."""
-        own = None if groups is None else groups[kept]
         what = "examples" if groups is None else "groups"
         for k, recall in recalls.items():
-            number = guarantee.sample_size(labels[kept], (k,), own)
+            number = guarantee.sample_size(labels, (k,), groups)
             needed = guarantee.images_needed(
                 recall, confidence=self.confidence, candidates=candidates
             )
@@ -460,13 +459,11 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         X: np.ndarray,
         labels: np.ndarray,
         recalls: Mapping[int, float],
-        kept: np.ndarray,
         groups: np.ndarray | None,
     ) -> None:
         """Certifies every head, takes the one of fewest false alarms, and keeps it."""
         best, self.offset_, self.certificate_, self.price_ = 0, 0.0, None, None
         if recalls:
-            own = None if groups is None else groups[kept]
             found = []
             for head in heads:
                 logits = _logits(head, X)
@@ -475,7 +472,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                     labels,
                     recalls,
                     confidence=self.confidence,
-                    groups=own,
+                    groups=groups,
                     candidates=len(heads),
                     grid=np.zeros((1, len(recalls))),
                 )
@@ -484,7 +481,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
                 # What finds more than was asked for keeps the promise too.
                 offset = max(0.0, guarantee.with_room(certificates.offset[0], logits))
                 price = guarantee.price(
-                    logits, labels, tuple(recalls), offset, groups=own
+                    logits, labels, tuple(recalls), offset, groups=groups
                 )
                 one = len(recalls) == 1
                 certificate = certificates.parts[0] if one else certificates

@@ -50,7 +50,7 @@ def confusion_matrix(
     predictions = _arrays.class_or_none(predictions, num_classes)
     empty = jnp.zeros((num_classes, num_classes), jnp.int32)
     pairs = empty.at[labels, predictions]
-    return pairs.add(1, mode="drop", out_sharding=_arrays.whole(labels))
+    return pairs.add(1, mode="drop", out_sharding=_arrays.replicated_like(labels))
 
 
 def recall(confusion: ArrayLike) -> jax.Array:
@@ -188,7 +188,9 @@ def angle_statistics(
     def total(values: jax.Array) -> jax.Array:
         counted = jnp.where(labels < num_classes, values, 0)
         totals = jnp.zeros(num_classes, values.dtype).at[labels]
-        return totals.add(counted, mode="drop", out_sharding=_arrays.whole(labels))
+        return totals.add(
+            counted, mode="drop", out_sharding=_arrays.replicated_like(labels)
+        )
 
     counts = total(jnp.ones_like(angles))
     means = total(angles) / counts

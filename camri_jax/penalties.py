@@ -166,13 +166,10 @@ def ldam_margins(class_counts: ArrayLike, margin: ArrayLike) -> jax.Array:
     >>> ldam_margins(jnp.array([16, 1]), 0.5)
     Array([0.25, 0.5 ], dtype=float32)
     """
-    _arrays.positive("class_counts", class_counts)
-    _arrays.not_negative("margin", margin)
     dtype = _arrays.compute_dtype(_arrays.array("margin", margin))
-    counts = _arrays.real(
-        "class_counts", class_counts, dtype, _shape_of_counts(class_counts)
-    )
-    margin = _arrays.real("margin", margin, dtype)
+    shape = _shape_of_counts(_arrays.array("class_counts", class_counts))
+    counts = _arrays.real("class_counts", class_counts, dtype, _arrays.positive, shape)
+    margin = _arrays.real("margin", margin, dtype, _arrays.not_negative)
     return margin * (jnp.min(counts) / counts) ** 0.25
 
 
@@ -233,11 +230,9 @@ def warm_up(step: ArrayLike, length: ArrayLike) -> jax.Array:
     >>> warm_up(125, 500) * margin_vector(3, 1, 0.4)
     Array([0. , 0.1, 0. ], dtype=float32)
     """
-    _arrays.not_negative("length", length)
-    _arrays.from_zero("step", step)
     dtype = _arrays.compute_dtype(_arrays.array("length", length))
-    step = _arrays.real("step", step, dtype)
-    length = _arrays.real("length", length, dtype)
+    step = _arrays.real("step", step, dtype, _arrays.from_zero)
+    length = _arrays.real("length", length, dtype, _arrays.not_negative)
     grows = length > 0
     return jnp.where(grows, jnp.clip(step / jnp.where(grows, length, 1), 0, 1), 1)
 
@@ -263,7 +258,7 @@ def _checked(name: str, num_classes: int, important: Important, value: ArrayLike
     # NumPy cannot look into a list that holds what is traced.
     value = _arrays.array(name, value)
     shape = classes.shape if value.ndim else ()
-    return num_classes, classes, _arrays.real(name, value, _FLOAT32, shape)
+    return num_classes, classes, _arrays.real(name, value, _FLOAT32, None, shape)
 
 
 # Compiled whole: op by op, each operation is compiled at its first use, which takes

@@ -106,10 +106,8 @@ def sinkhorn(
     _arrays.same_shape("log_b", log_b, (*log_a.shape[:-1], log_b.shape[-1]))
     dtype = _arrays.compute_dtype(log_a, log_b)
     shape = (log_a.shape[-1], log_b.shape[-1])
-    _arrays.finite("cost_matrix", cost_matrix)
-    cost_matrix = _arrays.real("cost_matrix", cost_matrix, dtype, shape)
-    _arrays.positive("epsilon", epsilon)
-    epsilon = _arrays.real("epsilon", epsilon, dtype)
+    cost_matrix = _arrays.real("cost_matrix", cost_matrix, dtype, _arrays.finite, shape)
+    epsilon = _arrays.real("epsilon", epsilon, dtype, _arrays.positive)
     max_iterations = whole_number("max_iterations", max_iterations, 1)
     _arrays.not_negative("tolerance", tolerance)
     result = _solve(
@@ -156,10 +154,10 @@ def transport_plan(
     """
     f, g = jnp.asarray(result.f), jnp.asarray(result.g)
     shape = (f.shape[-1], g.shape[-1])
-    _arrays.finite("cost_matrix", cost_matrix)
-    _arrays.positive("epsilon", epsilon)
-    cost_matrix = _arrays.real("cost_matrix", cost_matrix, f.dtype, shape)
-    epsilon = _arrays.real("epsilon", epsilon, f.dtype)
+    cost_matrix = _arrays.real(
+        "cost_matrix", cost_matrix, f.dtype, _arrays.finite, shape
+    )
+    epsilon = _arrays.real("epsilon", epsilon, f.dtype, _arrays.positive)
     total = f[..., :, None] + g[..., None, :]
     costs = jnp.broadcast_to(cost_matrix, total.shape)
     return jnp.exp((total - costs) / epsilon)
@@ -222,7 +220,7 @@ def _weighted_plan(result, log_a, cost_matrix, epsilon, weights):
     def by_matmul() -> tuple[jax.Array, jax.Array]:
         rows = jnp.exp((f - kernel.row_shift[None, :]) / epsilon)
         columns = jnp.exp((g - kernel.column_shift[None, :]) / epsilon)
-        over_batch = _arrays.whole(weights)
+        over_batch = _arrays.replicated_like(weights)
         plan = _matmul((weights[:, None] * rows).T, columns, over_batch) * kernel.values
         entropies = jnp.sum(weights * result.cost) - jnp.sum(plan * cost_matrix)
         return plan, entropies / epsilon

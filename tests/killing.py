@@ -55,7 +55,7 @@ def sweep(output: Path, begun: int) -> None:
         DATASET,
         output,
         provenance={},
-        report=report,
+        on_progress=report,
         checkpoint_minutes=1e-9,
     )
 

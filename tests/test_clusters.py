@@ -44,7 +44,7 @@ print(share, planned.num_missing, flush=True)
 def report(progress):
     print(progress.num_done, flush=True)
     time.sleep(float(sys.argv[3]))
-engine.run(planned, DATASET, output, provenance={}, report=report,
+engine.run(planned, DATASET, output, provenance={}, on_progress=report,
            checkpoint_minutes=1e-9)
 while share is not None and share.source == "JAX":
     if not missing_of(planned, output):

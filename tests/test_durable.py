@@ -38,7 +38,15 @@ GRID = {"num_seeds": 3, "save_models": False}
 RESULTS = sorted(set(stored.SCHEMA.names) - {"provenance"})
 
 
-def start(output, *, index=None, count=1, minutes=10.0, report=None, **changes):
+def start(
+    output,
+    *,
+    index=None,
+    count=1,
+    minutes=10.0,
+    on_progress=lambda progress: None,
+    **changes,
+):
     """Plans what has no rows, and trains it, or a shard of it."""
     done = set(stored.read(output)["trial_id"])
     planned = plan(done=done, **(GRID | changes))
@@ -49,7 +57,7 @@ def start(output, *, index=None, count=1, minutes=10.0, report=None, **changes):
         DATASET,
         output,
         provenance={"by": "test"},
-        report=report or (lambda progress: None),
+        on_progress=on_progress,
         checkpoint_minutes=minutes,
     )
     return planned
@@ -238,7 +246,7 @@ def test_who_has_nothing_left_waits_for_others(undisturbed, tmp_path, monkeypatc
         if seen.count("waiting for others") == 3:
             held.__exit__(None, None, None)
 
-    start(tmp_path, report=report)
+    start(tmp_path, on_progress=report)
     assert seen.count("waiting for others") >= 3
     assert_same(stored.read(tmp_path), undisturbed)
 
@@ -344,12 +352,12 @@ def test_a_chunk_goes_on_at_its_checkpoint_bit_for_bit(loop, tmp_path, monkeypat
             raise Stop
 
     with pytest.raises(Stop):
-        start(tmp_path / "parts", report=stop, minutes=1e-9, **grid)
+        start(tmp_path / "parts", on_progress=stop, minutes=1e-9, **grid)
     (path,) = (tmp_path / "parts" / "checkpoints").iterdir()
     checkpoint = checkpoints.load(path)
     assert 1 <= checkpoint.epoch <= 4
     seen = []
-    start(tmp_path / "parts", report=seen.append, **grid)
+    start(tmp_path / "parts", on_progress=seen.append, **grid)
     assert seen[0].num_done > 2 * checkpoint.epoch / 5
     assert not list((tmp_path / "parts" / "checkpoints").iterdir())
     assert_same(stored.read(tmp_path / "parts"), stored.read(tmp_path / "whole"))
@@ -371,7 +379,7 @@ def stopped(output):
             raise Stop
 
     with pytest.raises(Stop):
-        start(output, report=stop, minutes=1e-9, **LONG)
+        start(output, on_progress=stop, minutes=1e-9, **LONG)
     (path,) = (output / "checkpoints").iterdir()
     return path
 
@@ -650,7 +658,7 @@ def test_the_steps_of_past_epochs_take_no_memory_of_a_device(tmp_path):
         most[epoch] = max(most[epoch], len(jax.live_arrays()))
 
     recipe = dataclasses.replace(RECIPE, epochs=6)
-    start(tmp_path, report=count, methods=("camri",), num_seeds=2, recipe=recipe)
+    start(tmp_path, on_progress=count, methods=("camri",), num_seeds=2, recipe=recipe)
     assert most[2] == most[3] == most[4]
 
 

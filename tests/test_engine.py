@@ -29,11 +29,13 @@ GRID = {
 }
 
 
-def start(output, *, dataset=DATASET, report=lambda progress: None, **changes):
+def start(output, *, dataset=DATASET, on_progress=lambda progress: None, **changes):
     """Plans what has no rows below `output`, and trains it."""
     done = set(stored.read(output)["trial_id"])
     planned = plan(dataset=dataset, done=done, **changes)
-    engine.run(planned, dataset, output, provenance={"by": "test"}, report=report)
+    engine.run(
+        planned, dataset, output, provenance={"by": "test"}, on_progress=on_progress
+    )
     return planned
 
 
@@ -50,7 +52,7 @@ def finished(tmp_path_factory, promotion_as_optax_needs_it):
     chunks.programs.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "train_step", counted)
-        planned = start(output, report=seen.append, **GRID)
+        planned = start(output, on_progress=seen.append, **GRID)
     return planned, output, len(traced), seen
 
 
@@ -197,7 +199,7 @@ def test_a_stopped_sweep_goes_on_and_ends_bit_for_bit_alike(finished, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        start(tmp_path, report=stop, **GRID)
+        start(tmp_path, on_progress=stop, **GRID)
     assert len(stored.read(tmp_path)) == 4
     assert start(tmp_path, **GRID).num_missing == len(finished[0].trials) - 4
     assert_same(stored.read(tmp_path), stored.read(finished[1]))
@@ -305,7 +307,7 @@ def test_processes_with_other_devices_train_no_trial_twice(tmp_path, monkeypatch
 
     monkeypatch.setattr(engine, "train_chunk", counting)
     reports = []
-    engine.run(one, DATASET, tmp_path, provenance={}, report=reports.append)
+    engine.run(one, DATASET, tmp_path, provenance={}, on_progress=reports.append)
     first, *later = trained
     assert first == some.chunks[0].trials[0].trial_id
     done = {each.trial_id for each in some.chunks[0].trials}

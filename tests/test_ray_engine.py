@@ -71,7 +71,7 @@ def test_a_sweep_ends_whole_though_a_worker_is_killed(tmp_path, monkeypatch):
             load=LOAD,
             resources={"CPU": 1},
             provenance={},
-            report=seen.append,
+            on_progress=seen.append,
         )
     finally:
         ended.set()

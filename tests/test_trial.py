@@ -361,7 +361,7 @@ def test_both_heads_multiply_in_full_float32_forwards_and_backwards(method):
     shapes = jnp.ones((8, 4)), jnp.ones((4, 3))
 
     def mean_loss(features, prototypes):
-        scores = trial.scores(trial.Outputs(features, prototypes, bias))
+        scores = trial.class_scores(trial.Outputs(features, prototypes, bias))
         return METHODS[method].loss(scores, LABELS[:8], **values(method)).mean()
 
     program = jax.make_jaxpr(jax.grad(mean_loss, argnums=(0, 1)))(*shapes)

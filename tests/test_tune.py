@@ -63,7 +63,7 @@ class Laboratory:
         self.now, self.seconds, self.trained = 0.0, 10.0, []
         self.diverging, self.folder = (), folder
 
-    def train_all(self, plan, dataset, data, output, *, again, provenance, report):
+    def train_all(self, plan, dataset, data, output, *, again, provenance, on_progress):
         (chunk,) = plan.chunks
         self.now += self.seconds
         made, logits = [], []
@@ -90,7 +90,7 @@ class Laboratory:
         weights = [untrained(chunk.config)] * len(made)
         trained = Trained(made, logits, weights)
         engine.save(plan, dataset, chunk, trained, output, provenance)
-        report(engine.Progress(len(made), plan.num_missing, chunk.family))
+        on_progress(engine.Progress(len(made), plan.num_missing, chunk.family))
 
     @staticmethod
     def logits(seed, labels, ahead):
@@ -180,6 +180,13 @@ def test_calibration_images_change_certificates_and_nothing_that_is_picked(lab):
         assert (one.trial_id, one.seeds) == (other.trial_id, other.seeds)
         assert one.picked == other.picked
         assert one.certificate != other.certificate
+
+
+def test_a_bar_shows_how_far_it_is_unless_someone_listens(lab, capsys):
+    lab.tune(on_progress=lambda progress: None)
+    assert capsys.readouterr().err == ""
+    lab.tune(output=lab.folder / "anew")
+    assert f"{len(lab.trained) // 2}/{len(lab.trained) // 2}" in capsys.readouterr().err
 
 
 def test_started_again_it_trains_only_what_is_missing(lab):

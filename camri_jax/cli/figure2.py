@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     planned = make_plan(wanted, dataset, output)
     facts = provenance(shlex.join(["camri", "figure2", *argv]))
     with progress(planned.num_missing) as on_progress:
-        engine.run(planned, dataset, output, provenance=facts, report=on_progress)
+        engine.run(planned, dataset, output, provenance=facts, on_progress=on_progress)
     found = rows.read(output / "rows")
     found = found[found["trial_id"].isin([trial.trial_id for trial in planned.trials])]
     seed = best_seed(found)

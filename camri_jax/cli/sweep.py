@@ -228,7 +228,7 @@ def run(
             dataset,
             output,
             provenance=provenance(command),
-            report=on_progress,
+            on_progress=on_progress,
             checkpoint_minutes=options.checkpoint_minutes,
         )
     if share is not None and (missing := missing_of(plan, output)):

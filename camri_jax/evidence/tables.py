@@ -394,11 +394,7 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
         f"{line['num_important']:.0f} of {name} ({line['recall']:.3f}; exact "
         f"{LEVEL:.0%} interval {picked.low:.3f} to {picked.high:.3f}) with "
         f"{line['false_alarms']:.1f} false alarms per 1,000 images"
-        + (
-            f", precision {line['precision']:.3f}"
-            if line["precision"] == line["precision"]
-            else ""
-        )
+        + ("" if pd.isna(line["precision"]) else f", precision {line['precision']:.3f}")
         + f" and accuracy {line['accuracy']:.3f}."
     )
     if line["num_important"] < FEW_IMAGES:

@@ -168,8 +168,7 @@ def arcface(
     >>> arcface(jnp.array([1.0, 0.5]), 0, margin=jnp.pi / 3, scale=16).round(5)
     Array(0.69315, dtype=float32)
     """
-    _arrays.angle("margin", margin)
-    margins = _Margins(angle=_number("margin", margin, cosines))
+    margins = _Margins(angle=_number("margin", margin, cosines, _arrays.angle))
     return _margin_loss(cosines, labels, scale, where, margins, monotone)
 
 
@@ -252,8 +251,7 @@ def cosface(
     >>> cosface(jnp.array([1.0, 0.5]), 0, margin=0.5, scale=16).round(5)
     Array(0.69315, dtype=float32)
     """
-    _arrays.finite("margin", margin)
-    margins = _Margins(cosine=_number("margin", margin, cosines))
+    margins = _Margins(cosine=_number("margin", margin, cosines, _arrays.finite))
     return _margin_loss(cosines, labels, scale, where, margins)
 
 
@@ -391,8 +389,7 @@ def sphereface(
     >>> sphereface(jnp.array([0.5, -0.5]), 0, margin=2, scale=16).round(5)
     Array(0.69315, dtype=float32)
     """
-    _arrays.positive("margin", margin)
-    margins = _Margins(multiplier=_number("margin", margin, cosines))
+    margins = _Margins(multiplier=_number("margin", margin, cosines, _arrays.positive))
     return _margin_loss(cosines, labels, scale, where, margins, monotone)
 
 
@@ -437,8 +434,7 @@ def _checked(
                 "cosines must be in [-1, 1], not logits: take them from "
                 f"losses.cosine_similarity; got a value of size {largest:g}"
             )
-    _arrays.positive("scale", scale)
-    scale = _arrays.real("scale", scale, cosines.dtype)
+    scale = _arrays.real("scale", scale, cosines.dtype, _arrays.positive)
     return cosines, labels, counted, scale
 
 
@@ -449,9 +445,11 @@ def _within(counted: Counted, largest: jax.Array, cosine: jax.Array) -> Counted:
     return counted._replace(valid=counted.valid & ~jax.lax.stop_gradient(beyond))
 
 
-def _number(name: str, value: ArrayLike, cosines: ArrayLike) -> jax.Array:
+def _number(
+    name: str, value: ArrayLike, cosines: ArrayLike, check: _arrays.Check
+) -> jax.Array:
     dtype = _arrays.compute_dtype(_arrays.floating("cosines", cosines))
-    return _arrays.real(name, value, dtype)
+    return _arrays.real(name, value, dtype, check)
 
 
 def _by_class(cosines: ArrayLike, **given: ArrayLike) -> _Margins:
@@ -461,8 +459,7 @@ def _by_class(cosines: ArrayLike, **given: ArrayLike) -> _Margins:
     arrays = {}
     for name, value in given.items():
         field, check = _BY_CLASS[name]
-        check(name, value)
-        arrays[field] = _arrays.real(name, value, dtype, shape)
+        arrays[field] = _arrays.real(name, value, dtype, check, shape)
     return _Margins(**arrays)
 
 

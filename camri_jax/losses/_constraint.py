@@ -56,11 +56,11 @@ def recall_constrained_cross_entropy(
     Array(2.079, dtype=float32)
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
-    shape = logits.shape[-1:]
-    _arrays.not_negative("multipliers", multipliers)
-    _arrays.positive("class_priors", class_priors)
-    multipliers = _arrays.real("multipliers", multipliers, logits.dtype, shape)
-    priors = _arrays.real("class_priors", class_priors, logits.dtype, shape)
+    dtype, shape = logits.dtype, logits.shape[-1:]
+    multipliers = _arrays.real(
+        "multipliers", multipliers, dtype, _arrays.not_negative, shape
+    )
+    priors = _arrays.real("class_priors", class_priors, dtype, _arrays.positive, shape)
     surprise = softplus(log_odds_against(logits, labels))
     # Not by 1 + lambda / pi: its slope is 0 times infinity where one of lambda 0 is
     # ruled out by -inf.
@@ -118,18 +118,18 @@ def next_multipliers(
     Array([0.  , 0.09], dtype=float32)
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
-    shape = logits.shape[-1:]
-    _arrays.not_negative("multipliers", multipliers)
-    _arrays.positive("class_priors", class_priors)
-    _arrays.share("least_recalls", least_recalls)
-    _arrays.not_negative("rate", rate)
-    multipliers = _arrays.real("multipliers", multipliers, logits.dtype, shape)
-    priors = _arrays.real("class_priors", class_priors, logits.dtype, shape)
-    wanted = _arrays.real("least_recalls", least_recalls, logits.dtype, shape)
-    rate = _arrays.real("rate", rate, logits.dtype)
+    dtype, shape = logits.dtype, logits.shape[-1:]
+    multipliers = _arrays.real(
+        "multipliers", multipliers, dtype, _arrays.not_negative, shape
+    )
+    priors = _arrays.real("class_priors", class_priors, dtype, _arrays.positive, shape)
+    wanted = _arrays.real("least_recalls", least_recalls, dtype, _arrays.share, shape)
+    rate = _arrays.real("rate", rate, dtype, _arrays.not_negative)
     found = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
     lacking = _arrays.of_label(wanted, labels) - found
     total = jnp.zeros_like(priors).at[labels]
-    total = total.add(lacking, mode="drop", out_sharding=_arrays.whole(labels))
+    total = total.add(
+        lacking, mode="drop", out_sharding=_arrays.replicated_like(labels)
+    )
     count = jnp.maximum(1, jnp.sum(counted.valid, dtype=logits.dtype))
     return jnp.maximum(0, multipliers + rate * total / (count * priors))

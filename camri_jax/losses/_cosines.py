@@ -67,7 +67,7 @@ def linear_logits(
     logits = _product(features, prototypes)
     if bias is None:
         return logits
-    bias = _arrays.real("bias", bias, logits.dtype, logits.shape[-1:])
+    bias = _arrays.real("bias", bias, logits.dtype, None, logits.shape[-1:])
     return logits + jnp.broadcast_to(bias, logits.shape)
 
 

@@ -243,8 +243,7 @@ def smoothed_cross_entropy(
     Array(0.62693, dtype=float32)
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
-    _arrays.share("smoothing", smoothing)
-    smoothing = _arrays.real("smoothing", smoothing, logits.dtype)
+    smoothing = _arrays.real("smoothing", smoothing, logits.dtype, _arrays.share)
     present, own = logits > -jnp.inf, pick(logits, labels)[..., None]
     # Of a true class that is ruled out the loss is infinite already.
     ahead = jnp.where(present & (own > -jnp.inf), own - logits, 0)
@@ -298,15 +297,12 @@ def logit_adjusted_cross_entropy(
     Array(0.69315, dtype=float32)
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
-    num_classes = logits.shape[-1:]
-    _arrays.positive("class_priors", class_priors)
-    _arrays.not_negative("strength", strength)
-    priors = _arrays.real("class_priors", class_priors, logits.dtype, num_classes)
-    strength = _arrays.real("strength", strength, logits.dtype)
+    dtype, shape = logits.dtype, logits.shape[-1:]
+    priors = _arrays.real("class_priors", class_priors, dtype, _arrays.positive, shape)
+    strength = _arrays.real("strength", strength, dtype, _arrays.not_negative)
     shifts = strength * jnp.log(priors)
     if offsets is not None:
-        _arrays.finite("offsets", offsets)
-        shifts -= _arrays.real("offsets", offsets, logits.dtype, num_classes)
+        shifts -= _arrays.real("offsets", offsets, dtype, _arrays.finite, shape)
     adjusted = logits + jnp.broadcast_to(shifts, logits.shape)
     return counted.losses(softplus(log_odds_against(adjusted, labels)))
 
@@ -349,8 +345,7 @@ def balanced_softmax(
 
 
 def _focal(logits: jax.Array, labels: jax.Array, gamma: ArrayLike) -> jax.Array:
-    _arrays.not_negative("gamma", gamma)
-    gamma = _arrays.real("gamma", gamma, logits.dtype)
+    gamma = _arrays.real("gamma", gamma, logits.dtype, _arrays.not_negative)
     # No loss where it is this certain: inf * 0 is NaN.
     odds = jnp.maximum(log_odds_against(logits, labels), -1e4)
     surprise = softplus(odds)
@@ -371,5 +366,4 @@ def _surprise_if_absent(logits: jax.Array) -> jax.Array:
 
 
 def _weights(name: str, value: ArrayLike, logits: jax.Array, shape) -> jax.Array:
-    _arrays.not_negative(name, value)
-    return _arrays.real(name, value, logits.dtype, shape)
+    return _arrays.real(name, value, logits.dtype, _arrays.not_negative, shape)

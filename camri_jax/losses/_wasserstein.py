@@ -126,10 +126,9 @@ def wasserstein_with_integer_labels(
     """
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     costs = _arrays.real(
-        "cost_matrix", cost_matrix, logits.dtype, logits.shape[-1:] * 2
+        "cost_matrix", cost_matrix, logits.dtype, None, logits.shape[-1:] * 2
     )
-    _arrays.positive("epsilon", epsilon)
-    epsilon = _arrays.real("epsilon", epsilon, logits.dtype)
+    epsilon = _arrays.real("epsilon", epsilon, logits.dtype, _arrays.positive)
     # 0 log 0 = 0, also where a logit of -inf rules a class out.
     log_shares = jnp.maximum(jax.nn.log_softmax(logits), -1e5)
     shares = jnp.exp(log_shares)

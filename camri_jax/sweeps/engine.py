@@ -49,13 +49,16 @@ class Progress(NamedTuple):
     doing: str
 
 
+OnProgress = Callable[[Progress], None]
+
+
 def run(
     plan: Plan,
     dataset: Dataset,
     output: str | Path,
     *,
     provenance: Mapping[str, Any],
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> None:
     """Trains the plan's chunks and saves each as it ends.
@@ -68,7 +71,7 @@ def run(
       dataset: the images it was made for.
       output: directory of the sweep, or a URL of one.
       provenance: JSON-able facts kept with each row: command, commit, versions.
-      report: called after each epoch of a chunk, and within it where its steps are
+      on_progress: called after each epoch of a chunk, and within it where its steps are
         called one by one.
       checkpoint_minutes: between two checkpoints of a chunk.
 
@@ -95,7 +98,7 @@ def run(
         placed(plan, dataset),
         output,
         provenance=provenance,
-        report=report,
+        on_progress=on_progress,
         checkpoint_minutes=checkpoint_minutes,
     )
     clear(output)
@@ -109,7 +112,7 @@ def train_all(
     *,
     again: Collection[str] = (),
     provenance: Mapping[str, Any],
-    report: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> None:
     """Trains the plan's chunks as `run` does, on data that are placed already.
@@ -122,7 +125,7 @@ def train_all(
       again: ids of trials that are trained though they have rows, as these lack their
         logits or weights.
       provenance: JSON-able facts kept with each row.
-      report: as for `run`.
+      on_progress: as for `run`.
       checkpoint_minutes: between two checkpoints of a chunk.
 
     Raises:
@@ -145,7 +148,7 @@ def train_all(
         def on_epoch(epoch: float, chunk=chunk, num_done=num_done) -> None:
             share = epoch / chunk.config.recipe.epochs
             done = num_done + len(chunk.trials) * share
-            report(Progress(done, num_trials, chunk.methods))
+            on_progress(Progress(done, num_trials, chunk.methods))
 
         outcome = train_and_save(
             plan,
@@ -164,7 +167,7 @@ def train_all(
             waiting.rotate(-1)
             num_held += 1
             if num_held >= len(waiting):
-                report(Progress(num_done, num_trials, "waiting for others"))
+                on_progress(Progress(num_done, num_trials, "waiting for others"))
                 time.sleep(PAUSE)
                 num_held = 0
         else:

@@ -342,7 +342,7 @@ def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
     Returns:
       Chunks of the same trials in the same order.
     """
-    width = num_devices * _ceil_div(chunks[0].width, 2 * num_devices)
+    width = num_devices * -(-chunks[0].width // (2 * num_devices))
     # Each for itself, as the trials of a chunk may have to be of one seed.
     halves = [grouped(chunk.config, chunk.trials, width) for chunk in chunks]
     return list(itertools.chain(*halves))
@@ -481,8 +481,8 @@ def _chunks(
         if placement.vectorized:
             # The width follows from the plan alone, not from what is left of it: a
             # trial's last digits depend on the width that it is trained in.
-            num_chunks = _ceil_div(len(groups[0]), width)
-            width = num_devices * _ceil_div(len(groups[0]), num_chunks * num_devices)
+            num_chunks = -(-len(groups[0]) // width)
+            width = num_devices * -(-len(groups[0]) // (num_chunks * num_devices))
         for group in groups:
             missing = [trial for trial in group if trial.trial_id not in done]
             chunks += grouped(shared, missing, width)
@@ -506,10 +506,6 @@ def logits_bytes(plan: Plan, dataset: Dataset) -> int:
 
 SCORED = ("validation", "calibration", "test")
 """Parts of the data whose logits are a trial's result."""
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def _hash(content: Any) -> str:

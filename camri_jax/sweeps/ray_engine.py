@@ -50,7 +50,7 @@ def run(
     load: Callable[[], Dataset],
     resources: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any],
-    report: Callable[[engine.Progress], None] = lambda progress: None,
+    on_progress: engine.OnProgress = lambda progress: None,
     checkpoint_minutes: float = engine.CHECKPOINT_MINUTES,
 ) -> None:
     """Trains the plan's chunks on a cluster; the same files as `engine.run` writes.
@@ -63,7 +63,7 @@ def run(
       resources: of a chunk, as `{"GPU": 1}`, `{"TPU": 4}` or `{"CPU": 1}`; default one
         GPU, else the chips of a TPU host, else one CPU, as the cluster has them.
       provenance: JSON-able facts kept with each row.
-      report: called after each chunk.
+      on_progress: called after each chunk.
       checkpoint_minutes: between two checkpoints of a chunk.
 
     Raises:
@@ -107,7 +107,7 @@ def run(
             raise UsageError(str(getattr(error, "cause", error))) from None
         if outcome == "done":
             num_done += len(chunk.trials)
-            report(engine.Progress(num_done, plan.num_missing, chunk.methods))
+            on_progress(engine.Progress(num_done, plan.num_missing, chunk.methods))
         elif outcome == "held":
             time.sleep(engine.PAUSE)
             again = [chunk]

@@ -46,7 +46,7 @@ def _function(
     scale = {"scale": jnp.float32(classifier.about["scale"])}
 
     def logits(images: jax.Array) -> jax.Array:
-        scores = trial.scores(trial.embed(config, variables, images))
+        scores = trial.class_scores(trial.embed(config, variables, images))
         return trial.logits(scores, scale) + jnp.asarray(offset)[None]
 
     return logits

@@ -1,6 +1,6 @@
-"""What is asked, and which settings come nearest: by validation images alone.
+"""What is asked, which settings come nearest, and what is known of a finalist.
 
-Nothing here is given a calibration image.
+Validation images alone pick: calibration images only say what is promised.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from camri_jax import guarantee
 from camri_jax._files import UsageError, fraction
-from camri_jax.guarantee import Certificate, Certificates
+from camri_jax.guarantee import Certificate, Certificates, Price
 from camri_jax.sweeps.plan import Trial
 from camri_jax.training.methods import BASELINE, Point, Value
 
@@ -214,6 +214,43 @@ class Setting(NamedTuple):
         """Returns the trial that costs least, with its costs."""
         pairs = zip(self.trials, self.costs, strict=True)
         return min(pairs, key=lambda p: (p[1].false_alarms, -p[1].accuracy, p[0].seed))
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A model of the final.
+
+    Attributes:
+      method: its name.
+      point: its hyperparameters.
+      trial_id: of the seed that costs least on validation images.
+      seeds: of its setting, that were trained.
+      picked: what the goal costs it on validation images.
+      certificate: what calibration images promise; None: it was not certified, as
+        there are too few images for so many models.
+      offset: the certified one, not below 0; without a promise that of `picked`.
+      validation: false alarms per 1,000 validation images, and accuracy, at `offset`.
+      found: of test images, `(found, all)` of each part of the goal.
+      price: on test images, against its own offset 0.
+      against: the same, against cross-entropy at its own offset; None: it is that.
+    """
+
+    method: str
+    point: dict[str, Value]
+    trial_id: str
+    seeds: tuple[int, ...]
+    picked: Picked
+    certificate: Certificate | Certificates | None
+    offset: Offset
+    validation: tuple[float, float]
+    found: tuple[tuple[int, int], ...]
+    price: Price
+    against: Price | None
+
+    @property
+    def certified(self) -> bool:
+        """Whether there is a promise."""
+        return self.certificate is not None and self.certificate.certified
 
 
 def simplicity(method: str, point: Point) -> float:

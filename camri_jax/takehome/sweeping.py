@@ -6,9 +6,10 @@ import functools
 import html
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def sweep(
     *,
     backbone: Any = None,
     command: str = "camri_jax.sweep",
-    on_progress: Callable[[engine.Progress], None] | None = None,
+    on_progress: engine.OnProgress | None = None,
 ) -> Result:
     """Trains what is missing of a grid, and tells what all of it shows.
 
@@ -133,16 +134,32 @@ def sweep(
     """
     output = address(output)
     planned = make_plan(config, dataset, output, backbone=backbone)
-    quiet = on_progress is not None
-    with tqdm(total=planned.num_missing, unit="trial", disable=quiet) as bar:
+    facts = provenance(command)
+    with shown(on_progress) as told:
+        engine.run(planned, dataset, output, provenance=facts, on_progress=told)
+    return results_of(planned, dataset, output, backbone)
+
+
+@contextlib.contextmanager
+def shown(
+    on_progress: engine.OnProgress | None,
+) -> Iterator[engine.OnProgress]:
+    """Yields who is told of progress; for None a bar shows it, in notebooks too.
+
+    Args:
+      on_progress: who was given.
+    """
+    if on_progress is not None:
+        yield on_progress
+        return
+    with tqdm(unit="trial") as bar:
 
         def advance(progress: engine.Progress) -> None:
+            if bar.total is None:
+                bar.reset(progress.num_trials)
             bar.update(round(progress.num_done, 2) - bar.n)
 
-        told = on_progress or advance
-        facts = provenance(command)
-        engine.run(planned, dataset, output, provenance=facts, report=told)
-    return results_of(planned, dataset, output, backbone)
+        yield advance
 
 
 def make_plan(
@@ -357,7 +374,7 @@ def _keep(
         "trial": {
             name: value
             for name, value in trial.items()
-            if not (isinstance(value, float) and value != value) and value != ""
+            if not (isinstance(value, float) and math.isnan(value)) and value != ""
         },
         "why": picked.why,
         "fingerprint": dataset.fingerprint,

@@ -1,10 +1,8 @@
 """What tuning found, in sentences and as a table for people."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -18,11 +16,8 @@ from camri_jax.guarantee import (
     Measure,
     rounded_down,
 )
-from camri_jax.takehome.picking import Goal, Offset
+from camri_jax.takehome.picking import Finalist, Goal, Offset
 from camri_jax.training.methods import BASELINE, METHODS, describe
-
-if TYPE_CHECKING:
-    from camri_jax.takehome.tuning import Finalist
 
 
 def paragraph(
@@ -178,7 +173,7 @@ def sheet(frame: pd.DataFrame, name: str) -> Sheet:
             number(line.accuracy, 3),
             Cell(
                 ""
-                if line.dearer != line.dearer
+                if pd.isna(line.dearer)
                 else f"{line.dearer:+.1f} [{line.dearer_low:+.1f}, "
                 f"{line.dearer_high:+.1f}]"
             ),

@@ -25,11 +25,10 @@ from camri_jax._files import (
 )
 from camri_jax.datasets import Dataset
 from camri_jax.evidence import report, study
-from camri_jax.guarantee import Certificate, Certificates, Price
 from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.chunk import Placed
-from camri_jax.sweeps.engine import Progress
+from camri_jax.sweeps.engine import OnProgress, Progress
 from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
@@ -42,8 +41,8 @@ from camri_jax.takehome.model import (
     used,
 )
 from camri_jax.takehome.picking import (
+    Finalist,
     Goal,
-    Offset,
     Picked,
     Setting,
     costs,
@@ -54,13 +53,11 @@ from camri_jax.takehome.picking import (
     simplicity,
 )
 from camri_jax.takehome.promise import Evidence, save_evidence
-from camri_jax.takehome.sweeping import provenance
+from camri_jax.takehome.sweeping import provenance, shown
 from camri_jax.training import classifier
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import BASELINE, DEFAULT_METHODS, Value
 from camri_jax.training.recipe import Recipe
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -117,43 +114,6 @@ class Rung(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finalist:
-    """A model of the final.
-
-    Attributes:
-      method: its name.
-      point: its hyperparameters.
-      trial_id: of the seed that costs least on validation images.
-      seeds: of its setting, that were trained.
-      picked: what the goal costs it on validation images.
-      certificate: what calibration images promise; None: it was not certified, as
-        there are too few images for so many models.
-      offset: the certified one, not below 0; without a promise that of `picked`.
-      validation: false alarms per 1,000 validation images, and accuracy, at `offset`.
-      found: of test images, `(found, all)` of each part of the goal.
-      price: on test images, against its own offset 0.
-      against: the same, against cross-entropy at its own offset; None: it is that.
-    """
-
-    method: str
-    point: dict[str, Value]
-    trial_id: str
-    seeds: tuple[int, ...]
-    picked: Picked
-    certificate: Certificate | Certificates | None
-    offset: Offset
-    validation: tuple[float, float]
-    found: tuple[tuple[int, int], ...]
-    price: Price
-    against: Price | None
-
-    @property
-    def certified(self) -> bool:
-        """Whether there is a promise."""
-        return self.certificate is not None and self.certificate.certified
-
-
-@dataclass(frozen=True)
 class TuneResult:
     """What comes of tuning.
 
@@ -200,7 +160,7 @@ def tune(
     output: str | os.PathLike[str],
     backbone: Any = None,
     command: str = "camri_jax.tune",
-    on_progress: Report = lambda progress: None,
+    on_progress: OnProgress | None = None,
     clock: Callable[[], float] = time.monotonic,
     **config: Any,
 ) -> TuneResult:
@@ -229,7 +189,7 @@ def tune(
       backbone: a Flax module from uint8 images and `train` to features, in place of
         the recipe's network.
       command: kept with the rows.
-      on_progress: called after each epoch.
+      on_progress: called after each epoch; default a bar, in notebooks too.
       clock: seconds, for the budget.
       **config: what else `TuneConfig` holds.
 
@@ -250,7 +210,8 @@ def tune(
     output = local(output)
     goal = goal_of(settings, dataset)
     lab = _Lab.of(settings, goal, dataset, output, backbone, command, clock)
-    finals, told = _halve(lab, settings, goal, on_progress)
+    with shown(on_progress) as tell:
+        finals, told = _halve(lab, settings, goal, tell)
     return _finish(lab, settings, goal, finals, told)
 
 
@@ -410,7 +371,7 @@ class _Lab:
         trials: Sequence[Trial],
         done: set[str],
         share: float,
-        report: Callable[[float, str], None],
+        tell: Callable[[float, str], None],
     ) -> set[str]:
         """Trains what is missing of trials, within a share of the budget.
 
@@ -446,7 +407,7 @@ class _Lab:
                 rows.discard(self.output, chunk.name)
 
             def told(made: Progress, before: int = len(done)) -> None:
-                report(before + made.num_done, made.doing)
+                tell(before + made.num_done, made.doing)
 
             engine.train_all(
                 only,
@@ -455,7 +416,7 @@ class _Lab:
                 self.output,
                 again=again,
                 provenance=facts,
-                report=told,
+                on_progress=told,
             )
             self.seconds[chunk.family] = self.clock() - start
             done |= own
@@ -477,7 +438,7 @@ class _Lab:
 
 
 def _halve(
-    lab: _Lab, config: TuneConfig, goal: Goal, on_progress: Report
+    lab: _Lab, config: TuneConfig, goal: Goal, on_progress: OnProgress
 ) -> tuple[list[Setting], list[str]]:
     """Trains rung after rung; the finalists, and what there was no time for."""
     trials, done = lab.planned.trials, lab.kept()
@@ -488,14 +449,14 @@ def _halve(
 
     kept, missing = len(done), max(0, sum(new) - len(done))
 
-    def report(num_done: float, family: str) -> None:
+    def tell(num_done: float, family: str) -> None:
         on_progress(Progress(min(num_done - kept, missing), missing, family))
 
-    report(kept, "compiling" if missing else "reading what was trained")
+    tell(kept, "compiling" if missing else "reading what was trained")
     for i, rung in enumerate(schedule):
         wanted = [t for t in trials if _key(t) in entered and t.seed < rung.num_seeds]
         share = sum(new[: i + 1]) / sum(new)
-        done = lab.train(wanted, done, share, report)
+        done = lab.train(wanted, done, share, tell)
         # Seeds of later rungs, from before it was stopped, have no say here.
         known = done & {t.trial_id for t in wanted}
         settings = ranked(wanted, lab.costs(goal, known))
@@ -611,79 +572,81 @@ def _certify(
     lab: _Lab, config: TuneConfig, goal: Goal, settings: Sequence[Setting]
 ) -> list[Finalist]:
     """The only place that reads calibration images, after all was picked."""
-    best = [setting.best() for setting in settings]
-    ids = [trial.trial_id for trial, _ in best]
+    ids = [setting.best()[0].trial_id for setting in settings]
     number = num_certifiable(goal, lab.dataset, len(ids))
-    parts = lab.dataset.parts
-    calibration = lab.logits("calibration", ids[:number])
-    labels, groups = parts["calibration"].labels, parts["calibration"].groups
-    certificates = {
-        trial.trial_id: goal.certify(
-            calibration[trial.trial_id], labels, picked.relative, groups, number
-        )
-        for trial, picked in best[:number]
-    }
-    offsets: dict[str, Offset] = {}
-    for trial, picked in best:
-        certificate = certificates.get(trial.trial_id)
-        name = trial.trial_id
-        offsets[name] = picked.offset
-        if certificate is not None and certificate.offset is not None:
-            room = guarantee.with_room(certificate.offset, calibration[name])
-            offsets[name] = not_below_zero(room)
-    validation, test = lab.logits("validation", ids), lab.logits("test", ids)
-    answers = {
-        name: guarantee.predict(test[name], goal.important, offsets[name])
-        for name in ids
-    }
-    reference = next((t.trial_id for t, _ in best if t.method == BASELINE), None)
-    truth = parts["test"].labels
-    found = []
-    for setting, (trial, picked) in zip(settings, best, strict=True):
-        name, prior = trial.trial_id, config.prior
-        offset = offsets[name]
-        against = None
-        if reference is not None and name != reference:
+    read = {"validation": ids, "calibration": ids[:number], "test": ids}
+    logits = {part: lab.logits(part, names) for part, names in read.items()}
+    found = [_finalist(lab, config, goal, each, logits, number) for each in settings]
+    reference = next((each for each in found if each.method == BASELINE), None)
+    if reference is None:
+        return found
+
+    def answers(each: Finalist) -> np.ndarray:
+        own = logits["test"][each.trial_id]
+        return guarantee.predict(own, goal.important, each.offset)
+
+    part = lab.dataset.parts["test"]
+    for i, each in enumerate(found):
+        if each is not reference:
             against = guarantee.compare(
-                answers[name],
-                answers[reference],
-                parts["test"].labels,
+                answers(each),
+                answers(reference),
+                part.labels,
                 goal.important,
-                prior=prior,
-                groups=parts["test"].groups,
+                prior=config.prior,
+                groups=part.groups,
             )
-        found.append(
-            Finalist(
-                method=trial.method,
-                point=trial.point,
-                trial_id=name,
-                seeds=tuple(t.seed for t in setting.trials),
-                picked=picked,
-                certificate=certificates.get(name),
-                offset=offset,
-                validation=costs(
-                    validation[name],
-                    parts["validation"].labels,
-                    goal.important,
-                    offset,
-                ),
-                found=tuple(
-                    (int((answers[name] == truth)[mine].sum()), int(mine.sum()))
-                    for classes, _ in goal.parts
-                    for mine in [np.isin(truth, classes)]
-                ),
-                price=guarantee.price(
-                    test[name],
-                    parts["test"].labels,
-                    goal.important,
-                    offset,
-                    prior=prior,
-                    groups=parts["test"].groups,
-                ),
-                against=against,
-            )
-        )
+            found[i] = dataclasses.replace(each, against=against)
     return found
+
+
+def _finalist(
+    lab: _Lab,
+    config: TuneConfig,
+    goal: Goal,
+    setting: Setting,
+    logits: Mapping[str, Mapping[str, np.ndarray]],
+    candidates: int,
+) -> Finalist:
+    """One of so many that are certified at once, if its calibration logits are read."""
+    trial, picked = setting.best()
+    name, parts = trial.trial_id, lab.dataset.parts
+    offset, certificate = picked.offset, None
+    if name in logits["calibration"]:
+        own, part = logits["calibration"][name], parts["calibration"]
+        certificate = goal.certify(
+            own, part.labels, picked.relative, part.groups, candidates
+        )
+        if certificate.offset is not None:
+            offset = not_below_zero(guarantee.with_room(certificate.offset, own))
+    own, truth = logits["test"][name], parts["test"].labels
+    right = guarantee.predict(own, goal.important, offset) == truth
+    wanted = [np.isin(truth, classes) for classes, _ in goal.parts]
+    return Finalist(
+        method=trial.method,
+        point=trial.point,
+        trial_id=name,
+        seeds=tuple(each.seed for each in setting.trials),
+        picked=picked,
+        certificate=certificate,
+        offset=offset,
+        validation=costs(
+            logits["validation"][name],
+            parts["validation"].labels,
+            goal.important,
+            offset,
+        ),
+        found=tuple((int(right[each].sum()), int(each.sum())) for each in wanted),
+        price=guarantee.price(
+            own,
+            truth,
+            goal.important,
+            offset,
+            prior=config.prior,
+            groups=parts["test"].groups,
+        ),
+        against=None,
+    )
 
 
 def _keep(

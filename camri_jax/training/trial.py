@@ -129,7 +129,7 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
-        found = scores(cast(Outputs, outputs))
+        found = class_scores(cast(Outputs, outputs))
         values = _losses(config, state, hyperparameters, found, labels)
         return values.mean(), (dict(updates), found)
 
@@ -309,7 +309,7 @@ def score(
       Their `Scores`.
     """
     outputs = embed(config, evaluated_variables(state), images)
-    values = scores(outputs)
+    values = class_scores(outputs)
     return Scores(
         logits=logits(values, hyperparameters),
         loss=_losses(config, state, hyperparameters, values, labels),
@@ -366,7 +366,7 @@ def is_finite(state: TrialState) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def scores(outputs: Outputs) -> jax.Array:
+def class_scores(outputs: Outputs) -> jax.Array:
     """Returns what a loss compares classes by: cosines without bias, else logits.
 
     Both in float32, so that no head is compared at fewer digits than another.

@@ -109,7 +109,7 @@ def slider(
     class_name = looks.visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
     # Of several classes with a recall each, none is promised for all together.
-    apart = taken is not None and taken.get("recall", 0.0) != taken.get("recall", 0.0)
+    apart = taken is not None and pd.isna(taken.get("recall", 0.0))
     most = None if apart else certifiable(study, important)
     pictures, places = [], []
     for measure in figures.AXES:
