@@ -26,16 +26,16 @@ class UsageError(ValueError):
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Returns a whole number of any make as Python's own, which names of trials hold.
+    """Returns a number of any integer type as a Python int, which names of trials hold.
 
     Args:
       name: what it is called.
-      value: what came.
+      value: what was passed.
       least: what it must be at least.
       most: what it must be at most, if anything.
 
     Raises:
-      UsageError: it is no whole number (3.0 is none), or outside of these.
+      UsageError: it is not a whole number (3.0 is not), or not within these.
 
     >>> whole_number("epochs", 3, 1)
     3

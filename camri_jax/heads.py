@@ -50,8 +50,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     Args:
       important: label, or sequence of labels, of the classes that must not be missed;
         None: the rarest class.
-      method: a name in `camri_jax.training.methods.METHODS`, but of one under
-        constraints or with a warm-up.
+      method: any in `camri_jax.training.methods.METHODS` except those with constraints
+        or a warm-up.
       margin: angular margin in radians of the important classes; of several the one
         with the fewest false alarms under its certificate is taken, which `recall` must
         be given for. None: the method's own.
@@ -207,7 +207,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Returns the softmax of the logits, offset included: no calibrated chances.
+        """Returns the softmax of the logits, offset included: not calibrated.
 
         Args:
           X: features `[n, feature]`.

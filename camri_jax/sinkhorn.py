@@ -69,14 +69,14 @@ def sinkhorn(
 
     The gradient of `cost` is that of the optimum (envelope theorem): `a f`, `b g`, `T`
     and `sum T (log T - 1)` with respect to `log_a`, `log_b`, `cost_matrix` and
-    `epsilon`. As f is known but for a constant, only changes that leave the totals of
-    a and b equal have a meaning: a log-softmax makes no others. It is of reverse mode
-    alone: `jax.jvp` of what is returned raises TypeError. Second derivatives go forward
-    through the iteration: `jax.hessian` is right where the error is small; reverse over
-    reverse raises ValueError.
+    `epsilon`. f is determined only up to a constant, so it is meaningful only along
+    changes that keep the totals of a and b equal: a log-softmax makes no others. It is
+    for reverse mode only: `jax.jvp` of what is returned raises TypeError. Second
+    derivatives go forward through the iteration: `jax.hessian` is right where the error
+    is small; reverse over reverse raises ValueError.
 
-    Under `vmap` over costs or epsilons every pass runs for as long as one member of
-    the batch needs it: keep those above and below a ratio of 60 apart.
+    Under `vmap` over costs or epsilons both loops run until the slowest member of the
+    batch has converged: do not batch ratios above 60 with ratios below.
 
     Args:
       log_a: `[..., n]`, logarithms of the row totals.

@@ -22,7 +22,7 @@ from camri_jax.guarantee._bounds import bet, largest, rank
 from camri_jax.guarantee._rule import found_scores, found_scores_along, moved
 
 ASSUMPTION = (
-    "This holds if new images come like the calibration images: "
+    "This holds if new images arise the way the calibration images did: "
     "same camera, same places, same mix."
 )
 

@@ -15,7 +15,7 @@
 | `l2_softmax` | s cos(theta) | of cosines times s |
 | `camri`, `arcface` | s cos(theta + m), by class or for all | `l2_softmax` at m = 0 |
 | `class_sensitive_cosface`, `cosface` | s (cos(theta) - m), the same | at m = 0 |
-| `ldam` | s (cos(theta) - m n^(-1/4)) | at m = 0 |
+| `ldam` | s (cos(theta) - m (min n / n_t)^(1/4)) | at m = 0 |
 | `sphereface` | s cos(m theta) | at m = 1 |
 
 h is the softmax of the logits z. Angular losses take cosines (`cosine_similarity`), the

@@ -61,8 +61,9 @@ def angular_margin_logits(
     `cos(theta + m)` would then fall as theta goes to 0.
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1]. Logits raise outside `jit`; inside,
-        a row becomes NaN whose largest value, or true class's, is beyond 1.01.
+      cosines: `[..., num_classes]`, in [-1, 1]. Values beyond 1.01 (probably logits)
+        raise outside `jit`; inside it, a row becomes NaN if its largest value or its
+        true class's is beyond 1.01.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other makes a row of NaN.
       margins: `[num_classes]`, radians from 0 to pi; may be traced.
       scale: number above 0, the inverse temperature; may be traced.

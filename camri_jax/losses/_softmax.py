@@ -87,7 +87,7 @@ def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if k is never."""
+    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if no other is possible."""
     top, excess = of_others(logits, labels)
     return (top - pick(logits, labels)) + excess
 
