@@ -62,7 +62,7 @@ def sinkhorn(
 
     Zeros in a and b (-inf in `log_a`, `log_b`) are allowed. Rows are met exactly, the
     columns to `tolerance`; if `max_iterations` ends first, `error` tells, as it does
-    where a and b differ in total. Iterations grow as (range of C) / epsilon does, and
+    where a and b differ in total. Iterations grow with (range of C) / epsilon, and
     float32 leaves an error of about 1e-7 times that ratio, where C is the cost of what
     moves: one of 1e30 may forbid a move. Values and slopes are finite at any ratio, but
     mean nothing where no digit is left: `error` tells.
@@ -164,7 +164,7 @@ def transport_plan(
 
 
 def _iterated(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
-    """Returns the `SinkhornResult` of `[batch, n]` and `[batch, m]`."""
+    """Returns the `SinkhornResult` for `[batch, n]` and `[batch, m]`."""
     # Totals that differ in the last digit would drive u and v apart for ever.
     log_total = jax.nn.logsumexp(log_a, axis=1, keepdims=True)
     log_other = jax.nn.logsumexp(log_b, axis=1, keepdims=True)
@@ -356,7 +356,7 @@ def _soft_minimum(
 
 def _map_rows(of_row: Callable[[Any], Any], rows: Any, num_terms: int) -> Any:
     """Maps over rows, as many at once as keep `num_terms` for each within a MiB."""
-    # No terms are of an empty batch.
+    # An empty batch has no terms.
     return jax.lax.map(of_row, rows, batch_size=max(1, 2**18 // max(1, num_terms)))
 
 

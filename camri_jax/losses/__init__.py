@@ -27,11 +27,11 @@ Scores are `[..., num_classes]`, labels `[...]`, losses `[...]`: the caller redu
 Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through them, and
 they may change from step to step, as margins that `camri_jax.penalties.warm_up` grows.
 A batch may lie over the devices of a mesh, whether its axes are Auto or Explicit.
-Computed in float32 or better, with finite gradients; second derivatives, as of
-`jax.hessian`, are right too, of `wasserstein` as far as
+Computed in float32 or better, with finite gradients; second derivatives, as by
+`jax.hessian`, are right too, for `wasserstein` as far as
 `camri_jax.sinkhorn.sinkhorn` says. A logit of -inf rules its class out: the loss of
 that class's examples is infinite, or 0 where their weight is, and its gradient that of
-any logit so small. A label outside the classes has loss NaN and gradient 0, as has a
+any such small logit. A label outside the classes has loss NaN and gradient 0, as has a
 row all of -inf. `where` leaves examples out, whatever their scores and labels hold, as
 -1 for padding: their loss and gradient are 0.
 
