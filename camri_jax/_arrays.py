@@ -164,7 +164,7 @@ def real(
 
 
 def class_or_none(labels: jax.Array, num_classes: int) -> jax.Array:
-    """Returns labels as int32; for no class num_classes, which scatters drop."""
+    """Returns labels as int32; no class becomes num_classes, which scatters drop."""
     if labels.dtype.itemsize < 4:  # num_classes may not fit into int8
         labels = labels.astype(jnp.int32)
     # Compared before the cast: int64 wraps around.
@@ -201,7 +201,7 @@ def finite(name: str, value: ArrayLike) -> None:
 
 
 def angle(name: str, value: ArrayLike) -> None:
-    """Raises if a known value is no angle from 0 to pi: degrees, perhaps."""
+    """Raises if a known value is not from 0 to pi, as an angle in degrees is not."""
     in_range = "from 0 to pi, in radians"  # float32 rounds pi up
     _require(name, value, lambda known: (known >= 0) & (known < 3.15), in_range)
 
@@ -251,15 +251,15 @@ def unit_vectors(vectors: jax.Array, *, axis: int) -> jax.Array:
 
 def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each label's entry of `[num_classes, ...]`, 0 for no class."""
-    # Over devices as the labels are: JAX does not guess it on a mesh of Explicit axes.
+    # Over devices as the labels are: JAX does not infer it on a mesh of Explicit axes.
     sharding = jax.typeof(labels).sharding
     return values.at[labels].get(mode="fill", fill_value=0, out_sharding=sharding)
 
 
 def replicated_like(of_examples: jax.Array) -> jax.sharding.NamedSharding:
-    """Returns how sums over examples lie on the examples' devices: on each, whole.
+    """Returns the sharding of sums over examples: whole on each of their devices.
 
-    JAX does not guess it on a mesh of Explicit axes.
+    JAX does not infer it on a mesh of Explicit axes.
     """
     sharding = jax.typeof(of_examples).sharding
     return sharding.update(spec=jax.sharding.PartitionSpec())

@@ -26,16 +26,16 @@ class UsageError(ValueError):
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Returns a whole number of any make as Python's own, which names of trials hold.
+    """Returns a number of any integer type as a Python int, which names of trials hold.
 
     Args:
       name: what it is called.
-      value: what came.
+      value: what was passed.
       least: what it must be at least.
       most: what it must be at most, if anything.
 
     Raises:
-      UsageError: it is no whole number (3.0 is none), or outside of these.
+      UsageError: it is not a whole number (3.0 is not), or not within these.
 
     >>> whole_number("epochs", 3, 1)
     3
@@ -99,7 +99,7 @@ def group_keys(name: str, value: Any, number: int) -> np.ndarray:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """Returns a path of this machine, `~` and `~user` being home directories.
+    """Returns a path on this machine, with `~` and `~user` expanded.
 
     Args:
       path: as `results` or `~/results`.
@@ -121,13 +121,13 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def address(path: str | os.PathLike[str]) -> Path:
-    """Returns a path from a text: of this machine, or by URL of a store.
+    """Returns the path that a text names: on this machine, or in a store by URL.
 
     Args:
       path: as `results`, `~/results`, `s3://bucket/results` or `gs://bucket/results`.
 
     Raises:
-      UsageError: nothing is known of such URLs, or there is no such home directory.
+      UsageError: such URLs are not supported, or there is no such home directory.
 
     >>> address("results"), address("memory://results").name
     (PosixPath('results'), 'results')
@@ -140,25 +140,25 @@ def address(path: str | os.PathLike[str]) -> Path:
 
     try:
         with warnings.catch_warnings():
-            # Of stores that its own tests do not cover.
+            # About stores that its own tests do not cover.
             warnings.simplefilter("ignore", UserWarning)
             # What other processes write must be seen at once.
             found = UPath(path, use_listings_cache=False)
         found.fs  # noqa: B018 - which fails where the store's package is missing
     except ValueError as error:
         raise UsageError(f"{path} cannot be written to or read from: {error}") from None
-    # A URL of a file of this machine.
+    # A URL of a file on this machine.
     return Path(found.path) if path.startswith("file:") else cast(Path, found)
 
 
 def is_local(path: Path) -> bool:
-    """Returns whether a path is of this machine's file systems."""
+    """Returns whether a path is on this machine's file systems."""
     return isinstance(path, Path)
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yields a path of this machine; what is written there becomes `path` at the end.
+    """Yields a path on this machine; what is written there becomes `path` at the end.
 
     Args:
       path: the file; its directory is made if need be. An error leaves it as it was.
@@ -173,7 +173,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             put(path, unfinished.read_bytes())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Short, so that a name that the file system just bears can be written as well.
+    # Short, so that the longest name that the file system takes can be written too.
     unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
         with _named(path, unfinished):
@@ -200,7 +200,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def sweep_up(directory: Path) -> None:
-    """Removes what killed processes were writing below a directory of this machine.
+    """Removes what killed processes were writing below a directory on this machine.
 
     Args:
       directory: it need not exist; files of the last hour may still be written.
@@ -216,7 +216,7 @@ def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
     """Writes a small file or an object in one call.
 
     Args:
-      path: of it; its directory is made if need be.
+      path: the file; its directory is made if need be.
       content: all of it.
       exclusively: whether it must not exist; of several processes one succeeds.
 
@@ -246,14 +246,14 @@ def put(path: Path, content: bytes, *, exclusively: bool = False) -> bool:
 
 
 def set_aside(path: Path, why: str, *others: Path) -> None:
-    """Renames a damaged file, and warns of it.
+    """Renames a damaged file, and warns.
 
-    Of several processes that find it, those that come too late say nothing.
+    If several processes find it, only the first one warns.
 
     Args:
       path: the file.
       why: what it is not, and what follows.
-      *others: what is of no use without it, and renamed as well.
+      *others: files that are useless without it, renamed too.
     """
     moved = False
     for each in (*others, path):
@@ -280,7 +280,7 @@ def _move_aside(path: Path) -> bool:
 def uninterrupted() -> Iterator[None]:
     """Holds back Ctrl-C and SIGTERM until the block is done, so that it is done whole.
 
-    Outside of the main thread, which alone is interrupted, it does nothing.
+    Outside the main thread, which alone is interrupted, it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -303,7 +303,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named(path: Path, unfinished: Path | None = None) -> Iterator[None]:
-    """Says which file cannot be written: of a full disk the system does not."""
+    """Names the file that cannot be written: for a full disk the system does not."""
     try:
         yield
     except OSError as error:
@@ -335,7 +335,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       OSError: it cannot be opened.
-      UsageError: it is no such file, or damaged.
+      UsageError: it is not such a file, or it is damaged.
     """
     with path.open("rb") as opened:
         try:

@@ -44,19 +44,19 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
     `camri_jax.guarantee.certify_recalls` certifies on examples that are kept out of
     training for it. Seeds are averaged, not chosen among: that takes no examples, and
     what is certified is one model. All seeds and margins train in one compiled program.
-    Features of unlike units want scikit-learn's `StandardScaler` before, and few of
-    them a method without cosines. With `recall`, a step of a pipeline that learns from
-    y before the head must be fitted on other examples: it would else have seen those
+    Features in different units need scikit-learn's `StandardScaler` first, and few
+    features a method without cosines. With `recall`, a pipeline's step before the head
+    that learns from y must be fitted on other examples: otherwise it has seen those
     that certify.
 
     Args:
       important: label, or sequence of labels, of the classes that must not be missed;
         None: the rarest class.
-      method: a name in `camri_jax.training.methods.METHODS`, but of one under
-        constraints or with a warm-up.
-      margin: angular margin in radians of the important classes; of several the one
-        with the fewest false alarms under its certificate is taken, which `recall` must
-        be given for. None: the method's own.
+      method: any in `camri_jax.training.methods.METHODS` except those with constraints
+        or a warm-up.
+      margin: angular margin of the important classes, in radians; of several, which
+        need `recall`, the one with the fewest false alarms under its certificate is
+        taken. None: the method's own.
       scale: what cosines are multiplied by; None: the method's own.
       hyperparameters: what else the method has, as `{"weight": 4.0}`.
       recall: recall that is promised for new examples of the important classes,
@@ -71,13 +71,13 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
       weight_decay: what weights shrink by in a step, times the learning rate; it hardly
         matters to a cosine head. None: 20 times the features for each example that is
         trained on, to two digits, and half of the weights in a step at most.
-      random_state: fixes weights, order and calibration part, as scikit-learn has it.
+      random_state: fixes weights, order and calibration part, as in scikit-learn.
 
     Attributes:
       classes_: labels `[class]`, sorted.
       important_: labels of the important classes.
-      coef_: `[class, feature]` float64, of `(X - mean_) / scale_`; with a cosine head
-        of the directions of these.
+      coef_: `[class, feature]` float64, for `(X - mean_) / scale_`; with a cosine head
+        for the directions of these.
       intercept_: `[class]` float64, without the offset.
       mean_: `[feature]`, of the training examples.
       scale_: root of the mean of their features' variances.
@@ -88,8 +88,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         `Certificates`; None without `recall`.
       price_: a `camri_jax.guarantee.Price` on the calibration part; None without
         `recall`. Examples of other classes have no say in the offset, so its false
-        alarms and the other classes' recall are fair (but for a choice among margins);
-        its recall is that of the examples which certified, and is not.
+        alarms and the other classes' recall are fair (except for a choice among
+        margins); its recall is that of the examples that certified, and is not.
       n_features_in_: number of features.
       feature_names_in_: their names, where X has any.
 
@@ -147,9 +147,9 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
           y: labels `[n]`, numbers or strings, of two classes at least.
           sample_weight: `[n]`, not negative: what losses are multiplied by; the
             certificate counts every example of the calibration part alike.
-          groups: `[n]`, integers or strings, one for each patient or track: a group
-            is calibrated on as a whole or trained on, and counts once for the promise.
-            With `recall`, examples with equal features are of one group.
+          groups: `[n]`, integers or strings, the same within one group (patient,
+            track): a group is trained on or calibrated on as a whole, and counts once
+            for the promise. With `recall`, examples with equal features are one group.
 
         Returns:
           Itself.
@@ -206,7 +206,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Returns the softmax of the logits, offset included: no calibrated chances.
+        """Returns the softmax of the logits, offset included: not calibrated.
 
         Args:
           X: features `[n, feature]`.
@@ -507,7 +507,7 @@ class _Head:
 
 @dataclasses.dataclass(frozen=True)
 class _Weighted:
-    """A loss of labels that have a weight beside them, `[batch, 2]`."""
+    """A loss of labels with weights beside them, `[batch, 2]`."""
 
     loss: Callable[..., jax.Array]
 

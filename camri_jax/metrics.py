@@ -1,4 +1,4 @@
-"""Counts and angles from which a trained classifier is judged."""
+"""Counts and angles by which a trained classifier is judged."""
 
 from typing import NamedTuple
 

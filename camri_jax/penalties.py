@@ -90,7 +90,7 @@ def cost_matrix(num_classes: int, important: Important, cost: ArrayLike) -> jax.
       num_classes: how many classes there are; static.
       important: an index or several; may be traced, and is then not checked.
       cost: not below 0: a number, or one for each important class, of which the larger
-        holds between two of them; may be traced.
+        counts between two of them; may be traced.
 
     Returns:
       Costs `[num_classes, num_classes]`, float32, symmetric.
@@ -116,7 +116,7 @@ def cost_matrix(num_classes: int, important: Important, cost: ArrayLike) -> jax.
 def offset_vector(
     num_classes: int, important: Important, offset: ArrayLike
 ) -> jax.Array:
-    r"""Offsets of logits, or margins on cosines: 0 but for the important classes.
+    r"""Offsets of logits, or margins on cosines: 0 except for important classes.
 
     .. math:: b_\kappa = b, \qquad b_k = 0
 
@@ -202,7 +202,7 @@ def class_balanced_weights(class_counts: ArrayLike, beta: float) -> jax.Array:
     if not 0 <= beta < 1:
         raise UsageError(f"beta must be from 0 to below 1, got {beta}")
     counts = np.asarray(class_counts, np.float64)
-    # Of 1 - 0.9999 float32 keeps three digits.
+    # float32 keeps three digits of 1 - 0.9999.
     with np.errstate(divide="ignore"):
         weights = 1 / -np.expm1(counts * np.log(np.float64(beta)))
     return jnp.asarray(weights / weights.mean(), jnp.float32)

@@ -62,21 +62,21 @@ def sinkhorn(
 
     Zeros in a and b (-inf in `log_a`, `log_b`) are allowed. Rows are met exactly, the
     columns to `tolerance`; if `max_iterations` ends first, `error` tells, as it does
-    where a and b differ in total. Iterations grow as (range of C) / epsilon does, and
+    where a and b differ in total. Iterations grow with (range of C) / epsilon, and
     float32 leaves an error of about 1e-7 times that ratio, where C is the cost of what
     moves: one of 1e30 may forbid a move. Values and slopes are finite at any ratio, but
     mean nothing where no digit is left: `error` tells.
 
     The gradient of `cost` is that of the optimum (envelope theorem): `a f`, `b g`, `T`
     and `sum T (log T - 1)` with respect to `log_a`, `log_b`, `cost_matrix` and
-    `epsilon`. As f is known but for a constant, only changes that leave the totals of
-    a and b equal have a meaning: a log-softmax makes no others. It is of reverse mode
-    alone: `jax.jvp` of what is returned raises TypeError. Second derivatives go forward
-    through the iteration: `jax.hessian` is right where the error is small; reverse over
-    reverse raises ValueError.
+    `epsilon`. f is determined only up to a constant, so it is meaningful only along
+    changes that keep the totals of a and b equal: a log-softmax makes no others. It is
+    for reverse mode only: `jax.jvp` of what is returned raises TypeError. Second
+    derivatives go forward through the iteration: `jax.hessian` is right where the error
+    is small; reverse over reverse raises ValueError.
 
-    Under `vmap` over costs or epsilons every pass runs for as long as one member of
-    the batch needs it: keep those above and below a ratio of 60 apart.
+    Under `vmap` over costs or epsilons both loops run until the slowest member of the
+    batch has converged: do not batch ratios above 60 with ratios below.
 
     Args:
       log_a: `[..., n]`, logarithms of the row totals.
@@ -164,7 +164,7 @@ def transport_plan(
 
 
 def _iterated(log_a, log_b, cost_matrix, epsilon, max_iterations, tolerance):
-    """Returns the `SinkhornResult` of `[batch, n]` and `[batch, m]`."""
+    """Returns the `SinkhornResult` for `[batch, n]` and `[batch, m]`."""
     # Totals that differ in the last digit would drive u and v apart for ever.
     log_total = jax.nn.logsumexp(log_a, axis=1, keepdims=True)
     log_other = jax.nn.logsumexp(log_b, axis=1, keepdims=True)
@@ -356,7 +356,7 @@ def _soft_minimum(
 
 def _map_rows(of_row: Callable[[Any], Any], rows: Any, num_terms: int) -> Any:
     """Maps over rows, as many at once as keep `num_terms` for each within a MiB."""
-    # No terms are of an empty batch.
+    # An empty batch has no terms.
     return jax.lax.map(of_row, rows, batch_size=max(1, 2**18 // max(1, num_terms)))
 
 

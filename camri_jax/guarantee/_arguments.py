@@ -1,4 +1,4 @@
-"""What is allowed of arguments, and the error of what is not."""
+"""Checks of arguments, and what their errors say."""
 
 from collections.abc import Sequence
 

@@ -21,7 +21,7 @@ def rank(values: np.ndarray, recall: float, delta: float) -> tuple[float, int, f
 
 
 def largest(n: int, delta: float) -> float:
-    """The largest recall that n images certify of which none is missed."""
+    """The largest recall that n images certify if none of them is missed."""
     share = delta ** (1 / n)
     # Rounded up, it would not be.
     while _misses_allowed(n, share, delta) < 0:
@@ -121,7 +121,7 @@ def bounds(
     confidence: float,
     groups: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Interval of the expected weighted sum of hits; those of a group may depend."""
+    """Interval for the expected weighted sum of hits, dependent within groups."""
     alone = groups is None or len(np.unique(groups)) == len(groups)
     if alone and np.allclose(weights, weights.max(), rtol=1e-9, atol=0):
         low, high = clopper_pearson(int(hits.sum()), len(hits), confidence)
@@ -145,7 +145,7 @@ def bounds(
 
 
 def clopper_pearson(found: int, total: int, confidence: float) -> tuple[float, float]:
-    """Returns the exact two-sided interval of a share.
+    """Returns the exact two-sided interval for a share.
 
     Args:
       found: how many of them.

@@ -21,12 +21,12 @@ from camri_jax.guarantee._bounds import bet, largest, rank
 from camri_jax.guarantee._rule import found_scores, found_scores_along, moved
 
 ASSUMPTION = (
-    "This holds if new images come like the calibration images: "
+    "This holds if new images arise the way the calibration images did: "
     "same camera, same places, same mix."
 )
 
 _ALONE = 0.9
-"""Share of groups of one image from which on groups are counted as images are."""
+"""Share of one-image groups from which on groups are counted as images are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Certificate":
-        """The certificate that `to_dict` wrote, also after a way through JSON."""
+        """The certificate that `to_dict` wrote, perhaps by way of JSON."""
         return cls(**{**values, "important": tuple(values["important"])})
 
     def __str__(self) -> str:
@@ -140,7 +140,7 @@ class Certificates:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Certificates":
-        """The certificates that `to_dict` wrote, also after a way through JSON."""
+        """The certificates that `to_dict` wrote, perhaps by way of JSON."""
         parts = tuple(Certificate.from_dict(part) for part in values["certificates"])
         return cls(parts, values["accuracy"])
 
@@ -222,12 +222,12 @@ def largest_certifiable(
 
 
 def rounded_down(recall: float, digits: int = 3) -> float:
-    """Returns a recall as it may be told: one that is rounded up is not certified.
+    """Returns a recall as it may be stated: one that is rounded up is not certified.
 
     >>> rounded_down(largest_certifiable(60))
     0.951
     """
-    # Decimal, for 0.29 * 100 is below 29.
+    # Decimal, since 0.29 * 100 is below 29.
     step = decimal.Decimal(1).scaleb(-digits)
     exact = decimal.Decimal(repr(float(recall)))
     return float(exact.quantize(step, decimal.ROUND_FLOOR))
@@ -262,7 +262,7 @@ def certify_recall(
         together; for a promise about each, see `certify_recalls`.
       recall: recall r to be promised, between 0 and 1.
       confidence: 1 - delta.
-      groups: `[num_images]`, what of one group (track, patient) has in common; None:
+      groups: `[num_images]`, equal within one group (track, patient); None:
         the images are independent.
       candidates: how many models (M) are certified on the same images.
 
@@ -510,7 +510,7 @@ def _count(num_images: int, num_groups: int | None) -> str:
 
 
 def _told(share: float) -> str:
-    """With all the digits that it was asked with."""
+    """With all the digits that it was given with."""
     return f"{share:.12g}"
 
 

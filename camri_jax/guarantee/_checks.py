@@ -63,7 +63,7 @@ def check_recall(
 
     Args:
       found: how many of the images were predicted as their own class.
-      total: how many images there were. They are independent; of a group count one.
+      total: how many images there were, all independent: of each group count one.
       recall: what was promised.
       confidence: 1 - delta: chance that a kept promise is not called broken.
       sequential: whether this may be asked again as more images come.

@@ -88,7 +88,7 @@ def price(
     confidence: float = 0.95,
     groups: ArrayLike | None = None,
 ) -> Price:
-    r"""What an offset costs and brings, against offset 0, on images for that alone.
+    r"""What an offset costs and brings, against offset 0, on images for this alone.
 
     Shares are counted with exact (Clopper-Pearson) intervals. At a prior, for the other
     classes' mean recall, and where images come in groups, whose shares are independent
@@ -96,7 +96,7 @@ def price(
     :math:`\exp(-n \, \mathrm{kl})`, which holds for weighted means too. A change
     is the share of images gained minus the share lost, and its interval joins those of
     the two; where the rule allows only one of the two (false alarms under one positive
-    offset), it is that one's. Precision's interval at a prior or of groups, and its
+    offset), it is that one's. Precision's interval at a prior or for groups, and its
     change, join two intervals likewise. All hold at least as often as stated, given how
     many images of each class each group has.
 
@@ -317,7 +317,7 @@ def _precision(
         if prior is None and groups is None:
             low, high = clopper_pearson(count, total, confidence)
             return count / total, low, high, count, total
-        # How many of a group are said depends on what is right: both are bounded.
+        # In a group `said` depends on `right`: both are bounded.
         mine = np.isin(labels, important)
         able = ~mine if len(important) == 1 else np.full(len(mine), True)
         half = (1 + confidence) / 2

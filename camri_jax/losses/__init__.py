@@ -15,7 +15,7 @@
 | `l2_softmax` | s cos(theta) | of cosines times s |
 | `camri`, `arcface` | s cos(theta + m), by class or for all | `l2_softmax` at m = 0 |
 | `class_sensitive_cosface`, `cosface` | s (cos(theta) - m), the same | at m = 0 |
-| `ldam` | s (cos(theta) - m n^(-1/4)) | at m = 0 |
+| `ldam` | s (cos(theta) - m (min n / n_t)^(1/4)) | at m = 0 |
 | `sphereface` | s cos(m theta) | at m = 1 |
 
 h is the softmax of the logits z. Angular losses take cosines (`cosine_similarity`), the
@@ -27,11 +27,11 @@ Scores are `[..., num_classes]`, labels `[...]`, losses `[...]`: the caller redu
 Hyperparameters are arrays like any other: `jit`, `vmap` and `grad` go through them, and
 they may change from step to step, as margins that `camri_jax.penalties.warm_up` grows.
 A batch may lie over the devices of a mesh, whether its axes are Auto or Explicit.
-Computed in float32 or better, with finite gradients; second derivatives, as of
-`jax.hessian`, are right too, of `wasserstein` as far as
+Computed in float32 or better, with finite gradients; second derivatives, as by
+`jax.hessian`, are right too, for `wasserstein` as far as
 `camri_jax.sinkhorn.sinkhorn` says. A logit of -inf rules its class out: the loss of
 that class's examples is infinite, or 0 where their weight is, and its gradient that of
-any logit so small. A label outside the classes has loss NaN and gradient 0, as has a
+any such small logit. A label outside the classes has loss NaN and gradient 0, as has a
 row all of -inf. `where` leaves examples out, whatever their scores and labels hold, as
 -1 for padding: their loss and gradient are 0.
 

@@ -50,8 +50,8 @@ def angular_margin_logits(
        z_k = s \cos\theta_k
 
     Past an angle of pi the cosine rises again, and with it the logit of an example
-    that could not be more wrong: that is CAMRI's definition. `monotone` goes on
-    falling there, as the papers do that mind it: `cos(theta) - m sin(m)` for a class
+    that could not be more wrong: that is CAMRI's definition. `monotone` keeps
+    falling there, as in the papers that address it: `cos(theta) - m sin(m)` for a class
     whose multiplier is 1 (ArcFace; with 1 - cos(m) where that is more, from 2.33
     radians on, since the logit would rise there), `(-1)^n cos(angle) - 2 n` with n the
     whole part of angle / pi for any other (SphereFace).
@@ -61,8 +61,9 @@ def angular_margin_logits(
     `cos(theta + m)` would then fall as theta goes to 0.
 
     Args:
-      cosines: `[..., num_classes]`, in [-1, 1]. Logits raise outside `jit`; inside,
-        a row becomes NaN whose largest value, or true class's, is beyond 1.01.
+      cosines: `[..., num_classes]`, in [-1, 1]. Values beyond 1.01 (probably logits)
+        raise outside `jit`; inside it, a row becomes NaN if its largest value or its
+        true class's is beyond 1.01.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other makes a row of NaN.
       margins: `[num_classes]`, radians from 0 to pi; may be traced.
       scale: number above 0, the inverse temperature; may be traced.
@@ -191,7 +192,7 @@ def camri(
       cosines: `[..., num_classes]`, in [-1, 1]; as in `angular_margin_logits`.
       labels: `[...]`, integers in 0 .. num_classes - 1; any other has loss NaN.
       margins: `[num_classes]`, radians from 0 to pi; may be traced. The paper's are 0
-        but for the important class: see `camri_jax.penalties.margin_vector`, which
+        except for the important class: see `camri_jax.penalties.margin_vector`, which
         also takes several classes, each with a margin of its own.
       scale: number above 0, the inverse temperature; may be traced.
       monotone: as in `angular_margin_logits`.
@@ -269,7 +270,7 @@ def class_sensitive_cosface(
        L = -\log \frac{e^{s (\cos\theta_t - m_t)}}
                       {e^{s (\cos\theta_t - m_t)} + \sum_{k \ne t} e^{s \cos\theta_k}}
 
-    Of two classes, a margin m on one and a bonus of as much, -m, on the other is
+    With two classes, a margin m on one and a bonus of as much, -m, on the other is
     `logit_adjusted_cross_entropy` by `s m`, so at its optimum a threshold moved by
     `s m`. Without the bonus the threshold moves to the odds `(1 + exp(-s m)) / 2`, by
     log 2 at most however large the margin: examples of the other classes still push the

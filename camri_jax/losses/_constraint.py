@@ -25,8 +25,8 @@ def recall_constrained_cross_entropy(
 
     .. math:: L = -\left( 1 + \frac{\lambda_t}{\pi_t} \right) \log h_t
 
-    Its mean is that of cross-entropy plus, times its multiplier, each class's own mean
-    of `-log h`: what gradients can lower in place of a class's share of misses. What
+    Its mean is that of cross-entropy plus each class's own mean of `-log h` times its
+    multiplier, which gradients can lower in place of the class's share of misses. What
     no logit changes is left out. Multipliers learn by `next_multipliers`; where all
     are 0 this is cross-entropy.
 
@@ -84,7 +84,7 @@ def next_multipliers(
        \lambda_k \leftarrow \max \left( 0, \lambda_k + \eta \, \frac{n_k}{n \pi_k}
        (r_k - \mathrm{recall}_k) \right)
 
-    of the n examples of the batch, n_k of class k: on average over batches the step is
+    for n examples in the batch, n_k of class k: on average over batches the step is
     that of the recall on all training examples, and a class that is absent stays. The
     recall is counted, not approximated, so nothing has to be differentiable.
 

@@ -245,7 +245,7 @@ def smoothed_cross_entropy(
     logits, labels, counted = checked_scores("logits", logits, labels, where)
     smoothing = _arrays.real("smoothing", smoothing, logits.dtype, _arrays.share)
     present, own = logits > -jnp.inf, pick(logits, labels)[..., None]
-    # Of a true class that is ruled out the loss is infinite already.
+    # For a true class that is ruled out the loss is infinite already.
     ahead = jnp.where(present & (own > -jnp.inf), own - logits, 0)
     spread = jnp.sum(ahead, axis=-1) / jnp.sum(present, axis=-1, dtype=logits.dtype)
     losses = softplus(log_odds_against(logits, labels)) + smoothing * spread

@@ -25,7 +25,7 @@ class Counted(NamedTuple):
     otherwise: ArrayLike = jnp.nan
 
     def losses(self, losses: jax.Array) -> jax.Array:
-        """Returns the losses, NaN of what is no class and 0 of what is left out."""
+        """Returns the losses: NaN where the label is no class, 0 where left out."""
         return jnp.where(self.valid, losses, self.otherwise)
 
 
@@ -34,7 +34,7 @@ def checked_scores(
 ) -> tuple[jax.Array, jax.Array, Counted]:
     """Returns scores to compute with, labels, and which examples count.
 
-    For no class the label is num_classes, whose score and weight are 0: a class's own
+    A label of no class becomes num_classes, whose score and weight are 0: a class's own
     could be -inf, and 0 times its gradient NaN. A row all of -inf has no softmax, so no
     label of it is a class.
     """
@@ -55,7 +55,7 @@ def checked_scores(
 
 
 def mask(where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """Returns which examples count, or raises unless that is said of each."""
+    """Returns which examples count, or raises unless it is said for each."""
     kept = _arrays.array("where", where)
     if kept.dtype != bool:
         raise TypeError(f"where must be booleans, got {kept.dtype}{kept.shape}")
@@ -77,7 +77,7 @@ def is_class(labels: jax.Array, num_classes: int) -> jax.Array:
 def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns each row's value `[...]` at its label, 0 for no class."""
     if jax.typeof(values).sharding.spec[-1] is not None:
-        # A device that holds some of the classes gathers nothing of the others.
+        # A device that holds some of the classes gathers nothing for the others.
         own = is_class(labels, values.shape[-1])
         return jnp.sum(jnp.where(own, values, 0), axis=-1)
     picked = jnp.take_along_axis(
@@ -87,7 +87,7 @@ def pick(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def log_odds_against(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if k is never."""
+    """Returns log sum_{k != t} exp(z_k) - z_t `[...]`; -inf if no other is possible."""
     top, excess = of_others(logits, labels)
     return (top - pick(logits, labels)) + excess
 

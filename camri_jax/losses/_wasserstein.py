@@ -33,7 +33,7 @@ def wasserstein(
     For integer labels `wasserstein_with_integer_labels` needs no iteration, and is
     exact also for costs that are huge or infinite.
 
-    First derivatives are by reverse mode alone, as `jax.grad`; `jax.jvp` raises
+    First derivatives are by reverse mode only, as in `jax.grad`; `jax.jvp` raises
     TypeError. `jax.hessian` works.
 
     Args:

@@ -2,10 +2,10 @@
 
     DIR/checkpoints/CHUNK.npz       states of all its trials, and what came before
 
-There is one of a chunk at most: each takes the place of the last, and the rows of the
-chunk that of all. Who groups trials otherwise, as on fewer devices, begins them anew:
-then it goes when they all have rows. A file that is damaged, or of other programs, is
-set aside and the chunk begins anew.
+A chunk has at most one: each replaces the last, and the chunk's rows replace it. A
+process that groups trials otherwise, as on fewer devices, starts them afresh; the file
+is removed once all its trials have rows. A file that is damaged, or of other programs,
+is set aside and the chunk begins anew.
 """
 
 import concurrent.futures

@@ -40,7 +40,7 @@ def resolve(important: Sequence[Any], dataset: Dataset) -> tuple[tuple[int, ...]
 
     Args:
       important: as in `SweepConfig`; a choice may also be a sequence of names or
-        indices. None: the data set's own.
+        indices. Empty: the data set's own.
       dataset: whose classes they are.
 
     Returns:

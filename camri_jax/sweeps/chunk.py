@@ -249,7 +249,7 @@ def place(dataset: Dataset, config: TrainConfig, placement: Placement) -> Placed
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
-    """The array as all CPU devices can share it: what begins elsewhere each copies."""
+    """The array, aligned so that CPU devices share it: each would copy another."""
     if array.ctypes.data % _ALIGNMENT == 0:
         return array
     room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)

@@ -3,9 +3,9 @@
     DIR/claims/CHUNK.1      host, process and heartbeat of who trains a chunk
 
 Whoever creates the file trains the chunk. A claim whose process is gone, or which has
-not beaten for long, is taken over by creating `CHUNK.2`, and so on: to create a file
-that must not exist is the only thing that a disk or a store needs to be good for. If
-all else fails, two train the same chunk and write the same rows.
+not beaten for long, is taken over by creating `CHUNK.2`, and so on: exclusive
+creation of a file is all that is asked of a disk or store. If all else fails, two train
+the same chunk and write the same rows.
 """
 
 import contextlib

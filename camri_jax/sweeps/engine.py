@@ -38,7 +38,7 @@ PAUSE = 5.0
 
 Outcome = Literal["done", "held", "out of memory"]
 """What comes of a chunk: its rows are there, whoever trained it; another process trains
-it; or memory did not do."""
+it; or the device ran out of memory."""
 
 
 class Progress(NamedTuple):
@@ -63,8 +63,8 @@ def run(
 ) -> None:
     """Trains the plan's chunks and saves each as it ends.
 
-    Where a device's memory does not do, it warns, and goes on with half as many trials
-    at once. It returns when all rows are there, also of trials that others trained.
+    Where a device runs out of memory, it warns, and goes on with half as many trials at
+    once. It returns when all rows are there, also of trials that others trained.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
@@ -78,7 +78,8 @@ def run(
     Raises:
       OSError: what a chunk came to cannot be written.
       UsageError: the images are too small for the network, the logits would take more
-        room than is taken unasked, or a device's memory holds not even one trial.
+        room than is taken unasked, or a single trial needs more memory than a device
+        has.
     """
     check(plan, dataset)
     if not plan.chunks:
@@ -130,7 +131,7 @@ def train_all(
 
     Raises:
       OSError: what a chunk came to cannot be written.
-      UsageError: a device's memory holds not even one trial.
+      UsageError: a single trial needs more memory than a device has.
     """
     waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
     num_trials, again = plan.num_missing, set(again)
@@ -208,7 +209,7 @@ def train_and_save(
       checkpoint_minutes: between two checkpoints.
 
     Returns:
-      The outcome; but for "done" nothing was written.
+      The outcome; unless it is "done", no rows, logits or weights were written.
 
     Raises:
       OSError: what it came to cannot be written.
@@ -282,7 +283,7 @@ def placed(plan: Plan, dataset: Dataset) -> Placed:
       dataset: the images it was made for.
 
     Raises:
-      UsageError: they are more than a device's memory holds.
+      UsageError: they need more memory than a device has.
     """
     try:
         return place(dataset, plan.chunks[0].config, plan.placement)
@@ -290,8 +291,7 @@ def placed(plan: Plan, dataset: Dataset) -> Placed:
         if not out_of_memory(error):
             raise
         raise UsageError(
-            "the images are more than the memory of a device holds; choose a "
-            "smaller image_size"
+            "the images need more memory than a device has; choose a smaller image_size"
         ) from error
 
 
@@ -382,11 +382,11 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:
-    """Halves the width of the first chunk's program, for which memory did not do."""
+    """Halves the width of the first chunk's program, which ran out of memory."""
     config, width = waiting[0].config, waiting[0].width
     if width <= num_devices:
         raise UsageError(
-            "one trial at once is more than a device's memory holds; choose a smaller "
+            "a single trial needs more memory than the device has; choose a smaller "
             "batch_size, network or image_size, or precision bfloat16"
         )
     narrow = halve([chunk for chunk in waiting if chunk.config == config], num_devices)

@@ -114,7 +114,7 @@ def run(
         elif chunk.width > 1:
             again = halve([chunk], 1)
         else:
-            raise UsageError("one trial at once is more than a device's memory holds")
+            raise UsageError("a single trial needs more memory than a device has")
         waiting |= {task.remote(job, each): each for each in again}
 
 
@@ -145,7 +145,7 @@ def _train(job: tuple[Any, ...], chunk: Chunk) -> engine.Outcome:
         _data[fingerprint] = dataset
     dataset, key = _data[fingerprint], (fingerprint, placed, config.recipe)
     if key not in _placed:
-        # Memory that did not do for a wider chunk is not there for two.
+        # Where a wider chunk ran out of memory, there is no room for two.
         _placed.clear()
         _placed[key] = engine.placed(plan, dataset)
     return engine.train_and_save(

@@ -95,7 +95,7 @@ class Model:
     def predict_proba(self, images: Any) -> np.ndarray:
         """Returns the softmax of the logits `[image, class]`, offset included.
 
-        They order as the predictions do; they are no calibrated chances.
+        They rank classes as the predictions do, but are not calibrated probabilities.
 
         Args:
           images: as for `logits`.

@@ -66,7 +66,7 @@ class TuneConfig:
 
     Attributes:
       important: Classes that must not be missed, by name or index; a+b are counted
-        together. Empty: those of a known data set.
+        together. Empty: the first of a known data set.
       recall: Recall to be promised: one number, or one for each important class.
       confidence: Of the promise, for all classes together.
       methods: Methods to try; cross-entropy is always tried.

@@ -46,7 +46,7 @@ class Placement(NamedTuple):
 
     @property
     def compiler_options(self) -> dict[str, Any] | None:
-        """What programs are compiled with; of other options the last digits differ."""
+        """Compiler options; others change the last digits."""
         # On a CPU the time is in matrix products that are compiled already: optimizing
         # what is between them takes long and gains nothing that can be measured.
         on_cpu = self.platform == "cpu"

@@ -294,8 +294,8 @@ class Whitening(nn.Module):
     The kernel holds the eigenvectors of the second moments of all 2x2 patches of the
     images, each divided by the root of its eigenvalue, and their negatives: what comes
     out is uncorrelated and of variance 1. It, with the mean and the standard deviation
-    of each channel, is computed by `init` from the images that `init` is given (of
-    many, evenly spaced ones of about five million pixels), and kept in the collection
+    of each channel, is computed by `init` from the images that it is given (at most
+    about five million pixels of them, evenly spaced), and kept in the collection
     `constants`; only the bias is a parameter.
 
     Attributes:
