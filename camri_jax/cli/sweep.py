@@ -297,6 +297,8 @@ def shard_of(options: RunArguments) -> shards.Shard | None:
         raise UsageError("shard and distributed are two ways to say the same: give one")
     # Trials are independent: nothing is ever sent from one process to another.
     jax.config.update("jax_cpu_collectives_implementation", None)
+    # It would take SIGTERM for itself, which then stopped nothing.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
