@@ -170,9 +170,7 @@ def test_devices_that_share_the_trials_unevenly_write_the_same_rows(
 
 def test_processes_of_one_cluster_share_a_sweep(tmp_path, programs, undisturbed):
     """As SLURM starts them, on this machine."""
-    both = [
-        start(tmp_path, programs, "distributed", **cluster(i, 2)) for i in range(2)
-    ]
+    both = [start(tmp_path, programs, "distributed", **cluster(i, 2)) for i in range(2)]
     said = ended(*both)
     assert [out.split("\n")[0] for out in said] == ["0/2 8", "1/2 8"]
     assert_whole(tmp_path, undisturbed)

@@ -286,6 +286,33 @@ def test_shards_part_what_is_missing_whatever_is_done(count, done, one_order, da
     assert max(sizes) - min(sizes) <= 2  # programs
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 7), st.integers(1, 2), st.data())
+def test_a_shard_trains_few_copies_in_chunks_that_stay(
+    count, per_device, num_devices, data
+):
+    """Whatever its own and other shards have done of them."""
+    where = placement(num_devices, vectorized=True)
+    grid = {"where": where, "num_seeds": 6, "trials_per_device": per_device}
+    methods = ("cross_entropy", "l2_softmax", "camri")
+    planned = plan(methods=methods, **grid)
+    for index in range(count):
+        own = shards.share(planned, shards.Shard(index, count)).chunks
+        for chunk in own:
+            assert chunk.width - len(chunk.trials) <= 2 * num_devices
+        left = [chunk for chunk in own if data.draw(st.booleans())]
+        ids = {t.trial_id for chunk in left for t in chunk.trials}
+        mine = {t.trial_id for chunk in own for t in chunk.trials}
+        others = {t.trial_id for t in planned.trials} - mine
+        done = (mine - ids) | data.draw(
+            st.sets(st.sampled_from(sorted(others or {""})))
+        )
+        later = shards.share(
+            plan(methods=methods, done=done, **grid), shards.Shard(index, count)
+        )
+        assert [c.name for c in later.chunks] == [c.name for c in left]
+
+
 def test_shards_and_one_process_write_the_same_rows(undisturbed, tmp_path):
     for index in (1, 0):
         start(tmp_path, index=index, count=2)

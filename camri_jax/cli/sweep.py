@@ -213,7 +213,10 @@ def run(
     if share is not None:
         plan = shards.share(plan, share)
         trials = f"{plan.num_missing:,} of the missing trials"
-        say(f"shard     {share}, by {share.source}: {trials}")
+        say(
+            f"shard     {share}, by {share.source}: {trials}; "
+            f"chunks {chunks_told(plan)}"
+        )
     engine.check(plan, dataset)
     if options.dry_run:
         tell_needs(plan, dataset)
@@ -330,8 +333,6 @@ def tell(plan: Plan, dataset: Dataset) -> None:
     ]
     missing, total = plan.num_missing, len(plan.trials)
     programs = len({chunk.config for chunk in plan.chunks})
-    widths = ", ".join(f"{len(c.trials)} of {c.width}" for c in plan.chunks[:6])
-    more = ", ..." if len(plan.chunks) > 6 else ""
     placed = plan.placement
     form = "by scan" if placed.loop == "scan" else "step by step"
     many = "at once" if placed.vectorized else "one after another"
@@ -341,8 +342,15 @@ def tell(plan: Plan, dataset: Dataset) -> None:
         f"convolutions, {form}, trials {many}\n"
         f"trials    {total:,}, of which {total - missing:,} are done\n"
         f"programs  {programs} to compile\n"
-        f"chunks    {len(plan.chunks):,}" + (f": {widths}{more}" if widths else "")
+        f"chunks    {chunks_told(plan)}"
     )
+
+
+def chunks_told(plan: Plan) -> str:
+    """Returns how many chunks there are, and of the first how full each is."""
+    widths = ", ".join(f"{len(c.trials)} of {c.width}" for c in plan.chunks[:6])
+    more = ", ..." if len(plan.chunks) > 6 else ""
+    return f"{len(plan.chunks):,}" + (f": {widths}{more}" if widths else "")
 
 
 def tell_lost(plan: Plan, output: Path) -> None:

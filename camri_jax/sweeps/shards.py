@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from camri_jax._files import UsageError
-from camri_jax.sweeps.plan import Plan, regrouped
+from camri_jax.sweeps.plan import Chunk, Plan, spread
 from camri_jax.training.methods import METHODS
 
 
@@ -105,11 +105,12 @@ def share(plan: Plan, shard: Shard) -> Plan:
         return plan._replace(
             chunks=[chunk for chunk in plan.chunks if chunk.trials[0].trial_id in own]
         )
-    mine = [
-        chunk._replace(trials=tuple(t for t in chunk.trials if t.trial_id in own))
-        for chunk in plan.chunks
-    ]
-    return plan._replace(chunks=regrouped(mine))
+    chunks: list[Chunk] = []
+    for config, width in plan.widths.items():
+        alike = [chunk.trials for chunk in plan.chunks if chunk.config == config]
+        trials = [t for each in alike for t in each if t.trial_id in own]
+        chunks += spread(config, trials, width, plan.placement.mesh.size)
+    return plan._replace(chunks=sorted(chunks, key=lambda c: c.trials[0].seed))
 
 
 def _checked(index: str, count: str, source: str) -> Shard:
