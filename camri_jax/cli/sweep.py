@@ -36,7 +36,7 @@ from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
 from camri_jax.sweeps import engine, ray_engine, rows, shards, width
 from camri_jax.sweeps.choices import chosen
-from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
+from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes, placement_of
 from camri_jax.takehome import AllDiverged, Result, make_plan, results_of
 from camri_jax.takehome.sweeping import provenance
 from camri_jax.training.lift import placement, trial_mesh
@@ -196,8 +196,8 @@ def run(
     recipe = words.without_mirroring(config.recipe, own, dataset)
     grid = without_others(config, preset, dataset)
     config = dataclasses.replace(config, recipe=recipe, grid=grid)
-    several = placement(trial_mesh()).vectorized
-    if options.deterministic and several and config.trials_per_device == "auto":
+    measured = width.measures(placement_of(recipe, placement(trial_mesh())))
+    if options.deterministic and measured and config.trials_per_device == "auto":
         raise UsageError(
             "deterministic needs trials_per_device to be a number: auto measures it"
         )
@@ -376,7 +376,7 @@ def tell_needs(plan: Plan, dataset: Dataset) -> None:
     memory = width.memory_bytes(plan, dataset)
     say(f"memory    {memory / 2**20:,.0f} MiB a device for a step, by the compiler")
     say(f"logits    {logits_bytes(plan, dataset) / 1e6:,.1f} MB before packing")
-    seconds = plan.num_missing * width.seconds_per_trial(plan, dataset)
+    seconds = width.seconds(plan, dataset)
     say(f"time      about {duration(seconds)} of training, by a few steps here")
 
 

@@ -206,7 +206,7 @@ def make_plan(
     config = _with_ranks(config, dataset, output, ours, dry_run)
     make = functools.partial(plan, dataset=dataset, backbone=backbone, done=trained)
     planned = make(config, placement=placed)
-    if config.trials_per_device == "auto" and placed.vectorized:
+    if config.trials_per_device == "auto" and width.measures(planned.placement):
         known = _known(ours, placed, forms)
         form, chosen = known or width.best(planned, dataset, forms)
         placed = placed._replace(convolution=form)
