@@ -52,13 +52,14 @@ def test_scripts_are_bash(script):
 def test_a_slurm_task_passes_its_words_on(run, tmp_path):
     words = ("--dataset", "folder:my signs", "--important", "a b")
     venv, output = str(tmp_path / "venv"), str(tmp_path / "out put")
-    calls = run("sweep.sbatch", *words, CAMRI_VENV=venv, CAMRI_OUTPUT=output)
-    command = ["sweep", *words, "--output", output]
+    task = {"SLURM_ARRAY_TASK_ID": "3"}
+    calls = run("sweep.sbatch", *words, CAMRI_VENV=venv, CAMRI_OUTPUT=output, **task)
+    command = ["sweep", "--shard", "3/8", *words, "--output", output]
     assert calls == [["srun", "camri", *command], ["camri", *command]]
 
 
 def test_users_of_a_node_have_caches_of_their_own(run, tmp_path):
-    own, seen = {"CAMRI_VENV": str(tmp_path / "venv")}, []
+    own, seen = {"CAMRI_VENV": str(tmp_path / "venv"), "SLURM_ARRAY_TASK_ID": "0"}, []
     (tmp_path / "tools" / "id").write_text('#!/bin/bash\necho "$WHO"\n')
     (tmp_path / "tools" / "id").chmod(0o755)
     for changes in (
@@ -73,20 +74,20 @@ def test_users_of_a_node_have_caches_of_their_own(run, tmp_path):
     assert seen[2:] == ["/job/camri", "/mine"]
 
 
-def test_the_array_of_slurm_is_read_as_shards():
-    lines = (CLUSTER / "sweep.sbatch").read_text().splitlines()
+def test_the_tasks_of_slurm_are_the_shards_whichever_are_submitted(run, tmp_path):
     asked = dict(
         line.removeprefix("#SBATCH --").split("=", 1)
-        for line in lines
+        for line in (CLUSTER / "sweep.sbatch").read_text().splitlines()
         if line.startswith("#SBATCH") and "=" in line
     )
     first, last = map(int, asked["array"].split("-"))
-    names = {"SLURM_ARRAY_TASK_COUNT": str(last - first + 1)}
-    found = [
-        shards.from_environment(names | {"SLURM_ARRAY_TASK_ID": str(i)})
-        for i in range(first, last + 1)
-    ]
-    assert [each.index for each in found] == list(range(last + 1))
+    venv = {"CAMRI_VENV": str(tmp_path / "venv")}
+    for task in (first, last):
+        # As when it alone is submitted again.
+        one = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "1"}
+        words = run("sweep.sbatch", **venv, **one)[-1]
+        shard = shards.parse(words[words.index("--shard") + 1])
+        assert (shard.index, shard.count) == (task, last + 1)
 
 
 def test_a_tpu_is_made_filled_used_and_deleted(run):

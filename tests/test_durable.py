@@ -327,9 +327,10 @@ def test_shards_and_one_process_write_the_same_rows(undisturbed, tmp_path):
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, "3/4"),
         (
             {
-                "SLURM_ARRAY_TASK_ID": "12",
+                "SLURM_ARRAY_TASK_ID": "3",
                 "SLURM_ARRAY_TASK_COUNT": "4",
-                "SLURM_ARRAY_TASK_MIN": "10",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_MAX": "7",
                 "SLURM_ARRAY_TASK_STEP": "2",
             },
             "1/4",
@@ -353,6 +354,21 @@ def test_an_array_with_holes_is_no_shard():
     odd = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3"}
     with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_ID"):
         shards.from_environment(odd | {"SLURM_ARRAY_TASK_MIN": "1"})
+
+
+@pytest.mark.parametrize("tasks", [(3,), (3, 5), (0, 2, 3), (1, 5, 7)])
+def test_a_part_of_an_array_wants_its_share_said(tasks):
+    """Its tasks would share otherwise than those of the whole, which may still run."""
+    for task in tasks:
+        environ = {
+            "SLURM_ARRAY_TASK_ID": str(task),
+            "SLURM_ARRAY_TASK_COUNT": str(len(tasks)),
+            "SLURM_ARRAY_TASK_MIN": str(min(tasks)),
+            "SLURM_ARRAY_TASK_MAX": str(max(tasks)),
+            "SLURM_ARRAY_TASK_STEP": "1",
+        }
+        with pytest.raises(UsageError, match="--shard must say"):
+            shards.from_environment(environ)
 
 
 # --- Checkpoints ---------------------------------------------------------------------
