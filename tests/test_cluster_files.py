@@ -55,7 +55,9 @@ def test_a_slurm_task_passes_its_words_on(run, tmp_path):
     task = {"SLURM_ARRAY_TASK_ID": "3"}
     calls = run("sweep.sbatch", *words, CAMRI_VENV=venv, CAMRI_OUTPUT=output, **task)
     command = ["sweep", "--shard", "3/8", *words, "--output", output]
-    assert calls == [["srun", "camri", *command], ["camri", *command]]
+    doctor, sweep = calls[:2], calls[2:]
+    assert doctor == [["srun", "camri", "doctor"], ["camri", "doctor"]]
+    assert sweep == [["srun", "camri", *command], ["camri", *command]]
 
 
 def test_users_of_a_node_have_caches_of_their_own(run, tmp_path):
@@ -96,8 +98,10 @@ def test_a_tpu_is_made_filled_used_and_deleted(run):
     used = [call for call in calls if call[0] == "gcloud"]
     verbs = [call[4] for call in used]
     assert verbs == ["describe", "create", "scp", "ssh", "ssh", "delete"]
+    assert "uv venv --python 3.12" in used[3][-1]
     command = shlex.split(used[4][-1])
-    assert command[1:] == [
+    assert command[0] == "JAX_PLATFORMS=tpu"
+    assert command[2:] == [
         "sweep",
         "--distributed",
         *("--important", "a b", "--output", "gs://b/c"),
@@ -112,7 +116,7 @@ def test_the_tpu_of_another_run_is_left_alone(run, tmp_path):
     assert "describe" in call
 
 
-def test_the_job_of_kubernetes_says_how_many_it_is():
+def test_the_job_of_kubernetes_says_how_many_it_is(tmp_path):
     yaml = pytest.importorskip("yaml")
     job = yaml.safe_load((CLUSTER / "kubernetes.yaml").read_text())["spec"]
     (container,) = job["template"]["spec"]["containers"]
@@ -120,12 +124,27 @@ def test_the_job_of_kubernetes_says_how_many_it_is():
     assert int(variables["JOB_COMPLETIONS"]) == job["completions"]
     index = {"JOB_COMPLETION_INDEX": "3"}
     assert str(shards.from_environment(variables | index)) == f"3/{job['completions']}"
-    assert container["command"][:2] == ["camri", "sweep"]
+    assert variables["JAX_PLATFORMS"] == "cuda"
+    camri = tmp_path / "camri"
+    camri.write_text('#!/bin/sh\necho "$@"\n[ "$1" = sweep ] || exit "$DOCTOR"\n')
+    camri.chmod(0o755)
+    for status, said in (("0", ["doctor", "sweep --a b"]), ("2", ["doctor"])):
+        done = subprocess.run(
+            [*container["command"], "--a", "b"],
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "DOCTOR": status},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.splitlines() == said
+        # 2 would end the index.
+        assert done.returncode == int(len(said) < 2)
 
 
 def test_skypilot_runs_the_same_command_on_every_node():
     yaml = pytest.importorskip("yaml")
     task = yaml.safe_load((CLUSTER / "skypilot.yaml").read_text())
-    assert "camri sweep" in task["run"]
+    assert "camri doctor && ~/camri/bin/camri sweep" in task["run"]
+    assert task["envs"]["JAX_PLATFORMS"] == "cuda"
     nodes = {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NUM_NODES": str(task["num_nodes"])}
     assert shards.from_environment(nodes).count == task["num_nodes"]
