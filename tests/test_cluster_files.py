@@ -23,7 +23,11 @@ def run(tmp_path):
         # Describes no TPU, for there is none.
         ("gcloud", '[ "$4" != describe ] || [ -n "${FOUND:-}" ]'),
         ("git", ""),
-        ("camri", f'printf "%s" "${{CAMRI_CACHE_DIR:-}}" > "{tmp_path}/cache"'),
+        (
+            "camri",
+            f'printf "%s" "${{CAMRI_CACHE_DIR:-}}" > "{tmp_path}/cache"; '
+            f'printf "%s" "${{CAMRI_DATA_DIR:-}}" > "{tmp_path}/place"',
+        ),
     ):
         said = f'printf "%s\\n" "{name} $(printf "%q " "$@")" >> "{tmp_path}/calls"'
         (tools / name).write_text(f"#!/bin/bash\n{said}\n{own}\n")
@@ -54,7 +58,8 @@ def test_a_slurm_task_passes_its_words_on(run, tmp_path):
     venv, output = str(tmp_path / "venv"), str(tmp_path / "out put")
     task = {"SLURM_ARRAY_TASK_ID": "3"}
     calls = run("sweep.sbatch", *words, CAMRI_VENV=venv, CAMRI_OUTPUT=output, **task)
-    command = ["sweep", "--shard", "3/8", *words, "--output", output]
+    # What is said later counts, as an --output of one's own.
+    command = ["sweep", "--shard", "3/8", "--output", output, *words]
     doctor, sweep = calls[:2], calls[2:]
     assert doctor == [["srun", "camri", "doctor"], ["camri", "doctor"]]
     assert sweep == [["srun", "camri", *command], ["camri", *command]]
@@ -74,6 +79,18 @@ def test_users_of_a_node_have_caches_of_their_own(run, tmp_path):
         seen.append((tmp_path / "cache").read_text())
     assert len(set(seen)) == 4
     assert seen[2:] == ["/job/camri", "/mine"]
+
+
+@pytest.mark.parametrize("given", [None, "/official"])
+@pytest.mark.parametrize("there", [False, True])
+def test_data_are_taken_from_a_directory_that_is_there(run, tmp_path, there, given):
+    own = {"CAMRI_VENV": str(tmp_path / "venv"), "SLURM_ARRAY_TASK_ID": "0"}
+    own |= {"CAMRI_DATA_DIR": given} if given else {}
+    if there:
+        (tmp_path / "data").mkdir()
+    run("sweep.sbatch", **own)
+    found = str(tmp_path / "data") if there else ""
+    assert (tmp_path / "place").read_text() == (given or found)
 
 
 def test_the_tasks_of_slurm_are_the_shards_whichever_are_submitted(run, tmp_path):
@@ -104,7 +121,7 @@ def test_a_tpu_is_made_filled_used_and_deleted(run):
     assert command[2:] == [
         "sweep",
         "--distributed",
-        *("--important", "a b", "--output", "gs://b/c"),
+        *("--output", "gs://b/c", "--important", "a b"),
     ]
     assert all("me" in call and "z" in call for call in used)
 

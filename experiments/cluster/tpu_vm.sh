@@ -29,6 +29,6 @@ git archive --format tar.gz --output camri.tgz HEAD
   curl -LsSf https://astral.sh/uv/install.sh | sh &&
   ~/.local/bin/uv venv --python 3.12 venv &&
   ~/.local/bin/uv pip install -q --python venv "./camri[tpu,experiments,remote]"'
-words=$(printf ' %q' "$@" --output "$OUTPUT")
+words=$(printf ' %q' --output "$OUTPUT" "$@")
 "${tpu[@]}" ssh "$NAME" "${where[@]}" --worker all \
   --command "JAX_PLATFORMS=tpu venv/bin/camri sweep --distributed$words"
