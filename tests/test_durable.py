@@ -15,6 +15,7 @@ import fsspec
 import jax
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from fsspec.spec import AbstractFileSystem
 from hypothesis import given, settings
@@ -185,6 +186,16 @@ def test_a_claim_beats_on_after_what_a_store_may_raise(tmp_path, monkeypatch):
             time.sleep(0.01)
         assert path.read_bytes() != first
     assert len(failed) == 3
+
+
+def test_a_clock_that_is_set_ends_no_claim(monkeypatch):
+    """As NTP does, and a machine that was asleep; processes began by that clock."""
+    content, began = claims._content(), psutil.Process.create_time
+    assert not claims._is_gone(content)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda own: began(own) + 5)
+    assert not claims._is_gone(content)
+    another = {**json.loads(content), "began": 1.0}  # of the same number
+    assert claims._is_gone(json.dumps(another).encode())
 
 
 @pytest.mark.parametrize("boots", [("one", "two"), ("one", None), ("one", "one")])
