@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import json
 import os
 import shlex
 import time
@@ -210,6 +211,7 @@ def run(
     )
     tell(plan, dataset)
     tell_lost(plan, output)
+    tell_others(plan, output)
     if share is not None:
         plan = shards.share(plan, share)
         trials = f"{plan.num_missing:,} of the missing trials"
@@ -369,6 +371,24 @@ def tell_lost(plan: Plan, output: Path) -> None:
                 f"{number:,} finished trials kept no {what} and are not trained again; "
                 "with another --output they would be, and keep theirs"
             )
+
+
+def tell_others(plan: Plan, output: Path) -> None:
+    """Prints in what finished trials of other settings differ, where none has these."""
+    finished = rows.read(output / "rows", ["trial_id", "settings"])["settings"]
+    if json.dumps(plan.settings) in set(finished):
+        return
+    for text, number in finished.value_counts()[:1].items():
+        theirs, ours = json.loads(str(text)), plan.settings
+        differing = {n for n in theirs | ours if theirs.get(n) != ours.get(n)}
+        told = ", ".join(
+            f"{name} ({theirs.get(name, 'none')}, now {ours.get(name, 'none')})"
+            for name in sorted(differing)
+        )
+        note(
+            f"{number:,} finished trials in {output} are not counted, as they differ "
+            f"in {told}"
+        )
 
 
 def tell_needs(plan: Plan, dataset: Dataset) -> None:
