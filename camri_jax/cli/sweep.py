@@ -232,7 +232,7 @@ def run(
             plan,
             dataset,
             output,
-            provenance=provenance(command),
+            provenance=provenance(command, config),
             on_progress=on_progress,
             checkpoint_minutes=options.checkpoint_minutes,
         )
