@@ -774,8 +774,8 @@ BAD_CLAIMS = {
     "pid too large": owner(pid=10**30),
     "pid of text": owner(pid="1"),
     "pid none": owner(pid=None),
-    "started never": owner(started=math.nan),
-    "started as text": owner(started="today"),
+    "began never": owner(began=math.nan),
+    "began as text": owner(began="today"),
     "machine of a list": owner(machine=[1]),
     "a directory": None,
 }

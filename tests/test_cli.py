@@ -167,6 +167,20 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(camri, finished):
     assert listing(finished[1]) == before
 
 
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_trials_that_settings_leave_uncounted_are_told(camri, monkeypatch):
+    monkeypatch.setattr(sweep, "tell_needs", lambda *_: None)
+    for words, told in (
+        (("--epochs", "5"), "epochs (4, now 5)"),
+        (("--resample", "64"), "resample (none, now 64)"),
+    ):
+        status, out, _ = camri("sweep", *SWEEP, *words, "--dry-run")
+        assert status == 0
+        note = f"4 finished trials in out are not counted, as they differ in {told}"
+        assert " ".join(out.split()).endswith(note)
+    assert "not counted" not in "".join(camri("sweep", *SWEEP, "--dry-run")[1:])
+
+
 # --- Commands on what it wrote -------------------------------------------------------
 
 

@@ -75,6 +75,17 @@ def array(index, count):
     return {"SLURM_ARRAY_TASK_ID": str(index), "SLURM_ARRAY_TASK_COUNT": str(count)}
 
 
+def cluster(index, count):
+    """What SLURM tells the processes that it starts as one."""
+    return {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "SLURM_LOCALID": "0",
+        "SLURM_PROCID": str(index),
+    }
+
+
 def assert_whole(output, undisturbed):
     a, b = stored.read(output), undisturbed
     assert list(a["trial_id"]) == list(b["trial_id"])
@@ -159,28 +170,23 @@ def test_devices_that_share_the_trials_unevenly_write_the_same_rows(
 
 def test_processes_of_one_cluster_share_a_sweep(tmp_path, programs, undisturbed):
     """As SLURM starts them, on this machine."""
-    job = str(int(time.time()) % 2**12)
-    slurm = {
-        "SLURM_JOB_ID": job,
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-        "SLURM_LOCALID": "0",
-    }
-    both = [
-        start(tmp_path, programs, "distributed", **slurm, SLURM_PROCID=str(i))
-        for i in range(2)
-    ]
+    both = [start(tmp_path, programs, "distributed", **cluster(i, 2)) for i in range(2)]
     said = ended(*both)
     assert [out.split("\n")[0] for out in said] == ["0/2 8", "1/2 8"]
     assert_whole(tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize("words", [(), ("--distributed",)], ids=["alone", "cluster"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_command_says_how_to_go_on(number, tmp_path):
+def test_a_stopped_command_says_how_to_go_on(number, words, tmp_path):
     script = "import sys; from camri_jax.cli import main; sys.exit(main.start('sweep'))"
     command = [sys.executable, "-c", script, "--epochs", "200", "--output", tmp_path]
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (cluster(0, 1) if words else {}),
     )
     while not list((tmp_path / "claims").glob("*")):
         assert child.poll() is None

@@ -15,6 +15,7 @@ import fsspec
 import jax
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from fsspec.spec import AbstractFileSystem
 from hypothesis import given, settings
@@ -187,6 +188,16 @@ def test_a_claim_beats_on_after_what_a_store_may_raise(tmp_path, monkeypatch):
     assert len(failed) == 3
 
 
+def test_a_clock_that_is_set_ends_no_claim(monkeypatch):
+    """As NTP does, and a machine that was asleep; processes began by that clock."""
+    content, began = claims._content(), psutil.Process.create_time
+    assert not claims._is_gone(content)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda own: began(own) + 5)
+    assert not claims._is_gone(content)
+    another = {**json.loads(content), "began": 1.0}  # of the same number
+    assert claims._is_gone(json.dumps(another).encode())
+
+
 @pytest.mark.parametrize("boots", [("one", "two"), ("one", None), ("one", "one")])
 def test_of_two_hosts_of_one_name_none_judges_the_processes_of_the_other(
     boots, tmp_path, monkeypatch
@@ -286,6 +297,33 @@ def test_shards_part_what_is_missing_whatever_is_done(count, done, one_order, da
     assert max(sizes) - min(sizes) <= 2  # programs
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 7), st.integers(1, 2), st.data())
+def test_a_shard_trains_few_copies_in_chunks_that_stay(
+    count, per_device, num_devices, data
+):
+    """Whatever its own and other shards have done of them."""
+    where = placement(num_devices, vectorized=True)
+    grid = {"where": where, "num_seeds": 6, "trials_per_device": per_device}
+    methods = ("cross_entropy", "l2_softmax", "camri")
+    planned = plan(methods=methods, **grid)
+    for index in range(count):
+        own = shards.share(planned, shards.Shard(index, count)).chunks
+        for chunk in own:
+            assert chunk.width - len(chunk.trials) <= 2 * num_devices
+        left = [chunk for chunk in own if data.draw(st.booleans())]
+        ids = {t.trial_id for chunk in left for t in chunk.trials}
+        mine = {t.trial_id for chunk in own for t in chunk.trials}
+        others = {t.trial_id for t in planned.trials} - mine
+        done = (mine - ids) | data.draw(
+            st.sets(st.sampled_from(sorted(others or {""})))
+        )
+        later = shards.share(
+            plan(methods=methods, done=done, **grid), shards.Shard(index, count)
+        )
+        assert [c.name for c in later.chunks] == [c.name for c in left]
+
+
 def test_shards_and_one_process_write_the_same_rows(undisturbed, tmp_path):
     for index in (1, 0):
         start(tmp_path, index=index, count=2)
@@ -300,9 +338,10 @@ def test_shards_and_one_process_write_the_same_rows(undisturbed, tmp_path):
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, "3/4"),
         (
             {
-                "SLURM_ARRAY_TASK_ID": "12",
+                "SLURM_ARRAY_TASK_ID": "3",
                 "SLURM_ARRAY_TASK_COUNT": "4",
-                "SLURM_ARRAY_TASK_MIN": "10",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_MAX": "7",
                 "SLURM_ARRAY_TASK_STEP": "2",
             },
             "1/4",
@@ -326,6 +365,21 @@ def test_an_array_with_holes_is_no_shard():
     odd = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3"}
     with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_ID"):
         shards.from_environment(odd | {"SLURM_ARRAY_TASK_MIN": "1"})
+
+
+@pytest.mark.parametrize("tasks", [(3,), (3, 5), (0, 2, 3), (1, 5, 7)])
+def test_a_part_of_an_array_wants_its_share_said(tasks):
+    """Its tasks would share otherwise than those of the whole, which may still run."""
+    for task in tasks:
+        environ = {
+            "SLURM_ARRAY_TASK_ID": str(task),
+            "SLURM_ARRAY_TASK_COUNT": str(len(tasks)),
+            "SLURM_ARRAY_TASK_MIN": str(min(tasks)),
+            "SLURM_ARRAY_TASK_MAX": str(max(tasks)),
+            "SLURM_ARRAY_TASK_STEP": "1",
+        }
+        with pytest.raises(UsageError, match="--shard must say"):
+            shards.from_environment(environ)
 
 
 # --- Checkpoints ---------------------------------------------------------------------

@@ -15,6 +15,8 @@ from camri_jax.datasets.dataset import Part, make_dataset
 from camri_jax.sweeps import chunk as chunks
 from camri_jax.sweeps import engine, ray_engine
 from camri_jax.sweeps import plan as planning
+from camri_jax.sweeps import width as widths
+from camri_jax.takehome import sweeping
 from camri_jax.training import lift, trial
 from camri_jax.training.methods import METHODS, Problem, hyperparameters
 from camri_jax.training.network import Standardization
@@ -90,6 +92,39 @@ def test_features_are_measured_where_they_are(monkeypatch):
     monkeypatch.setattr(chunks, "programs", lambda *_: own._replace(init=init))
     chunks.train_chunk(chunk, data, planned.placement)
     assert seen[0] is data.train[0]
+
+
+def test_a_dry_run_times_the_program_that_trains_heads(monkeypatch):
+    """Whose batches are made once for all trials."""
+    texts, compiled = [], widths._compiled
+
+    def recorded(*given):
+        program = compiled(*given)
+        texts.append(program.as_text())
+        return program
+
+    monkeypatch.setattr(widths, "_compiled", recorded)
+    assert 0 < widths.seconds(plan(), FEATURES) < 60
+    assert ["of_one" in text for text in texts] == [True]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_as_many_heads_are_trained_at_once_on_every_kind_of_device(
+    kind, monkeypatch, tmp_path
+):
+    """Nothing is measured, nor taken from what rows say."""
+    where = lift.placement(lift.trial_mesh(jax.devices()[:1]))
+    where = where._replace(vectorized=kind == "gpu")
+    monkeypatch.setattr(sweeping, "placement", lambda mesh: where)
+    monkeypatch.setattr(widths, "best", None)
+    config = planning.SweepConfig(
+        important=("bee",),
+        methods=("cross_entropy", "camri"),
+        grid={"camri.margin": tuple(0.01 * i for i in range(50))},
+        recipe=RECIPE,
+    )
+    planned = sweeping.make_plan(config, FEATURES, tmp_path)
+    assert max(planned.widths.values()) == 50 <= planning.HEADS
 
 
 def test_trials_in_one_order_are_what_each_is_alone():

@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from camri_jax import _machine
+from camri_jax.cli import backend
 
 
 def grouped(group, files, root, monkeypatch):
@@ -105,3 +106,20 @@ def test_a_container_has_the_memory_of_its_limit(
     there = type("Memory", (), {"available": 1000})
     monkeypatch.setattr(psutil, "virtual_memory", there)
     assert _machine.free_bytes() == free
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "1", False),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=8", False),
+        ("XLA_FLAGS", "--xla_cpu_enable_fast_math=false", True),
+    ],
+)
+def test_who_says_how_many_devices_a_cpu_is_gets_them(name, value, told, monkeypatch):
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setenv(name, value)
+    seen = {}
+    monkeypatch.setattr(backend.jax.config, "update", seen.__setitem__)
+    backend.set_up_jax()
+    assert ("jax_num_cpu_devices" in seen) == told

@@ -5,6 +5,7 @@ import functools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny import DATASET, RECIPE, Tiny
 
@@ -13,7 +14,8 @@ from camri_jax._files import UsageError
 from camri_jax.evidence import study
 from camri_jax.takehome import AllDiverged
 from camri_jax.takehome.model import Model
-from camri_jax.takehome.sweeping import make_plan
+from camri_jax.takehome.sweeping import _known, make_plan, provenance
+from camri_jax.training import lift
 
 
 def sweep(output, methods, important=("bee",), dataset=DATASET, **recipe):
@@ -137,3 +139,32 @@ def test_rows_say_how_they_were_made(result):
     for text in result.study.rows["provenance"]:
         facts = json.loads(text)
         assert {"command", "device", "versions", "xla_flags", "time"} <= set(facts)
+
+
+def test_later_sweeps_take_the_width_that_was_measured_not_one_that_was_given():
+    where = lift.placement(lift.trial_mesh())
+    own = {
+        "device": where.mesh.devices.flat[0].device_kind,
+        "num_devices": where.mesh.size,
+        "convolution": where.convolution,
+    }
+
+    def known(*facts):
+        rows = pd.DataFrame({"provenance": [json.dumps(own | each) for each in facts]})
+        return _known(rows, where, ())
+
+    measured = {"trials_per_device": 16, "measured": True}
+    given = {"trials_per_device": 1, "measured": False}
+    older = {"trials_per_device": 1}
+    assert known(given, older) is None
+    assert known(given, measured, older) == (where.convolution, 16)
+    # Where memory once ended, it will again.
+    ended = measured | {"trials_per_device": 8}
+    assert known(measured, ended) == (where.convolution, 8)
+
+
+@pytest.mark.parametrize(("asked", "measured"), [("auto", True), (1, False)])
+def test_rows_say_whether_their_width_was_measured(asked, measured):
+    config = cj.SweepConfig(trials_per_device=asked)
+    assert provenance("camri sweep", config)["measured"] == measured
+    assert "measured" not in provenance("camri tune")

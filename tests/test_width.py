@@ -154,14 +154,28 @@ def test_widths_and_times_are_measured(monkeypatch):
     few = planned(num_seeds=3)
     monkeypatch.setattr(widths, "_WORTH", 0.0)
     assert widths.best(few, DATASET)[1] in (1, 2)
-    assert 0 < widths.seconds_per_trial(few, DATASET) < 60
+    assert 0 < widths.seconds(few, DATASET) < 60
 
 
 def test_trials_that_draw_their_images_are_timed_too():
     """On fewer images than a trial draws."""
     size = len(DATASET.parts["train"].labels)
     drawing = planned(num_seeds=1, recipe=dataclasses.replace(RECIPE, resample=size))
-    assert widths.seconds_per_trial(drawing, DATASET) > 0
+    assert widths.seconds(drawing, DATASET) > 0
+
+
+def test_each_program_is_timed_for_as_many_chunks_as_it_trains(monkeypatch):
+    """Also the copies of a chunk that is not full take their time."""
+    costs = {"linear": 1.0, "cosine": 10.0}
+    monkeypatch.setattr(widths, "_compiled", lambda chunk, *_: chunk)
+    monkeypatch.setattr(
+        widths, "_seconds", lambda program, *_: costs[program.config.head]
+    )
+    methods = ("cross_entropy", "camri")
+    where = placement(1, vectorized=True, loop="scan")
+    own = planned(methods=methods, where=where, num_seeds=3, trials_per_device=2)
+    steps = RECIPE.epochs * own.chunks[0].config.num_batches
+    assert widths.seconds(own, DATASET) == steps * (2 * 1.0 + 2 * 10.0)
 
 
 def test_what_takes_trials_one_after_another_takes_one():
@@ -175,4 +189,4 @@ def test_nothing_to_train_needs_nothing():
     nothing = planned(done=done)
     assert widths.best(nothing, DATASET)[1] == 1
     assert widths.memory_bytes(nothing, DATASET) == 0
-    assert widths.seconds_per_trial(nothing, DATASET) == 0.0
+    assert widths.seconds(nothing, DATASET) == 0.0

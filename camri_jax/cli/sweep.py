@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import json
 import os
 import shlex
 import time
@@ -36,7 +37,7 @@ from camri_jax.evidence import study
 from camri_jax.evidence.tables import comparison_sheets, remarks
 from camri_jax.sweeps import engine, ray_engine, rows, shards, width
 from camri_jax.sweeps.choices import chosen
-from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes
+from camri_jax.sweeps.plan import Plan, SweepConfig, logits_bytes, placement_of
 from camri_jax.takehome import AllDiverged, Result, make_plan, results_of
 from camri_jax.takehome.sweeping import provenance
 from camri_jax.training.lift import placement, trial_mesh
@@ -196,8 +197,8 @@ def run(
     recipe = words.without_mirroring(config.recipe, own, dataset)
     grid = without_others(config, preset, dataset)
     config = dataclasses.replace(config, recipe=recipe, grid=grid)
-    several = placement(trial_mesh()).vectorized
-    if options.deterministic and several and config.trials_per_device == "auto":
+    measured = width.measures(placement_of(recipe, placement(trial_mesh())))
+    if options.deterministic and measured and config.trials_per_device == "auto":
         raise UsageError(
             "deterministic needs trials_per_device to be a number: auto measures it"
         )
@@ -210,10 +211,14 @@ def run(
     )
     tell(plan, dataset)
     tell_lost(plan, output)
+    tell_others(plan, output)
     if share is not None:
         plan = shards.share(plan, share)
         trials = f"{plan.num_missing:,} of the missing trials"
-        say(f"shard     {share}, by {share.source}: {trials}")
+        say(
+            f"shard     {share}, by {share.source}: {trials}; "
+            f"chunks {chunks_told(plan)}"
+        )
     engine.check(plan, dataset)
     if options.dry_run:
         tell_needs(plan, dataset)
@@ -227,7 +232,7 @@ def run(
             plan,
             dataset,
             output,
-            provenance=provenance(command),
+            provenance=provenance(command, config),
             on_progress=on_progress,
             checkpoint_minutes=options.checkpoint_minutes,
         )
@@ -297,6 +302,8 @@ def shard_of(options: RunArguments) -> shards.Shard | None:
         raise UsageError("shard and distributed are two ways to say the same: give one")
     # Trials are independent: nothing is ever sent from one process to another.
     jax.config.update("jax_cpu_collectives_implementation", None)
+    # It would take SIGTERM for itself, which then stopped nothing.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
@@ -328,8 +335,6 @@ def tell(plan: Plan, dataset: Dataset) -> None:
     ]
     missing, total = plan.num_missing, len(plan.trials)
     programs = len({chunk.config for chunk in plan.chunks})
-    widths = ", ".join(f"{len(c.trials)} of {c.width}" for c in plan.chunks[:6])
-    more = ", ..." if len(plan.chunks) > 6 else ""
     placed = plan.placement
     form = "by scan" if placed.loop == "scan" else "step by step"
     many = "at once" if placed.vectorized else "one after another"
@@ -339,8 +344,15 @@ def tell(plan: Plan, dataset: Dataset) -> None:
         f"convolutions, {form}, trials {many}\n"
         f"trials    {total:,}, of which {total - missing:,} are done\n"
         f"programs  {programs} to compile\n"
-        f"chunks    {len(plan.chunks):,}" + (f": {widths}{more}" if widths else "")
+        f"chunks    {chunks_told(plan)}"
     )
+
+
+def chunks_told(plan: Plan) -> str:
+    """Returns how many chunks there are, and of the first how full each is."""
+    widths = ", ".join(f"{len(c.trials)} of {c.width}" for c in plan.chunks[:6])
+    more = ", ..." if len(plan.chunks) > 6 else ""
+    return f"{len(plan.chunks):,}" + (f": {widths}{more}" if widths else "")
 
 
 def tell_lost(plan: Plan, output: Path) -> None:
@@ -361,12 +373,30 @@ def tell_lost(plan: Plan, output: Path) -> None:
             )
 
 
+def tell_others(plan: Plan, output: Path) -> None:
+    """Prints in what finished trials of other settings differ, where none has these."""
+    finished = rows.read(output / "rows", ["trial_id", "settings"])["settings"]
+    if json.dumps(plan.settings) in set(finished):
+        return
+    for text, number in finished.value_counts()[:1].items():
+        theirs, ours = json.loads(str(text)), plan.settings
+        differing = {n for n in theirs | ours if theirs.get(n) != ours.get(n)}
+        told = ", ".join(
+            f"{name} ({theirs.get(name, 'none')}, now {ours.get(name, 'none')})"
+            for name in sorted(differing)
+        )
+        note(
+            f"{number:,} finished trials in {output} are not counted, as they differ "
+            f"in {told}"
+        )
+
+
 def tell_needs(plan: Plan, dataset: Dataset) -> None:
     """Prints what a plan takes: memory, room for logits, and time."""
     memory = width.memory_bytes(plan, dataset)
     say(f"memory    {memory / 2**20:,.0f} MiB a device for a step, by the compiler")
     say(f"logits    {logits_bytes(plan, dataset) / 1e6:,.1f} MB before packing")
-    seconds = plan.num_missing * width.seconds_per_trial(plan, dataset)
+    seconds = width.seconds(plan, dataset)
     say(f"time      about {duration(seconds)} of training, by a few steps here")
 
 

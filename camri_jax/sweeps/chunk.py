@@ -37,8 +37,9 @@ class Programs(NamedTuple):
 
     Attributes:
       init: `(images, seeds)` to states.
-      shuffle: states to the orders of an epoch.
-      step: `(states, hyperparameters, orders, images, labels)` to states and losses.
+      prepare: states to a tuple of what the programs of an epoch share, as its orders.
+      step: `(states, hyperparameters, *prepared, images, labels)` to states and losses,
+        of a step, or of an epoch where that is one program.
       train_epoch: `(states, hyperparameters, images, labels, on_batch)` to states and
         a list of losses `[trial]`, whose mean is the epoch's; where its steps are
         called one by one, `on_batch` is called with the number of those begun.
@@ -48,7 +49,7 @@ class Programs(NamedTuple):
     """
 
     init: jax.stages.Wrapped
-    shuffle: jax.stages.Wrapped
+    prepare: Callable[[TrialState], tuple[Any, ...]]
     step: jax.stages.Wrapped
     train_epoch: Callable[..., Any]
     score: Callable[..., Any]
@@ -131,12 +132,15 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     step = lifted(trial.train_batch, 0, 0, 0, None, None, donate=True)
     score = lifted(trial.score, 0, 0, None, None)
 
+    def prepare(states):
+        return (shuffle(states),)
+
     def train_epoch(
         states, hyperparameters, images, labels, on_batch=lambda batch: None
     ):
-        order, losses = shuffle(states), []
+        order, losses = prepare(states), []
         for batch in range(config.num_batches):
-            states, loss = step(states, hyperparameters, order, images, labels)
+            states, loss = step(states, hyperparameters, *order, images, labels)
             losses.append(loss)
             on_batch(batch + 1)
         return states, losses
@@ -145,14 +149,15 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
         return [score(states, hyperparameters, *batch) for batch in batches]
 
     if placement.loop == "scan":
-        epoch = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
+        step = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
         score_all = lifted(trial.score_all, 0, 0, None, None)
+        prepare = _nothing
         if placement.one_order:
-            epoch, score_all = _in_one_order(config, placement)
-        train_epoch, score_each = _listed(epoch), _flattened(score_all)
+            prepare, step, score_all = _in_one_order(config, placement)
+        train_epoch, score_each = _listed(prepare, step), _flattened(score_all)
     return Programs(
         lifted(trial.init, None, 0),
-        shuffle,
+        prepare,
         step,
         train_epoch,
         score_each,
@@ -160,11 +165,19 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     )
 
 
-def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
+def _nothing(states: TrialState) -> tuple[Any, ...]:
+    """What trials that shuffle for themselves are prepared with."""
+    return ()
+
+
+def _listed(
+    prepare: Callable[..., Any], epoch: Callable[..., Any]
+) -> Callable[..., Any]:
     def train_epoch(
         states, hyperparameters, images, labels, on_batch=lambda batch: None
     ):
-        states, loss = epoch(states, hyperparameters, images, labels)
+        prepared = prepare(states)
+        states, loss = epoch(states, hyperparameters, *prepared, images, labels)
         return states, [loss]
 
     return train_epoch
@@ -172,8 +185,12 @@ def _listed(epoch: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_one_order(
     config: TrainConfig, placement: Placement
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Epochs and scores of trials of one seed, whose batches are prepared once."""
+) -> tuple[Callable[..., Any], jax.stages.Wrapped, Callable[..., Any]]:
+    """Epochs and scores of trials of one seed, whose batches are prepared once.
+
+    Returns:
+      `prepare` and `step` of `Programs`, and what scores batches.
+    """
     everywhere = NamedSharding(placement.mesh, PartitionSpec())
 
     @functools.partial(jax.jit, out_shardings=everywhere)
@@ -200,14 +217,13 @@ def _in_one_order(
     )
     score = lift.lift(sharing(trial.score_all), placement, axes)
 
-    def epoch(states, hyperparameters, images, labels):
-        constants, order = constants_of(states), order_of(states)
-        return train(states, hyperparameters, constants, order, images, labels)
+    def prepare(states):
+        return constants_of(states), order_of(states)
 
     def score_all(states, hyperparameters, images, labels):
         return score(states, hyperparameters, constants_of(states), images, labels)
 
-    return epoch, score_all
+    return prepare, train, score_all
 
 
 def _flattened(score_all: Callable[..., Any]) -> Callable[..., Any]:

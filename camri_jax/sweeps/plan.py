@@ -188,6 +188,7 @@ class Plan(NamedTuple):
       choices: the choices of important classes, as indices.
       trials: all trials of the grid.
       chunks: those without rows, grouped.
+      widths: of each program, the widest that a chunk may be.
     """
 
     config: SweepConfig
@@ -196,6 +197,7 @@ class Plan(NamedTuple):
     choices: tuple[tuple[int, ...], ...]
     trials: list[Trial]
     chunks: list[Chunk]
+    widths: dict[TrainConfig, int]
 
     @property
     def num_missing(self) -> int:
@@ -247,8 +249,8 @@ def plan(
     for trial in alike.values():
         own = problem._replace(important=trial.important)
         hyperparameters(trial.method, own, trial.point)
-    chunks = _chunks(config, dataset, placement, backbone, trials, done)
-    return Plan(config, placement, settings, choices, trials, chunks)
+    chunks, widths = _chunks(config, dataset, placement, backbone, trials, done)
+    return Plan(config, placement, settings, choices, trials, chunks, widths)
 
 
 def placement_of(
@@ -342,24 +344,26 @@ def halve(chunks: Sequence[Chunk], num_devices: int) -> list[Chunk]:
     Returns:
       Chunks of the same trials in the same order.
     """
-    width = num_devices * -(-chunks[0].width // (2 * num_devices))
+    half = num_devices * -(-chunks[0].width // (2 * num_devices))
     # Each for itself, as the trials of a chunk may have to be of one seed.
-    halves = [grouped(chunk.config, chunk.trials, width) for chunk in chunks]
+    halves = [
+        grouped(chunk.config, chunk.trials, min(half, chunk.width)) for chunk in chunks
+    ]
     return list(itertools.chain(*halves))
 
 
-def regrouped(chunks: Sequence[Chunk], width: int | None = None) -> list[Chunk]:
+def regrouped(chunks: Sequence[Chunk], width: int) -> list[Chunk]:
     """Groups the trials of chunks anew, those of each program together.
 
     Args:
-      chunks: of a plan, perhaps without some of their trials.
-      width: of the new chunks; default that of their program.
+      chunks: of a plan.
+      width: of the new chunks.
     """
     found = []
     for config in dict.fromkeys(chunk.config for chunk in chunks):
         alike = [chunk for chunk in chunks if chunk.config == config]
         trials = [trial for chunk in alike for trial in chunk.trials]
-        found += grouped(config, trials, width or alike[0].width)
+        found += grouped(config, trials, width)
     return sorted(found, key=lambda chunk: chunk.trials[0].seed)
 
 
@@ -448,7 +452,7 @@ def _chunks(
     backbone: Any,
     trials: Sequence[Trial],
     done: Collection[str],
-) -> list[Chunk]:
+) -> tuple[list[Chunk], dict[TrainConfig, int]]:
     num_devices = placement.mesh.size
     # "auto" is measured on a plan, of one trial a device. What takes trials one after
     # another would loop over them in its program, where a CPU convolves slowly.
@@ -457,7 +461,8 @@ def _chunks(
         wanted = 1
     elif wanted == "auto":
         wanted = HEADS if placement.one_order else 1
-    chunks = []
+    chunks: list[Chunk] = []
+    widths: dict[TrainConfig, int] = {}
     configs = {
         name: TrainConfig.of(
             METHODS[name],
@@ -479,15 +484,42 @@ def _chunks(
             groups = [[t for t in planned if t.seed == seed] for seed in seeds]
         width = num_devices * wanted
         if placement.vectorized:
-            # The width follows from the plan alone, not from what is left of it: a
-            # trial's last digits depend on the width that it is trained in.
             num_chunks = -(-len(groups[0]) // width)
             width = num_devices * -(-len(groups[0]) // (num_chunks * num_devices))
+        widths[shared] = width
         for group in groups:
             missing = [trial for trial in group if trial.trial_id not in done]
-            chunks += grouped(shared, missing, width)
+            chunks += spread(shared, missing, width, num_devices)
     # By seed, so that what exists at any moment can be compared.
-    return sorted(chunks, key=lambda chunk: chunk.trials[0].seed)
+    return sorted(chunks, key=lambda chunk: chunk.trials[0].seed), widths
+
+
+def spread(
+    config: TrainConfig, trials: Sequence[Trial], widest: int, num_devices: int
+) -> list[Chunk]:
+    """Returns trials in as few chunks as a width allows, evenly, with few copies.
+
+    When some of the chunks are done, what is left is grouped as it was, so that other
+    processes and later starts know its claims and checkpoints.
+
+    Args:
+      config: what they share.
+      trials: in their order.
+      widest: the most that a chunk holds, a multiple of the devices.
+      num_devices: devices that share a chunk.
+    """
+    if not trials:
+        return []
+    count = -(-len(trials) // widest)
+    width = num_devices * -(-len(trials) // (count * num_devices))
+    if width + num_devices >= widest:
+        # A trial's last digits depend on the width, and another has to be compiled: a
+        # place a device, as a chunk may have less than others, is not worth that.
+        width = widest
+    size, more = divmod(len(trials), count)
+    left = iter(trials)
+    sizes = [size + (i < more) for i in range(count)]
+    return [Chunk(config, tuple(itertools.islice(left, n)), width) for n in sizes]
 
 
 def grouped(config: TrainConfig, trials: Sequence[Trial], width: int) -> list[Chunk]:

@@ -88,7 +88,8 @@ def run(
         runtime_env={"env_vars": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}},
     )(_train)
     bare = plan._replace(placement=None, trials=[], chunks=[])  # type: ignore
-    facts = dict(provenance)
+    # Of each worker's trials at once, one a device: nothing for later sweeps to take.
+    facts = {**provenance, "measured": False}
     own = (bare, dataset.fingerprint, load, str(place), facts, checkpoint_minutes)
     job, num_done = ray.put(own), 0
     devices = max(1, int(resources.get("GPU") or resources.get("TPU") or 1))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from camri_jax._files import UsageError
-from camri_jax.sweeps.plan import Plan, regrouped
+from camri_jax.sweeps.plan import Chunk, Plan, spread
 from camri_jax.training.methods import METHODS
 
 
@@ -52,7 +52,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Shard | None:
         (`JOB_COMPLETIONS` is to be set to their number), or SkyPilot's nodes.
 
     Raises:
-      UsageError: they make no sense.
+      UsageError: they make no sense, or are of a part of an array, whose tasks had
+        other shares in the whole.
 
     >>> str(from_environment({"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "8"}))
     '2/8'
@@ -66,14 +67,27 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Shard | None:
             continue
         value = environ[index]
         if index.startswith("SLURM"):
-            # Arrays need not begin at 0, nor count by 1.
-            first = environ.get("SLURM_ARRAY_TASK_MIN", "0")
-            step = environ.get("SLURM_ARRAY_TASK_STEP", "1")
-            if all(each.isdecimal() for each in (value, first, step)):
-                number, rest = divmod(int(value) - int(first), max(1, int(step)))
-                value = str(number) if not rest else value
+            value = _place_in_array(value, environ[count], environ)
         return _checked(value, environ[count], f"{index} and {count}")
     return None
+
+
+def _place_in_array(value: str, count: str, environ: Mapping[str, str]) -> str:
+    """The place of a task among all: arrays may begin at 1, and count by more."""
+    first = environ.get("SLURM_ARRAY_TASK_MIN", "0")
+    step = environ.get("SLURM_ARRAY_TASK_STEP", "1")
+    if not all(each.isdecimal() for each in (value, count, first, step)):
+        return value
+    tasks = [int(first) + i * int(step) for i in range(int(count))]
+    last = environ.get("SLURM_ARRAY_TASK_MAX")
+    # As when those that failed are submitted again: what the others took is not known.
+    if int(first) > 1 or (last is not None and tasks and last != str(tasks[-1])):
+        raise UsageError(
+            f"the array of {count} from {first} to {last} may be a part of another, "
+            "with other shares: --shard must say which share of how many this is, as "
+            f"--shard {value}/{max(int(value), int(last or 0)) + 1}, or 0/1 for all"
+        )
+    return str(tasks.index(int(value))) if int(value) in tasks else value
 
 
 def share(plan: Plan, shard: Shard) -> Plan:
@@ -105,11 +119,12 @@ def share(plan: Plan, shard: Shard) -> Plan:
         return plan._replace(
             chunks=[chunk for chunk in plan.chunks if chunk.trials[0].trial_id in own]
         )
-    mine = [
-        chunk._replace(trials=tuple(t for t in chunk.trials if t.trial_id in own))
-        for chunk in plan.chunks
-    ]
-    return plan._replace(chunks=regrouped(mine))
+    chunks: list[Chunk] = []
+    for config, width in plan.widths.items():
+        alike = [chunk.trials for chunk in plan.chunks if chunk.config == config]
+        trials = [t for each in alike for t in each if t.trial_id in own]
+        chunks += spread(config, trials, width, plan.placement.mesh.size)
+    return plan._replace(chunks=sorted(chunks, key=lambda c: c.trials[0].seed))
 
 
 def _checked(index: str, count: str, source: str) -> Shard:

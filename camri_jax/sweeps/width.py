@@ -1,7 +1,7 @@
 """How devices take trials, by measurement: the form of convolutions, and how many."""
 
+import collections
 import dataclasses
-import functools
 import hashlib
 import json
 import time
@@ -18,7 +18,7 @@ from camri_jax.datasets import Dataset
 from camri_jax.sweeps.chunk import programs, states_of
 from camri_jax.sweeps.engine import out_of_memory
 from camri_jax.sweeps.plan import Chunk, Plan, Trial, problem_of, stack
-from camri_jax.training import lift, trial
+from camri_jax.training import lift
 from camri_jax.training.lift import Placement
 from camri_jax.training.network import Convolution
 from camri_jax.training.recipe import TrainConfig
@@ -53,6 +53,17 @@ def memory_bytes(plan: Plan, dataset: Dataset) -> int:
     return _needed(program, dataset, plan.placement)
 
 
+def measures(placement: Placement) -> bool:
+    """Returns whether it is measured how many trials a device takes at once.
+
+    Of heads as many do for all devices, and a CPU takes networks one after another.
+
+    Args:
+      placement: of a plan.
+    """
+    return placement.vectorized and not placement.one_order
+
+
 def best(
     plan: Plan, dataset: Dataset, forms: Sequence[Convolution] = FORMS
 ) -> tuple[Convolution, int]:
@@ -74,10 +85,10 @@ def best(
       The form, and the trials a device, 1 at least.
     """
     own = plan.placement.convolution
-    if not plan.placement.vectorized or not plan.chunks:
+    if not measures(plan.placement) or not plan.chunks:
         return own, 1
     config, most = _most(plan)
-    if config.backbone is not None or config.recipe.network == "features":
+    if config.backbone is not None:
         forms = ()  # No convolution of ours.
     forms = (own, *(form for form in forms if form != own))
     path = _kept(plan, forms, len(most))
@@ -97,24 +108,26 @@ def best(
     return form, width
 
 
-def seconds_per_trial(plan: Plan, dataset: Dataset) -> float:
-    """Returns an estimate of how long a trial of the plan takes, from a few steps.
+def seconds(plan: Plan, dataset: Dataset) -> float:
+    """Returns an estimate of how long the plan's chunks take, from a few steps of each.
 
     Args:
       plan: from `camri_jax.sweeps.plan.plan`.
       dataset: the images it was made for.
 
     Returns:
-      Seconds of training, of all devices together divided by the trials they train at
-      once; scoring and saving come on top. 0 if there is nothing to train.
+      Seconds of training on these devices; compiling, scoring and saving come on top. 0
+      if there is nothing to train.
     """
-    if not plan.chunks:
-        return 0.0
-    chunk = plan.chunks[0]
-    program = _compiled(chunk, dataset, plan.placement)
-    step = _seconds(program, chunk, dataset, plan.placement)
-    steps = chunk.config.recipe.epochs * chunk.config.num_batches
-    return step * steps / chunk.width
+    total = 0.0
+    kinds = collections.Counter((chunk.config, chunk.width) for chunk in plan.chunks)
+    one = {(chunk.config, chunk.width): chunk for chunk in plan.chunks}
+    for kind, number in kinds.items():
+        program = _compiled(one[kind], dataset, plan.placement)
+        step = _seconds(program, one[kind], dataset, plan.placement)
+        config, _ = kind
+        total += number * step * config.recipe.epochs * config.num_batches
+    return total
 
 
 def _most(plan: Plan) -> tuple[TrainConfig, list[Trial]]:
@@ -173,62 +186,56 @@ def _best_width(
     return least, best
 
 
-def _few(chunk: Chunk, dataset: Dataset, placement: Placement) -> tuple[Any, int]:
-    """Training images and labels for what is timed, and its number of steps.
+def _few(
+    config: TrainConfig, dataset: Dataset, placement: Placement
+) -> tuple[TrainConfig, Any, int]:
+    """What is timed: a configuration, training images and labels, and its steps.
 
     An epoch that is one program is shortened, and given as many images as it takes: a
     TPU lays out anew all that it is given, once a call.
     """
     train = dataset.parts["train"]
-    steps, size = chunk.config.num_batches, len(train.labels)
-    if placement.loop == "scan":
-        steps = min(_STEPS, steps)
-        size = steps * chunk.config.recipe.batch_size
-    else:
-        steps = 1
-    return (train.images[:size], train.labels[:size]), steps
+    if placement.loop == "steps":
+        return config, (train.images, train.labels), 1
+    steps = min(_STEPS, config.num_batches)
+    size = steps * config.recipe.batch_size
+    # Epochs enough that slow weights would move: what is compiled is one of them.
+    epochs = config.recipe.epochs + config.recipe.lookahead
+    recipe = dataclasses.replace(config.recipe, resample=0, epochs=epochs)
+    short = dataclasses.replace(config, num_images=size, recipe=recipe)
+    return short, (train.images[:size], train.labels[:size]), steps
 
 
 def _compiled(
     chunk: Chunk, dataset: Dataset, placement: Placement
 ) -> jax.stages.Compiled:
     """A few steps as one program, where an epoch is one; else a step."""
-    run = programs(chunk.config, placement)
-    data, _ = _few(chunk, dataset, placement)
+    config, data, _ = _few(chunk.config, dataset, placement)
+    run = programs(config, placement)
     _, hyperparameters = stack(chunk, problem_of(dataset, chunk.config.recipe))
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
     states = states_of(chunk, dataset, placement)
-    if placement.loop == "steps":
-        orders = jax.eval_shape(run.shuffle, states)
-        return run.step.lower(states, hyperparameters, orders, *shapes).compile()
-    recipe = chunk.config.recipe
-    # Epochs enough that slow weights would move: what is compiled is one of them.
-    epochs = recipe.epochs + recipe.lookahead
-    recipe = dataclasses.replace(recipe, resample=0, epochs=epochs)
-    short = dataclasses.replace(chunk.config, num_images=len(data[1]), recipe=recipe)
-    epoch = functools.partial(trial.train_epoch, short)
-    axes = (0, 0, None, None)
-    lifted = lift.lift(epoch, placement, axes, donate_argnums=(0,))
-    return lifted.lower(states, hyperparameters, *shapes).compile()
+    prepared = jax.eval_shape(run.prepare, states)
+    return run.step.lower(states, hyperparameters, *prepared, *shapes).compile()
 
 
 def _seconds(
     program: jax.stages.Compiled, chunk: Chunk, dataset: Dataset, placement: Placement
 ) -> float:
     """A step's seconds, the median of three calls after one that warms up."""
-    run = programs(chunk.config, placement)
-    data, steps = _few(chunk, dataset, placement)
+    config, data, steps = _few(chunk.config, dataset, placement)
+    run = programs(config, placement)
     given = lift.shard(
         stack(chunk, problem_of(dataset, chunk.config.recipe)), placement.mesh
     )
     seeds, hyperparameters = given
     data = lift.replicate(tuple(map(np.asarray, data)), placement.mesh)
     states = run.init(data[0][:1], seeds)
-    order = (run.shuffle(states),) if placement.loop == "steps" else ()
+    prepared = run.prepare(states)
     times = []
     for _ in range(1 + 3):
         start = time.perf_counter()
-        states, loss = program(states, hyperparameters, *order, *data)
+        states, loss = program(states, hyperparameters, *prepared, *data)
         jax.block_until_ready(loss)
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:])) / steps

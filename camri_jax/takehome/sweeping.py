@@ -134,7 +134,7 @@ def sweep(
     """
     output = address(output)
     planned = make_plan(config, dataset, output, backbone=backbone)
-    facts = provenance(command)
+    facts = provenance(command, config)
     with shown(on_progress) as told:
         engine.run(planned, dataset, output, provenance=facts, on_progress=told)
     return results_of(planned, dataset, output, backbone)
@@ -206,7 +206,7 @@ def make_plan(
     config = _with_ranks(config, dataset, output, ours, dry_run)
     make = functools.partial(plan, dataset=dataset, backbone=backbone, done=trained)
     planned = make(config, placement=placed)
-    if config.trials_per_device == "auto" and placed.vectorized:
+    if config.trials_per_device == "auto" and width.measures(planned.placement):
         known = _known(ours, placed, forms)
         form, chosen = known or width.best(planned, dataset, forms)
         placed = placed._replace(convolution=form)
@@ -262,20 +262,25 @@ def results_of(
     return Result(found, table, tuple(bests), files)
 
 
-def provenance(command: str) -> dict[str, Any]:
+def provenance(command: str, config: SweepConfig | None = None) -> dict[str, Any]:
     """Returns what a later reader needs to know of where rows come from.
 
     Args:
       command: that trains them.
+      config: as it was given, if a sweep was: whether devices took as many trials at
+        once as is best for them, which later sweeps can take from its rows.
     """
     packages = ("camri-jax", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {
+    facts = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "commit": _commit(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }
+    if config is not None:
+        facts["measured"] = config.trials_per_device == "auto"
+    return facts
 
 
 def _commit() -> str | None:
@@ -342,8 +347,8 @@ def _known(
         for fact in facts
         if (fact["device"], fact["num_devices"]) == (kind, placed.mesh.size)
         and fact["convolution"] in (placed.convolution, *forms)
-        # Of heads on a CPU it is "auto"; older rows have none.
-        and isinstance(fact.get("trials_per_device"), int)
+        # Not what a person gave, Ray or a search of other trials.
+        and fact.get("measured")
     ]
     # The narrowest: where memory once ended, it will again.
     return min(found, key=lambda each: each[1], default=None)

@@ -326,7 +326,7 @@ class _Lab:
         placed = placement(trial_mesh())
         swept = _grid(config, goal)
         planned = plan(swept, dataset, placed, backbone=backbone)
-        if placed.vectorized:
+        if width.measures(planned.placement):
             families = [c.family for c in planned.chunks for _ in c.trials]
             most = max(map(families.count, families)) // config.num_seeds
             form, best = width.best(planned, dataset)

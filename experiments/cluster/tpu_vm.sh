@@ -22,10 +22,13 @@ trap remove EXIT
   --accelerator-type "$TYPE" --version "$VERSION" --spot
 
 git archive --format tar.gz --output camri.tgz HEAD
+# Images may have a Python of their own that is too old: uv brings one.
 "${tpu[@]}" scp camri.tgz "$NAME:" "${where[@]}" --worker all
 "${tpu[@]}" ssh "$NAME" "${where[@]}" --worker all --command '
-  mkdir -p camri && tar -xzf camri.tgz -C camri && python3 -m venv venv &&
-  venv/bin/pip install -q "./camri[tpu,experiments,remote]"'
-words=$(printf ' %q' "$@" --output "$OUTPUT")
+  mkdir -p camri && tar -xzf camri.tgz -C camri &&
+  curl -LsSf https://astral.sh/uv/install.sh | sh &&
+  ~/.local/bin/uv venv --python 3.12 venv &&
+  ~/.local/bin/uv pip install -q --python venv "./camri[tpu,experiments,remote]"'
+words=$(printf ' %q' --output "$OUTPUT" "$@")
 "${tpu[@]}" ssh "$NAME" "${where[@]}" --worker all \
-  --command "venv/bin/camri sweep --distributed$words"
+  --command "JAX_PLATFORMS=tpu venv/bin/camri sweep --distributed$words"
