@@ -5,6 +5,8 @@ the same methods; where this module treats them alike, so does all else.
 """
 
 import contextlib
+import errno
+import io
 import operator
 import os
 import re
@@ -309,10 +311,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       The arrays, by name.
 
     Raises:
-      OSError: it cannot be opened.
+      OSError: it cannot be read.
       UsageError: it is no such file, or damaged.
     """
-    with path.open("rb") as opened:
+    # Of a store, all of the object: what it raises as it is read says nothing of that.
+    with path.open("rb") if is_local(path) else io.BytesIO(path.read_bytes()) as opened:
         try:
             with np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -320,4 +323,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"{foreign[0]} is no array")
                 return arrays
         except Exception as error:  # what was cut or changed fails in every way
+            # A place before the file's begin is one of them.
+            why = error.errno if isinstance(error, OSError) else None
+            if why not in (None, errno.EINVAL):
+                raise
             raise UsageError(f"{path} is no whole .npz file ({error!r})") from error

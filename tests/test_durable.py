@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+import errno
+import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -539,6 +542,65 @@ def test_no_flipped_bit_changes_what_is_read(what, tmp_path):
         path.write_bytes(refused[0][0])
         with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
             stored.mend(tmp_path)
+
+
+class Unread(io.BytesIO):
+    """An open file whose disk answers no more."""
+
+    def read(self, *size):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    readinto = readinto1 = read1 = read
+
+
+@pytest.mark.parametrize("what", ["rows", "data", "logits", "models"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_what_cannot_be_read_is_not_taken_for_damaged(
+    what, number, tmp_path, monkeypatch
+):
+    """As another's file, one too many, or one of a server that is away."""
+    path = tmp_path / what / ("a.npz" if what == "models" else "a.parquet")
+    _files.put(path, b"whatever it holds")
+    opened = pathlib.Path.open
+
+    def refuse(self, mode="r", *given):
+        if self != path:
+            return opened(self, mode, *given)
+        if number == errno.EIO and what != "models":
+            return Unread(b"whatever it holds")
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        stored.mend(tmp_path)
+    assert error.value.errno == number
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_store_refuses_for_now_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    output = address(f"memory://{tmp_path.name}")
+    start(output, num_seeds=1, **LONG)
+    before = sorted(p.name for p in output.rglob("*.*"))
+
+    def busy(*given, **options):
+        raise OSError(errno.EBUSY, "Please reduce your request rate.")
+
+    monkeypatch.setattr(type(output.fs), "_open", busy)
+    monkeypatch.setattr(type(output.fs), "cat_file", busy)
+    with pytest.raises(OSError, match="reduce your request rate"):
+        stored.mend(output)
+    with pytest.raises(OSError, match="reduce your request rate"):
+        stored.read(output)
+    assert sorted(p.name for p in output.rglob("*.*")) == before
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_set_aside(tmp_path, monkeypatch):
+    path = checkpoints.path_of(tmp_path, "chunk")
+    _files.put(path, b"whatever it holds")
+    monkeypatch.setattr(pathlib.Path, "open", lambda self, mode: Unread(b"PK"))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        checkpoints.load(path)
+    assert path.exists()
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])

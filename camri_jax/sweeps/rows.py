@@ -12,6 +12,7 @@ logits. Each line of a file has a checksum, and what differs from it is refused.
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -149,10 +150,13 @@ def trained(directory: Path) -> set[str]:
 
     Args:
       directory: of the sweep.
+
+    Raises:
+      OSError: a file cannot be read.
     """
     found: set[str] = set()
     for path in _files(directory / "rows"):
-        with contextlib.suppress(*_DAMAGED):
+        with contextlib.suppress(pa.ArrowInvalid):
             found |= _ids(path)
     return found
 
@@ -248,6 +252,7 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
       that an older file lacks are null.
 
     Raises:
+      OSError: a file cannot be read.
       UsageError: a file is not Parquet, or has none of these columns; it is named.
     """
     names = SCHEMA.names if columns is None else columns
@@ -261,7 +266,7 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
             continue
         try:
             tables.append(_table(path, schema))
-        except _DAMAGED as error:
+        except pa.ArrowInvalid as error:
             raise UsageError(
                 f"{path} is not a file of rows ({error}); move it away, and run the "
                 "sweep again to train its trials anew"
@@ -294,6 +299,7 @@ def read_logits(
       A trial's id and its logits `[image, class]`, float32.
 
     Raises:
+      OSError: a file cannot be read.
       UsageError: a file is not one of logits; it is named.
     """
     wanted = None if trial_ids is None else set(trial_ids)
@@ -301,24 +307,24 @@ def read_logits(
     seen = set()
     for path in _files(address(directory) / "logits"):
         try:
-            file = _open(path)
-            held = file.read(columns=["trial_id", "part"]).to_pylist()
-            places = [
-                place
-                for place, line in enumerate(held)
-                if line["part"] == part
-                and (wanted is None or line["trial_id"] in wanted)
-            ]
-            if not places:
-                continue
-            if file.num_row_groups == len(held):
-                table = _read(file, places)
-            else:
-                table = _read(file).take(places)
+            with _opened(path) as file:
+                held = file.read(columns=["trial_id", "part"]).to_pylist()
+                places = [
+                    place
+                    for place, line in enumerate(held)
+                    if line["part"] == part
+                    and (wanted is None or line["trial_id"] in wanted)
+                ]
+                if not places:
+                    continue
+                if file.num_row_groups == len(held):
+                    table = _read(file, places)
+                else:
+                    table = _read(file).take(places)
             num_classes = int((table.schema.metadata or {}).get(b"num_classes", 0))
             names = table["trial_id"].to_pylist()
             lengths = [len(values) for values in table["logits"]]
-        except (*_DAMAGED, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{path} is not a file of logits ({error}); move it and the file of "
                 "rows of the same name away, and run the sweep again"
@@ -340,12 +346,14 @@ def with_logits(directory: Path) -> set[str]:
 
     Args:
       directory: of the sweep.
+
+    Raises:
+      OSError: a file cannot be read.
     """
     found: set[str] = set()
     for path in _files(address(directory) / "logits"):
-        with contextlib.suppress(*_DAMAGED):
-            table = _open(path).read(columns=["trial_id"])
-            found.update(table["trial_id"].to_pylist())
+        with contextlib.suppress(pa.ArrowInvalid), _opened(path) as file:
+            found.update(file.read(columns=["trial_id"])["trial_id"].to_pylist())
     return found
 
 
@@ -360,11 +368,13 @@ def read_data(directory: Path, fingerprint: str) -> Data:
       The data set without its images.
 
     Raises:
+      OSError: the file cannot be read.
       UsageError: there is no such file, or it is damaged.
     """
     path = address(directory) / "data" / f"{fingerprint}.parquet"
     try:
-        table = _read(_open(path))
+        with _opened(path) as file:
+            table = _read(file)
         about = _facts(table)
         lines = table.to_pylist()
         return Data(
@@ -378,7 +388,7 @@ def read_data(directory: Path, fingerprint: str) -> Data:
                 for line in lines
             },
         )
-    except (*_DAMAGED, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{path} holds no labels ({error!r}); starting the sweep again writes it"
         ) from error
@@ -389,12 +399,13 @@ def mend(directory: Path) -> None:
 
     Rows and labels are read whole, of logits and models the end, where a file that was
     cut or is another's differs. With logits or a model go the rows that promise them.
+    What cannot be read just now may be whole, and stays.
 
     Args:
       directory: of a sweep; it need not exist.
 
     Raises:
-      OSError: a damaged file cannot be renamed.
+      OSError: a file cannot be read, or a damaged one not renamed.
     """
     directory = address(directory)
     sweep_up(directory)
@@ -403,7 +414,7 @@ def mend(directory: Path) -> None:
         try:
             ids = _table(path, pa.schema([SCHEMA.field("trial_id")]))
             chunks |= dict.fromkeys(ids["trial_id"].to_pylist(), path)
-        except _DAMAGED:
+        except pa.ArrowInvalid:
             set_aside(path, "it is no file of rows; its trials are trained anew")
     for path in _files(directory / "data"):
         try:
@@ -412,15 +423,16 @@ def mend(directory: Path) -> None:
             set_aside(path, "it holds no labels; it is written anew")
     for path in _files(directory / "logits"):
         try:
-            if pq.read_schema(_source(path)).names[:3] != _LOGITS.names:
-                raise pa.ArrowInvalid("it has other columns")
-        except _DAMAGED:
+            with _opened(path) as file:
+                if file.schema_arrow.names[:3] != _LOGITS.names:
+                    raise pa.ArrowInvalid("it has other columns")
+        except pa.ArrowInvalid:
             _with_rows(path, directory / "rows" / path.name, "logits")
     # In a store each would be a request.
     models = directory / "models"
     for path in sorted(models.glob("*.npz")) if is_local(models) else ():
         # Another process may be writing what begins with a dot.
-        if not path.name.startswith(".") and not zipfile.is_zipfile(path):
+        if not path.name.startswith(".") and not _is_zip(path):
             _with_rows(path, chunks.get(path.stem), "trained weights")
 
 
@@ -429,29 +441,51 @@ def _with_rows(path: Path, rows: Path | None, what: str) -> None:
     set_aside(path, f"it is no file of {what}; its trials are trained anew", *found)
 
 
-_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a file that is not Parquet raises."""
+def _is_zip(path: Path) -> bool:
+    try:
+        # By its name, it would be none too where it may not be read.
+        with path.open("rb") as file:
+            return zipfile.is_zipfile(file)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
 
 
 def _table(path: Path, schema: pa.Schema) -> pa.Table:
     """Rows with the columns of a schema, null where an older file lacks them."""
-    table = _read(_open(path))
-    known = table.column_names
-    if not {"trial_id", "method", "seed"} <= set(known):
-        raise pa.ArrowInvalid("it has no trial_id, method and seed")
-    for name in set(schema.names) - set(known):
-        nulls = pa.nulls(len(table), schema.field(name).type)
-        table = table.append_column(schema.field(name), nulls)
-    return table.select(schema.names).cast(schema)
+    with _opened(path) as file:
+        table = _read(file)
+        known = table.column_names
+        if not {"trial_id", "method", "seed"} <= set(known):
+            raise pa.ArrowInvalid("it has no trial_id, method and seed")
+        for name in set(schema.names) - set(known):
+            nulls = pa.nulls(len(table), schema.field(name).type)
+            table = table.append_column(schema.field(name), nulls)
+        return table.select(schema.names).cast(schema)
 
 
-def _source(path: Path) -> Any:
-    """What Arrow reads: a file, or all of an object of a store."""
-    return path if is_local(path) else pa.BufferReader(path.read_bytes())
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Opens a file; what is wrong with its contents is `ArrowInvalid` in the block.
 
-
-def _open(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(_source(path), page_checksum_verification=True)
+    What keeps it from being read is none, but for that there is no such file.
+    """
+    try:
+        # Of a store, all of the object.
+        source = path.open("rb") if is_local(path) else io.BytesIO(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise pa.ArrowInvalid(repr(error)) from error
+    with source:
+        try:
+            yield pq.ParquetFile(source, page_checksum_verification=True)
+        except pa.ArrowMemoryError:
+            raise
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise pa.ArrowInvalid(str(error)) from error
+        except OSError as error:
+            # Arrow raises it bare of contents, as of a page that was cut.
+            if type(error) is not OSError or error.errno is not None:
+                raise
+            raise pa.ArrowInvalid(str(error)) from error
 
 
 def _read(file: pq.ParquetFile, groups: Sequence[int] | None = None) -> pa.Table:
