@@ -157,6 +157,7 @@ def train_all(
             data,
             chunk,
             output,
+            again=again,
             provenance=provenance,
             on_epoch=on_epoch,
             checkpoint_minutes=checkpoint_minutes,
@@ -188,6 +189,7 @@ def train_and_save(
     chunk: Chunk,
     output: Path,
     *,
+    again: Collection[str] = (),
     provenance: Mapping[str, Any],
     on_epoch: Callable[[float], None] = lambda epoch: None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
@@ -195,7 +197,7 @@ def train_and_save(
     """Trains one chunk, unless it is done or another process trains it.
 
     Started again after any interruption it goes on at the last checkpoint, in this
-    process or another.
+    process or another. Of trials that have rows by the time it ends nothing is written.
 
     Args:
       plan: that the chunk is of; its placement is of this process's devices, its list
@@ -204,6 +206,7 @@ def train_and_save(
       data: the same on the devices, from `placed`.
       chunk: of the plan.
       output: directory of the sweep, from `camri_jax._files.address`.
+      again: as for `train_all`.
       provenance: JSON-able facts kept with each row.
       on_epoch: called with the number of epochs that are done, in fractions.
       checkpoint_minutes: between two checkpoints.
@@ -246,8 +249,11 @@ def train_and_save(
         }
         if trained.begin:
             facts["resumed_after_epoch"] = trained.begin
+        # Weights are the last writer's, rows and logits the first's by name: they must
+        # not be of two trainings that differ in their last digits.
+        known = rows.trained(output) - set(again)
         with uninterrupted():
-            save(plan, dataset, chunk, trained, output, facts)
+            save(plan, dataset, *_without(known, chunk, trained), output, facts)
             path.unlink(missing_ok=True)
     return "done"
 
@@ -331,11 +337,13 @@ def save(
     Args:
       plan: of the sweep.
       dataset: what it was trained on.
-      chunk: its trials.
+      chunk: its trials; of none nothing is written.
       trained: what they came to.
       output: directory of the sweep.
       facts: JSON-able, kept with each row.
     """
+    if not chunk.trials:
+        return
     if plan.config.save_models:
         for each, row, variables in zip(
             chunk.trials, trained.rows, trained.variables, strict=True
@@ -379,6 +387,20 @@ def out_of_memory(error: Exception) -> bool:
     words = r"resource_exhausted|out of memory|failed to allocate|\boom\b"
     said = re.search(words, str(error), re.IGNORECASE)
     return isinstance(error, MemoryError) or said is not None
+
+
+def _without(
+    known: Collection[str], chunk: Chunk, trained: Trained
+) -> tuple[Chunk, Trained]:
+    """A chunk, and what it came to, without some of its trials."""
+    kept = [i for i, each in enumerate(chunk.trials) if each.trial_id not in known]
+    trials = tuple(chunk.trials[i] for i in kept)
+    trained = trained._replace(
+        rows=[trained.rows[i] for i in kept],
+        logits=[trained.logits[i] for i in kept],
+        variables=[trained.variables[i] for i in kept],
+    )
+    return chunk._replace(trials=trials), trained
 
 
 def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:

@@ -169,14 +169,15 @@ def _ids(path: Path) -> frozenset[str]:
 
 
 def discard(directory: Path, chunk: str) -> None:
-    """Sets the rows of a chunk aside, so that it is trained anew.
+    """Sets the rows and logits of a chunk aside, so that it is trained anew.
 
     Args:
       directory: of the sweep.
       chunk: whose logits or weights are needed and were not kept.
     """
     why = "logits or weights of its trials are missing; they are trained anew"
-    set_aside(directory / "rows" / f"{chunk}.parquet", why)
+    path = directory / "rows" / f"{chunk}.parquet"
+    set_aside(path, why, directory / "logits" / path.name)
 
 
 def write_logits(
@@ -303,9 +304,12 @@ def read_logits(
       UsageError: a file is not one of logits; it is named.
     """
     wanted = None if trial_ids is None else set(trial_ids)
-    # Two sweeps that ran at once may both have trained a trial.
-    seen = set()
-    for path in _files(address(directory) / "logits"):
+    directory = address(directory)
+    # Two sweeps that ran at once may both have trained a trial; and one that was
+    # stopped before it wrote rows has left logits that are of no training that counts.
+    seen, with_rows = set(), {path.name for path in _files(directory / "rows")}
+    files = _files(directory / "logits")
+    for path in sorted(files, key=lambda path: path.name not in with_rows):
         try:
             with _opened(path) as file:
                 held = file.read(columns=["trial_id", "part"]).to_pylist()
@@ -398,7 +402,8 @@ def mend(directory: Path) -> None:
     """Sets aside what is damaged, with a warning, so that it is made anew.
 
     Rows and labels are read whole, of logits and models the end, where a file that was
-    cut or is another's differs. With logits or a model go the rows that promise them.
+    cut or is another's differs. With logits or a model go the rows that promise them,
+    and logits with their rows: trained anew, they may differ in their last digits.
     What cannot be read just now may be whole, and stays.
 
     Args:
@@ -415,7 +420,7 @@ def mend(directory: Path) -> None:
             ids = _table(path, pa.schema([SCHEMA.field("trial_id")]))
             chunks |= dict.fromkeys(ids["trial_id"].to_pylist(), path)
         except pa.ArrowInvalid:
-            set_aside(path, "it is no file of rows; its trials are trained anew")
+            _with_rows(directory, path, path, "rows")
     for path in _files(directory / "data"):
         try:
             read_data(directory, path.stem)
@@ -427,18 +432,20 @@ def mend(directory: Path) -> None:
                 if file.schema_arrow.names[:3] != _LOGITS.names:
                     raise pa.ArrowInvalid("it has other columns")
         except pa.ArrowInvalid:
-            _with_rows(path, directory / "rows" / path.name, "logits")
+            _with_rows(directory, path, directory / "rows" / path.name, "logits")
     # In a store each would be a request.
     models = directory / "models"
     for path in sorted(models.glob("*.npz")) if is_local(models) else ():
         # Another process may be writing what begins with a dot.
         if not path.name.startswith(".") and not _is_zip(path):
-            _with_rows(path, chunks.get(path.stem), "trained weights")
+            _with_rows(directory, path, chunks.get(path.stem), "trained weights")
 
 
-def _with_rows(path: Path, rows: Path | None, what: str) -> None:
-    found = [rows] if rows is not None and rows.exists() else []
-    set_aside(path, f"it is no file of {what}; its trials are trained anew", *found)
+def _with_rows(directory: Path, path: Path, rows: Path | None, what: str) -> None:
+    """Sets a file aside, the rows that promise it, and the logits of these."""
+    others = [] if rows is None else [rows, directory / "logits" / rows.name]
+    others = [each for each in others if each != path]
+    set_aside(path, f"it is no file of {what}; its trials are trained anew", *others)
 
 
 def _is_zip(path: Path) -> bool:
