@@ -761,7 +761,7 @@ def test_what_is_taken_home_is_read_from_a_store_again(tmp_path):
     name, logits = next(
         result.study.logits("test", list(result.study.rows["trial_id"]))
     )
-    trial = pd.Series({"trial_id": name, "offset": 0.5})
+    trial = pd.Series({"trial_id": name, "moved": False, "offset": 0.5})
     picked = Recommendation(trial, "")
     model = _keep(address(output), result.study, (1,), picked, DATASET, Tiny())
     taken = load_model(str(model), Tiny())

@@ -3,17 +3,20 @@
 import dataclasses
 import functools
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 from tiny import DATASET, RECIPE, Tiny
 
 import camri_jax as cj
 from camri_jax._files import UsageError
-from camri_jax.evidence import study
+from camri_jax.evidence import selection, study
 from camri_jax.takehome import AllDiverged
 from camri_jax.takehome.model import Model
-from camri_jax.takehome.sweeping import make_plan
+from camri_jax.takehome.sweeping import _keep, make_plan
+from camri_jax.training import classifier
 
 
 def sweep(output, methods, important=("bee",), dataset=DATASET, **recipe):
@@ -131,6 +134,25 @@ def test_the_model_applies_the_offset_that_was_picked(
     names = [DATASET.class_names[k] for k in logits.argmax(-1)]
     assert plain.predict(images) == names
     np.testing.assert_allclose(plain.predict_proba(images).sum(-1), 1)
+
+
+def test_the_offset_is_of_the_weights_that_are_taken_home(
+    result, tmp_path, promotion_as_optax_needs_it
+):
+    """As where two processes trained a trial, of which the other wrote them last."""
+    shutil.copytree(result.study.directory / "models", tmp_path / "models")
+    found = dataclasses.replace(result.study, directory=tmp_path)
+    lines = selection.trials(result.study, (1,))
+    picked = selection.Recommendation(lines[lines["offset"] != 0].iloc[0], "")
+    keep = functools.partial(_keep, tmp_path, found, (1,), picked, DATASET, Tiny())
+    assert cj.load_model(keep(), Tiny()).offset == picked.trial["offset"]
+    path = tmp_path / "models" / f"{picked.trial['trial_id']}.npz"
+    first = classifier.load(path, Tiny())
+    variables = jax.tree.map(lambda x: 2 * x, first.variables)
+    classifier.save(path, first.config, variables, first.about)
+    model = cj.load_model(keep(), Tiny())
+    assert model.offset != picked.trial["offset"]
+    assert model.about["trial"]["offset"] == model.offset
 
 
 def test_rows_say_how_they_were_made(result):
