@@ -7,6 +7,7 @@ import shutil
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tiny import DATASET, RECIPE, Tiny
 
@@ -153,6 +154,24 @@ def test_the_offset_is_of_the_weights_that_are_taken_home(
     model = cj.load_model(keep(), Tiny())
     assert model.offset != picked.trial["offset"]
     assert model.about["trial"]["offset"] == model.offset
+
+
+def test_a_dry_run_counts_as_missing_what_a_start_would_set_aside(result, tmp_path):
+    shutil.copytree(result.study.directory / "rows", tmp_path / "rows")
+    path = sorted((tmp_path / "rows").iterdir())[0]
+    lost = pq.read_metadata(path).num_rows
+    path.write_bytes(path.read_bytes()[:-9])
+    config = cj.SweepConfig(
+        important=("bee",),
+        methods=("cross_entropy", "camri"),
+        num_seeds=2,
+        grid={"camri.margin": (0.2,)},
+        recipe=RECIPE,
+    )
+    with pytest.warns(RuntimeWarning, match=f"{path.name} is no file of rows: a start"):
+        planned = make_plan(config, DATASET, tmp_path, backbone=Tiny(), dry_run=True)
+    assert planned.num_missing == lost
+    assert path.exists()
 
 
 def test_rows_say_how_they_were_made(result):

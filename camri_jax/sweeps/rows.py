@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -240,12 +241,16 @@ def write_data(directory: Path, dataset: Dataset) -> None:
     _write(pa.Table.from_pylist(lines, schema=schema), path)
 
 
-def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def read(
+    directory: Path, columns: list[str] | None = None, *, pass_over: bool = False
+) -> pd.DataFrame:
     """Reads the rows of all trials below a directory.
 
     Args:
       directory: holds `rows/`, or Parquet files of rows at any depth.
       columns: names to read; default all.
+      pass_over: whether a damaged file, which a start would set aside, is left out with
+        a warning.
 
     Returns:
       One row a trial, ordered by method, hyperparameters, important classes and seed,
@@ -268,6 +273,11 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
         try:
             tables.append(_table(path, schema))
         except pa.ArrowInvalid as error:
+            if pass_over:
+                why = "a start sets it aside and trains its trials anew"
+                told = f"{path} is no file of rows: {why}"
+                warnings.warn(told, RuntimeWarning, stacklevel=2)
+                continue
             raise UsageError(
                 f"{path} is not a file of rows ({error}); move it away, and run the "
                 "sweep again to train its trials anew"

@@ -195,7 +195,7 @@ def make_plan(
     if not dry_run:
         rows.mend(output)
     shared = json.dumps(what_trials_share(config.recipe, dataset, backbone))
-    finished = rows.read(output / "rows")
+    finished = rows.read(output / "rows", pass_over=dry_run)
     ours = finished[finished["settings"] == shared]
     trained = set(ours["trial_id"])
     if BASELINE not in config.methods and not (ours["method"] == BASELINE).any():
