@@ -27,6 +27,58 @@ class UsageError(ValueError):
     """What a user can mend: a command shows its sentence, and no traceback."""
 
 
+class TryAgain(UsageError):
+    """What may pass by itself, as a store that is away: the same command may do later.
+
+    A command then ends with a status of its own, for who starts it again.
+    """
+
+
+_LASTING = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+
+
+def may_pass(error: BaseException) -> bool:
+    """Returns whether what a store raised may pass by itself, as a lost connection.
+
+    Stores raise of every kind; what speaks of the request and not of the moment is
+    known by its type or its name.
+
+    Args:
+      error: any.
+
+    >>> may_pass(TimeoutError()), may_pass(PermissionError("Access Denied"))
+    (True, False)
+    """
+    lasting = (
+        PermissionError,
+        FileExistsError,
+        FileNotFoundError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ImportError,
+        NotImplementedError,
+    )
+    if isinstance(error, lasting) or not isinstance(error, Exception):
+        return False
+    said = f"{type(error).__name__} {error}"
+    named = re.search("Credential|Authenti|Forbidden|NotFound|Validation", said)
+    return not named and getattr(error, "errno", None) not in _LASTING
+
+
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Returns a number of any integer type as a Python int, which names of trials hold.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from camri_jax.cli import console
 from camri_jax.sweeps import shards
 
 CLUSTER = Path(__file__).parents[1] / "experiments" / "cluster"
@@ -120,6 +121,10 @@ def test_the_job_of_kubernetes_says_how_many_it_is():
     index = {"JOB_COMPLETION_INDEX": "3"}
     assert str(shards.from_environment(variables | index)) == f"3/{job['completions']}"
     assert container["command"][:2] == ["camri", "sweep"]
+    # What may pass by itself is tried again.
+    (rule,) = [r for r in job["podFailurePolicy"]["rules"] if "onExitCodes" in r]
+    assert rule["action"] == "FailIndex"
+    assert console.LATER not in rule["onExitCodes"]["values"]
 
 
 def test_skypilot_runs_the_same_command_on_every_node():
