@@ -16,9 +16,9 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -70,6 +70,7 @@ def may_pass(error: BaseException) -> bool:
         LookupError,
         AttributeError,
         ImportError,
+        MemoryError,
         NotImplementedError,
     )
     if isinstance(error, lasting) or not isinstance(error, Exception):
@@ -77,6 +78,42 @@ def may_pass(error: BaseException) -> bool:
     said = f"{type(error).__name__} {error}"
     named = re.search("Credential|Authenti|Forbidden|NotFound|Validation", said)
     return not named and getattr(error, "errno", None) not in _LASTING
+
+
+PATIENCE = 1800.0
+"""Seconds for which a store that is away is waited for."""
+
+Result = TypeVar("Result")
+
+
+def patiently(path: Path, call: Callable[[], Result]) -> Result:
+    """Calls what reads or writes, and again while a store is away, with a note.
+
+    Args:
+      path: of a store; what is of this machine is called once.
+      call: may be repeated, whatever came of it.
+
+    Returns:
+      What it returns.
+
+    Raises:
+      TryAgain: the store was away for `PATIENCE`.
+    """
+    end, pause = time.monotonic() + PATIENCE, 1.0
+    while True:
+        try:
+            return call()
+        except Exception as error:  # stores raise of every kind
+            if is_local(path) or not may_pass(error):
+                raise
+            away = f"{path} cannot be reached ({error})"
+            if time.monotonic() >= end:
+                raise TryAgain(f"{away} for {PATIENCE / 60:.0f} minutes") from error
+            if pause == 1:
+                told = f"{away}; it is tried again for {PATIENCE / 60:.0f} minutes"
+                warnings.warn(told, RuntimeWarning, stacklevel=2)
+        time.sleep(pause)
+        pause = min(2 * pause, 60.0)
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tiny import DATASET, RECIPE, Tiny, placement, plan
 
 from camri_jax import _files
-from camri_jax._files import UsageError, address
+from camri_jax._files import TryAgain, UsageError, address
 from camri_jax.datasets import load
 from camri_jax.evidence import study
 from camri_jax.evidence.selection import Recommendation
@@ -781,6 +781,84 @@ def test_a_store_without_exclusive_writing_wants_shards(
             start(tmp_path, index=index, count=2)
     assert not (tmp_path / "claims").exists()
     assert_same(stored.read(tmp_path), undisturbed)
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """Pauses, on a clock that only they move."""
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "monotonic", lambda: float(sum(pauses)))
+    return pauses
+
+
+def test_a_store_that_is_away_is_waited_for_and_costs_no_training(
+    undisturbed, tmp_path, monkeypatch, slept
+):
+    output = address(f"memory://{tmp_path.name}/results")
+    trained, train = [], engine.train_chunk
+    calls = collections.Counter()
+
+    def away(module, name):
+        """Each second time that it is called."""
+        real = getattr(module, name)
+
+        def call(*given, **options):
+            calls[name] += 1
+            if calls[name] % 2:
+                raise OSError(errno.EBUSY, "Please reduce your request rate.")
+            return real(*given, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("exist", "trained", "write", "write_data"):
+        away(stored, name)
+    away(checkpoints, "load")
+    away(claims, "_created")
+
+    def counted(chunk, *rest):
+        trained.append(chunk.name)
+        return train(chunk, *rest)
+
+    monkeypatch.setattr(engine, "train_chunk", counted)
+    with pytest.warns(RuntimeWarning, match="request rate.*; it is tried again for 30"):
+        start(output)
+    assert len(calls) == 6
+    assert set(slept) <= {1.0, 2.0, 4.0}
+    assert len(trained) == len(set(trained)) == 3
+    assert_same(stored.read(output), undisturbed)
+    assert not list((output / "claims").glob("*"))
+
+
+def test_patience_with_a_store_ends(slept):
+    def away():
+        raise ConnectionError("no route")
+
+    with (
+        pytest.warns(RuntimeWarning, match="cannot be reached") as told,
+        pytest.raises(TryAgain, match=r"memory://a.* \(no route\) for 30 minutes"),
+    ):
+        _files.patiently(address("memory://a"), away)
+    assert len(told) == 1
+    assert slept[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert 1800 <= sum(slept) < 1860
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("memory://a", PermissionError("Access Denied")),
+        ("memory://a", KeyError("a bug")),
+        ("a", ConnectionError("no route")),
+    ],
+)
+def test_what_will_not_pass_is_not_waited_for(place, error, slept):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        _files.patiently(address(place), fail)
+    assert not slept
 
 
 class Plain(AbstractFileSystem):
