@@ -222,6 +222,16 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def ranged(path: Path) -> Any:
+    """Opens a file of which parts are read; of a store no more than these is fetched.
+
+    Args:
+      path: of it.
+    """
+    # What fsspec reads ahead may be all of an object.
+    return path.open("rb") if is_local(path) else path.open("rb", cache_type="none")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yields a path of this machine; what is written there becomes `path` at the end.

@@ -437,6 +437,40 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(
     assert_same(stored.read(tmp_path), undisturbed)
 
 
+def test_of_logits_in_a_store_a_start_reads_the_end_alone(tmp_path, monkeypatch):
+    output = address(f"memory://{tmp_path.name}")
+    values = np.random.default_rng(0).normal(size=(30_000, 10)).astype(np.float32)
+    stored.write_logits(output, "one", {"a": {"test": values}})
+    (path,) = (output / "logits").iterdir()
+    read, kind = [], type(path.open("rb"))
+    reading = kind.read
+
+    def counted(self, *size):
+        found = reading(self, *size)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(kind, "read", counted)
+    stored.mend(output)
+    assert 0 < sum(read) < path.stat().st_size / 8
+    (found,) = stored.read_logits(output, "test")
+    np.testing.assert_array_equal(found[1], values)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_whose_a_checkpoint_is_is_told_without_its_states(place, tmp_path, monkeypatch):
+    directory = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
+    states = [np.zeros(1_000_000, np.float32)]
+    checkpoint = chunks.Checkpoint(1, states, [np.zeros(2)], [], ("a", "b"))
+    path = checkpoints.path_of(directory, "chunk")
+    checkpoints.save(path, checkpoint)
+    monkeypatch.setattr(checkpoints, "read_arrays", None)
+    assert checkpoints.trials_of(path) == {"a", "b"}
+    checkpoints.save(path, checkpoint._replace(trials=()))
+    assert checkpoints.trials_of(path) == set()
+    assert checkpoints.trials_of(path.with_name("none.npz")) == set()
+
+
 def test_no_checkpoint_is_written_before_its_time(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "save", None)
     start(tmp_path)

@@ -29,6 +29,7 @@ from camri_jax._files import (
     UsageError,
     address,
     is_local,
+    ranged,
     set_aside,
     sweep_up,
     written_whole,
@@ -438,7 +439,7 @@ def mend(directory: Path) -> None:
             set_aside(path, "it holds no labels; it is written anew")
     for path in _files(directory / "logits"):
         try:
-            with _opened(path) as file:
+            with _opened(path, whole=False) as file:
                 if file.schema_arrow.names[:3] != _LOGITS.names:
                     raise pa.ArrowInvalid("it has other columns")
         except pa.ArrowInvalid:
@@ -481,14 +482,15 @@ def _table(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _opened(path: Path, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
     """Opens a file; what is wrong with its contents is `ArrowInvalid` in the block.
 
-    What keeps it from being read is none, but for that there is no such file.
+    What keeps it from being read is none, but for that there is no such file. From a
+    store it is fetched whole, as each range would be a request, unless its end will do.
     """
     try:
-        # Of a store, all of the object.
-        source = path.open("rb") if is_local(path) else io.BytesIO(path.read_bytes())
+        fetched = whole and not is_local(path)
+        source = io.BytesIO(path.read_bytes()) if fetched else ranged(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise pa.ArrowInvalid(repr(error)) from error
     with source:
