@@ -175,13 +175,13 @@ def test_who_waits_for_others_reads_what_they_trained_once(
     planned, output, *_ = finished
     paths = sorted((output / "rows").iterdir())
     (tmp_path / "rows").mkdir()
-    looked, look = [], stored._open
+    looked, look = [], stored._opened
 
     def counted(path):
         looked.append(path.name)
         return look(path)
 
-    monkeypatch.setattr(stored, "_open", counted)
+    monkeypatch.setattr(stored, "_opened", counted)
     for number in range(len(paths)):
         left = missing_of(planned, tmp_path)
         assert left == sum(len(c.trials) for c in planned.chunks[number:])
