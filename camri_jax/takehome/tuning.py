@@ -29,7 +29,7 @@ from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.chunk import Placed
 from camri_jax.sweeps.engine import OnProgress, Progress
-from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan
+from camri_jax.sweeps.plan import SCORED, Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
     Model,
@@ -625,7 +625,7 @@ def _finalist(
     logits: Mapping[str, Mapping[str, np.ndarray]],
     candidates: int,
 ) -> Finalist:
-    """One of so many that are certified at once, if its calibration logits are given."""
+    """One of so many certified at once, if its calibration logits are given."""
     trial, picked = setting.best()
     name, parts = trial.trial_id, lab.dataset.parts
     offset, certificate = picked.offset, None
