@@ -5,6 +5,8 @@ the same methods; where this module treats them alike, so does all else.
 """
 
 import contextlib
+import errno
+import io
 import operator
 import os
 import re
@@ -14,15 +16,104 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 
 class UsageError(ValueError):
     """What a user can mend: a command shows its sentence, and no traceback."""
+
+
+class TryAgain(UsageError):
+    """What may pass by itself, as a store that is away: the same command may do later.
+
+    A command then ends with a status of its own, for who starts it again.
+    """
+
+
+_LASTING = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+
+
+def may_pass(error: BaseException) -> bool:
+    """Returns whether what a store raised may pass by itself, as a lost connection.
+
+    Stores raise of every kind; what speaks of the request and not of the moment is
+    known by its type or its name.
+
+    Args:
+      error: any.
+
+    >>> may_pass(TimeoutError()), may_pass(PermissionError("Access Denied"))
+    (True, False)
+    """
+    lasting = (
+        PermissionError,
+        FileExistsError,
+        FileNotFoundError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ImportError,
+        MemoryError,
+        NotImplementedError,
+    )
+    if isinstance(error, lasting) or not isinstance(error, Exception):
+        return False
+    said = f"{type(error).__name__} {error}"
+    named = re.search("Credential|Authenti|Forbidden|NotFound|Validation", said)
+    return not named and getattr(error, "errno", None) not in _LASTING
+
+
+PATIENCE = 1800.0
+"""Seconds for which a store that is away is waited for."""
+
+Result = TypeVar("Result")
+
+
+def patiently(path: Path, call: Callable[[], Result]) -> Result:
+    """Calls what reads or writes, and again while a store is away, with a note.
+
+    Args:
+      path: of a store; what is of this machine is called once.
+      call: may be repeated, whatever came of it.
+
+    Returns:
+      What it returns.
+
+    Raises:
+      TryAgain: the store was away for `PATIENCE`.
+    """
+    end, pause = time.monotonic() + PATIENCE, 1.0
+    while True:
+        try:
+            return call()
+        except Exception as error:  # stores raise of every kind
+            if is_local(path) or not may_pass(error):
+                raise
+            away = f"{path} cannot be reached ({error})"
+            if time.monotonic() >= end:
+                raise TryAgain(f"{away} for {PATIENCE / 60:.0f} minutes") from error
+            if pause == 1:
+                told = f"{away}; it is tried again for {PATIENCE / 60:.0f} minutes"
+                warnings.warn(told, RuntimeWarning, stacklevel=2)
+        time.sleep(pause)
+        pause = min(2 * pause, 60.0)
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -154,6 +245,16 @@ def address(path: str | os.PathLike[str]) -> Path:
 def is_local(path: Path) -> bool:
     """Returns whether a path is on this machine's file systems."""
     return isinstance(path, Path)
+
+
+def ranged(path: Path) -> Any:
+    """Opens a file of which parts are read; of a store no more than these is fetched.
+
+    Args:
+      path: of it.
+    """
+    # What fsspec reads ahead may be all of an object.
+    return path.open("rb") if is_local(path) else path.open("rb", cache_type="none")
 
 
 @contextlib.contextmanager
@@ -334,10 +435,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       The arrays, by name.
 
     Raises:
-      OSError: it cannot be opened.
+      OSError: it cannot be read.
       UsageError: it is not such a file, or it is damaged.
     """
-    with path.open("rb") as opened:
+    # Of a store, all of the object: what it raises as it is read says nothing of that.
+    with path.open("rb") if is_local(path) else io.BytesIO(path.read_bytes()) as opened:
         try:
             with np.load(opened, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -345,4 +447,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"{foreign[0]} is no array")
                 return arrays
         except Exception as error:  # what was cut or changed fails in every way
+            # A place before the file's begin is one of them.
+            why = error.errno if isinstance(error, OSError) else None
+            if why not in (None, errno.EINVAL):
+                raise
             raise UsageError(f"{path} is no whole .npz file ({error!r})") from error

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from camri_jax import datasets
-from camri_jax._files import UsageError, address
+from camri_jax._files import TryAgain, UsageError, address
 from camri_jax.cli import arguments, backend, console, progress, sweep, tune
 from camri_jax.cli.arguments import DataArguments, ResultsArguments
 from camri_jax.cli.main import COMMANDS, main
@@ -470,6 +470,8 @@ def raising(error):
             "error: x/y: No space left\n",
         ),
         (PermissionError(errno.EACCES, "Denied", "x"), 2, "error: x: Denied\n"),
+        (TryAgain("the store is away"), 75, "error: the store is away\n"),
+        (OSError(errno.EIO, "Bad disk", "x"), 75, "error: x: Bad disk\n"),
         (ImportError("digits needs it"), 2, "error: digits needs it\n"),
         (ModuleNotFoundError("No module named 'a'", name="a"), 2, "[experiments]"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
@@ -481,6 +483,34 @@ def test_what_a_user_can_mend_is_one_sentence(error, status, sentence, capsys):
     assert sentence in err
     assert out == ""
     assert len(err.splitlines()) == 1
+
+
+class EndpointConnectionError(Exception):
+    """As botocore's, which is no OSError."""
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (EndpointConnectionError("Could not connect to the endpoint URL"), 75),
+        (OSError(errno.EBUSY, "Please reduce your request rate."), 75),
+        (TimeoutError(), 75),
+        (NoCredentialsError("Unable to locate credentials"), 2),
+        (PermissionError("Access Denied"), 2),
+        (FileNotFoundError("The specified bucket does not exist"), 2),
+        (OSError("Forbidden: bucket/folder"), 2),
+    ],
+)
+def test_a_store_that_is_away_is_told_apart_from_one_that_is_not_ours(
+    error, status, monkeypatch
+):
+    monkeypatch.setattr(arguments, "put", lambda path, content: raising(error)([]))
+    probe = lambda argv: arguments.writable(address("memory://a"))  # noqa: E731
+    assert console.run(probe, []) == status
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from camri_jax.cli import console
 from camri_jax.sweeps import shards
 
 CLUSTER = Path(__file__).parents[1] / "experiments" / "cluster"
@@ -156,6 +157,10 @@ def test_the_job_of_kubernetes_says_how_many_it_is(tmp_path):
         assert done.stdout.splitlines() == said
         # 2 would end the index.
         assert done.returncode == int(len(said) < 2)
+    # What may pass by itself is tried again.
+    (rule,) = [r for r in job["podFailurePolicy"]["rules"] if "onExitCodes" in r]
+    assert rule["action"] == "FailIndex"
+    assert console.LATER not in rule["onExitCodes"]["values"]
 
 
 def test_skypilot_runs_the_same_command_on_every_node():

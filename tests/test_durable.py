@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+import errno
+import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -23,7 +26,7 @@ from hypothesis import strategies as st
 from tiny import DATASET, RECIPE, Tiny, placement, plan
 
 from camri_jax import _files
-from camri_jax._files import UsageError, address
+from camri_jax._files import TryAgain, UsageError, address
 from camri_jax.datasets import load
 from camri_jax.evidence import study
 from camri_jax.evidence.selection import Recommendation
@@ -488,6 +491,40 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing_else(
     assert_same(stored.read(tmp_path), undisturbed)
 
 
+def test_of_logits_in_a_store_a_start_reads_the_end_alone(tmp_path, monkeypatch):
+    output = address(f"memory://{tmp_path.name}")
+    values = np.random.default_rng(0).normal(size=(30_000, 10)).astype(np.float32)
+    stored.write_logits(output, "one", {"a": {"test": values}})
+    (path,) = (output / "logits").iterdir()
+    read, kind = [], type(path.open("rb"))
+    reading = kind.read
+
+    def counted(self, *size):
+        found = reading(self, *size)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(kind, "read", counted)
+    stored.mend(output)
+    assert 0 < sum(read) < path.stat().st_size / 8
+    (found,) = stored.read_logits(output, "test")
+    np.testing.assert_array_equal(found[1], values)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_whose_a_checkpoint_is_is_told_without_its_states(place, tmp_path, monkeypatch):
+    directory = tmp_path if place == "local" else address(f"memory://{tmp_path.name}")
+    states = [np.zeros(1_000_000, np.float32)]
+    checkpoint = chunks.Checkpoint(1, states, [np.zeros(2)], [], ("a", "b"))
+    path = checkpoints.path_of(directory, "chunk")
+    checkpoints.save(path, checkpoint)
+    monkeypatch.setattr(checkpoints, "read_arrays", None)
+    assert checkpoints.trials_of(path) == {"a", "b"}
+    checkpoints.save(path, checkpoint._replace(trials=()))
+    assert checkpoints.trials_of(path) == set()
+    assert checkpoints.trials_of(path.with_name("none.npz")) == set()
+
+
 def test_no_checkpoint_is_written_before_its_time(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "save", None)
     start(tmp_path)
@@ -548,6 +585,9 @@ def test_what_is_damaged_is_set_aside_told_and_made_anew(
     with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
         stored.mend(tmp_path)
     assert path.with_name(f"{path.name}.damaged").exists()
+    # Trained anew, a trial may differ in its last digits from logits that stay.
+    left = [len(list((tmp_path / n).glob("*.parquet"))) for n in ("rows", "logits")]
+    assert left == ([3, 3] if what == "data" else [2, 2])
     planned = start(tmp_path, save_models=True)
     # A chunk of two trials, but for the labels, which any start writes.
     assert planned.num_missing == (0 if what == "data" else 2)
@@ -593,6 +633,65 @@ def test_no_flipped_bit_changes_what_is_read(what, tmp_path):
         path.write_bytes(refused[0][0])
         with pytest.warns(RuntimeWarning, match=f"{path.name} is set aside: it "):
             stored.mend(tmp_path)
+
+
+class Unread(io.BytesIO):
+    """An open file whose disk answers no more."""
+
+    def read(self, *size):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    readinto = readinto1 = read1 = read
+
+
+@pytest.mark.parametrize("what", ["rows", "data", "logits", "models"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_what_cannot_be_read_is_not_taken_for_damaged(
+    what, number, tmp_path, monkeypatch
+):
+    """As another's file, one too many, or one of a server that is away."""
+    path = tmp_path / what / ("a.npz" if what == "models" else "a.parquet")
+    _files.put(path, b"whatever it holds")
+    opened = pathlib.Path.open
+
+    def refuse(self, mode="r", *given):
+        if self != path:
+            return opened(self, mode, *given)
+        if number == errno.EIO and what != "models":
+            return Unread(b"whatever it holds")
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        stored.mend(tmp_path)
+    assert error.value.errno == number
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_store_refuses_for_now_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    output = address(f"memory://{tmp_path.name}")
+    start(output, num_seeds=1, **LONG)
+    before = sorted(p.name for p in output.rglob("*.*"))
+
+    def busy(*given, **options):
+        raise OSError(errno.EBUSY, "Please reduce your request rate.")
+
+    monkeypatch.setattr(type(output.fs), "_open", busy)
+    monkeypatch.setattr(type(output.fs), "cat_file", busy)
+    with pytest.raises(OSError, match="reduce your request rate"):
+        stored.mend(output)
+    with pytest.raises(OSError, match="reduce your request rate"):
+        stored.read(output)
+    assert sorted(p.name for p in output.rglob("*.*")) == before
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_set_aside(tmp_path, monkeypatch):
+    path = checkpoints.path_of(tmp_path, "chunk")
+    _files.put(path, b"whatever it holds")
+    monkeypatch.setattr(pathlib.Path, "open", lambda self, mode: Unread(b"PK"))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        checkpoints.load(path)
+    assert path.exists()
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
@@ -750,7 +849,7 @@ def test_what_is_taken_home_is_read_from_a_store_again(tmp_path):
     name, logits = next(
         result.study.logits("test", list(result.study.rows["trial_id"]))
     )
-    trial = pd.Series({"trial_id": name, "offset": 0.5})
+    trial = pd.Series({"trial_id": name, "moved": False, "offset": 0.5})
     picked = Recommendation(trial, "")
     model = _keep(address(output), result.study, (1,), picked, DATASET, Tiny())
     taken = load_model(str(model), Tiny())
@@ -770,6 +869,84 @@ def test_a_store_without_exclusive_writing_wants_shards(
             start(tmp_path, index=index, count=2)
     assert not (tmp_path / "claims").exists()
     assert_same(stored.read(tmp_path), undisturbed)
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """Pauses, on a clock that only they move."""
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "monotonic", lambda: float(sum(pauses)))
+    return pauses
+
+
+def test_a_store_that_is_away_is_waited_for_and_costs_no_training(
+    undisturbed, tmp_path, monkeypatch, slept
+):
+    output = address(f"memory://{tmp_path.name}/results")
+    trained, train = [], engine.train_chunk
+    calls = collections.Counter()
+
+    def away(module, name):
+        """Each second time that it is called."""
+        real = getattr(module, name)
+
+        def call(*given, **options):
+            calls[name] += 1
+            if calls[name] % 2:
+                raise OSError(errno.EBUSY, "Please reduce your request rate.")
+            return real(*given, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    for name in ("exist", "trained", "write", "write_data"):
+        away(stored, name)
+    away(checkpoints, "load")
+    away(claims, "_created")
+
+    def counted(chunk, *rest):
+        trained.append(chunk.name)
+        return train(chunk, *rest)
+
+    monkeypatch.setattr(engine, "train_chunk", counted)
+    with pytest.warns(RuntimeWarning, match="request rate.*; it is tried again for 30"):
+        start(output)
+    assert len(calls) == 6
+    assert set(slept) <= {1.0, 2.0, 4.0}
+    assert len(trained) == len(set(trained)) == 3
+    assert_same(stored.read(output), undisturbed)
+    assert not list((output / "claims").glob("*"))
+
+
+def test_patience_with_a_store_ends(slept):
+    def away():
+        raise ConnectionError("no route")
+
+    with (
+        pytest.warns(RuntimeWarning, match="cannot be reached") as told,
+        pytest.raises(TryAgain, match=r"memory://a.* \(no route\) for 30 minutes"),
+    ):
+        _files.patiently(address("memory://a"), away)
+    assert len(told) == 1
+    assert slept[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert 1800 <= sum(slept) < 1860
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("memory://a", PermissionError("Access Denied")),
+        ("memory://a", KeyError("a bug")),
+        ("a", ConnectionError("no route")),
+    ],
+)
+def test_what_will_not_pass_is_not_waited_for(place, error, slept):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        _files.patiently(address(place), fail)
+    assert not slept
 
 
 class Plain(AbstractFileSystem):

@@ -7,6 +7,7 @@ import weakref
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tiny import CLASSES, DATASET, Tiny, part, placement, plan, without
 
@@ -174,13 +175,13 @@ def test_who_waits_for_others_reads_what_they_trained_once(
     planned, output, *_ = finished
     paths = sorted((output / "rows").iterdir())
     (tmp_path / "rows").mkdir()
-    looked, look = [], stored._open
+    looked, look = [], stored._opened
 
     def counted(path):
         looked.append(path.name)
         return look(path)
 
-    monkeypatch.setattr(stored, "_open", counted)
+    monkeypatch.setattr(stored, "_opened", counted)
     for number in range(len(paths)):
         left = missing_of(planned, tmp_path)
         assert left == sum(len(c.trials) for c in planned.chunks[number:])
@@ -313,6 +314,39 @@ def test_processes_with_other_devices_train_no_trial_twice(tmp_path, monkeypatch
     done = {each.trial_id for each in some.chunks[0].trials}
     assert sorted(later) == sorted({t.trial_id for t in one.trials} - done)
     assert reports[-1].num_done == reports[-1].num_trials == len(one.trials)
+
+
+def test_what_another_process_finishes_meanwhile_is_not_written_again(
+    tmp_path, monkeypatch
+):
+    """Its rows and logits would count, by name, and the weights of the last writer."""
+    both, one = (plan(**GRID, where=placement(number)) for number in (2, 1))
+    first, last = both.chunks[0], both.chunks[-1]
+    real, kept = engine.train_chunk, {}
+
+    def slow(chunk, *rest):
+        trained = real(chunk, *rest)
+        if not kept:
+            with monkeypatch.context() as other:
+                other.setattr(engine, "train_chunk", real)
+                some = both._replace(chunks=[first, last])
+                engine.run(some, DATASET, tmp_path, provenance={})
+            written = files(tmp_path).items()
+            kept.update({p: t for p, t in written if p.parent.name != "claims"})
+        return trained
+
+    monkeypatch.setattr(engine, "train_chunk", slow)
+    engine.run(one, DATASET, tmp_path, provenance={})
+    now = files(tmp_path)
+    assert {path: now[path] for path in kept} == kept
+    every = sorted(each.trial_id for each in one.trials)
+    for what in ("rows", "logits"):
+        found = [
+            name
+            for path in (tmp_path / what).iterdir()
+            for name in dict.fromkeys(pq.read_table(path)["trial_id"].to_pylist())
+        ]
+        assert sorted(found) == every
 
 
 def test_trials_without_the_logits_that_are_needed_are_trained_again(tmp_path):

@@ -128,6 +128,14 @@ def test_a_trial_written_twice_counts_once(tmp_path):
     assert [name for name, _ in stored.read_logits(tmp_path, "test")] == ["a", "b"]
 
 
+def test_logits_of_a_chunk_that_was_stopped_before_its_rows_count_last(tmp_path):
+    stored.write_logits(tmp_path, "a", {"x": {"test": np.zeros((2, 2), np.float32)}})
+    assert dict(stored.read_logits(tmp_path, "test"))["x"].sum() == 0
+    stored.write_logits(tmp_path, "b", {"x": {"test": np.ones((2, 2), np.float32)}})
+    stored.write(tmp_path, "b", [row(trial_id="x")])
+    assert dict(stored.read_logits(tmp_path, "test"))["x"].sum() == 4
+
+
 def test_no_rows_read_as_no_rows(tmp_path):
     frame = stored.read(tmp_path / "nowhere")
     assert frame.empty

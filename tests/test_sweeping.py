@@ -3,19 +3,22 @@
 import dataclasses
 import functools
 import json
+import shutil
 
+import jax
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from tiny import DATASET, RECIPE, Tiny
 
 import camri_jax as cj
 from camri_jax._files import UsageError
-from camri_jax.evidence import study
+from camri_jax.evidence import selection, study
 from camri_jax.takehome import AllDiverged
 from camri_jax.takehome.model import Model
-from camri_jax.takehome.sweeping import _known, make_plan, provenance
-from camri_jax.training import lift
+from camri_jax.takehome.sweeping import _keep, _known, make_plan, provenance
+from camri_jax.training import classifier, lift
 
 
 def sweep(output, methods, important=("bee",), dataset=DATASET, **recipe):
@@ -133,6 +136,43 @@ def test_the_model_applies_the_offset_that_was_picked(
     names = [DATASET.class_names[k] for k in logits.argmax(-1)]
     assert plain.predict(images) == names
     np.testing.assert_allclose(plain.predict_proba(images).sum(-1), 1)
+
+
+def test_the_offset_is_of_the_weights_that_are_taken_home(
+    result, tmp_path, promotion_as_optax_needs_it
+):
+    """As where two processes trained a trial, of which the other wrote them last."""
+    shutil.copytree(result.study.directory / "models", tmp_path / "models")
+    found = dataclasses.replace(result.study, directory=tmp_path)
+    lines = selection.trials(result.study, (1,))
+    picked = selection.Recommendation(lines[lines["offset"] != 0].iloc[0], "")
+    keep = functools.partial(_keep, tmp_path, found, (1,), picked, DATASET, Tiny())
+    assert cj.load_model(keep(), Tiny()).offset == picked.trial["offset"]
+    path = tmp_path / "models" / f"{picked.trial['trial_id']}.npz"
+    first = classifier.load(path, Tiny())
+    variables = jax.tree.map(lambda x: 2 * x, first.variables)
+    classifier.save(path, first.config, variables, first.about)
+    model = cj.load_model(keep(), Tiny())
+    assert model.offset != picked.trial["offset"]
+    assert model.about["trial"]["offset"] == model.offset
+
+
+def test_a_dry_run_counts_as_missing_what_a_start_would_set_aside(result, tmp_path):
+    shutil.copytree(result.study.directory / "rows", tmp_path / "rows")
+    path = sorted((tmp_path / "rows").iterdir())[0]
+    lost = pq.read_metadata(path).num_rows
+    path.write_bytes(path.read_bytes()[:-9])
+    config = cj.SweepConfig(
+        important=("bee",),
+        methods=("cross_entropy", "camri"),
+        num_seeds=2,
+        grid={"camri.margin": (0.2,)},
+        recipe=RECIPE,
+    )
+    with pytest.warns(RuntimeWarning, match=f"{path.name} is no file of rows: a start"):
+        planned = make_plan(config, DATASET, tmp_path, backbone=Tiny(), dry_run=True)
+    assert planned.num_missing == lost
+    assert path.exists()
 
 
 def test_rows_say_how_they_were_made(result):

@@ -20,7 +20,14 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from camri_jax import datasets
-from camri_jax._files import UsageError, address, is_local, put
+from camri_jax._files import (
+    TryAgain,
+    UsageError,
+    address,
+    is_local,
+    may_pass,
+    put,
+)
 from camri_jax.cli.console import note, say
 from camri_jax.datasets import Dataset, DatasetWarning
 from camri_jax.datasets.pictures import FolderFit
@@ -196,6 +203,7 @@ def writable(path: Path, *, probe: bool = True) -> Path:
         remove what was written.
 
     Raises:
+      TryAgain: it is in a store that cannot be reached just now.
       UsageError: it is a file, or cannot be written to.
     """
     if not is_local(path):
@@ -225,7 +233,8 @@ def _probe(store: Path) -> None:
     try:
         put(place, b"")
     except Exception as error:  # stores raise of every kind
-        raise UsageError(f"{store} cannot be written to: {error}") from error
+        kind = TryAgain if may_pass(error) else UsageError
+        raise kind(f"{store} cannot be written to: {error}") from error
     with contextlib.suppress(Exception):  # who may write may not remove
         place.unlink()
 

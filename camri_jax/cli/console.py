@@ -17,7 +17,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from camri_jax._files import UsageError
+from camri_jax._files import TryAgain, UsageError
+
+LATER = 75
+"""Exit status of what may pass by itself, `EX_TEMPFAIL` of sysexits.h."""
 
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 
@@ -85,8 +88,8 @@ def visible(text: str) -> str:
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
     """Runs a command and returns its exit status.
 
-    What a user can mend is one sentence and status 2; 130 after an interruption. All
-    else keeps its traceback: it is ours to mend.
+    What a user can mend is one sentence and status 2, and 75 where it may pass by
+    itself; 130 after an interruption. All else keeps its traceback: it is ours to mend.
 
     Args:
       main: the command.
@@ -102,12 +105,13 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
             warnings.showwarning = _show_warning(warnings.showwarning)
             return main(argv) or 0
     except UsageError as error:
-        return _failed(str(error))
+        return _failed(str(error), LATER if isinstance(error, TryAgain) else 2)
     except OSError as error:
         if error.errno not in _OF_THE_DISK:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
-        return _failed(f"{where}{error.strerror}")
+        status = LATER if error.errno == errno.EIO else 2
+        return _failed(f"{where}{error.strerror}", status)
     except ImportError as error:
         if (error.name or "").startswith("camri_jax"):
             raise
@@ -116,9 +120,12 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
     except (AssertionError, RuntimeError) as error:
         if not _finds_no_device(error):
             raise
+        # Of a kind that is known, one node of many may lack it.
+        status = 2 if "known backends" in str(error) else LATER
         return _failed(
             f"JAX finds no device for JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}"
-            + (f": {error}" if str(error) else "")
+            + (f": {error}" if str(error) else ""),
+            status,
         )
     except KeyboardInterrupt:
         _print(errors, Text("stopped; the same command goes on where it was"))
@@ -139,9 +146,9 @@ def _finds_no_device(error: Exception) -> bool:
     return started and "JAX_PLATFORMS" in os.environ
 
 
-def _failed(sentence: str) -> int:
+def _failed(sentence: str, status: int = 2) -> int:
     _print(errors, Text(visible(f"error: {sentence}"), style="red"))
-    return 2
+    return status
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:

@@ -76,8 +76,8 @@ def start(command: str, argv: Sequence[str] | None = None) -> int:
         Ctrl-C at once.
 
     Returns:
-      The exit status: 0; 1 where nothing came of it; 2 for what the user can mend; 130
-      after an interruption.
+      The exit status: 0; 1 where nothing came of it; 2 for what the user can mend; 75
+      for what may pass by itself; 130 after an interruption.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     # Pictures are written, never shown, and what a notebook would draw on may not be

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from camri_jax._files import UsageError
+from camri_jax._files import TryAgain, UsageError
 from camri_jax.datasets.pictures import Fit
 
 # What learns, what picks, what certifies, what prices; and what people call them.
@@ -27,6 +27,10 @@ _AFTER_A_PART = re.compile(r"[\s._-]*(set|data|images|imgs)$")
 
 class DatasetError(UsageError):
     """A data set that cannot be loaded; the message says why and what to do."""
+
+
+class Unreachable(DatasetError, TryAgain):
+    """A data set whose publisher's server does not answer just now."""
 
 
 class DatasetWarning(UserWarning):

@@ -46,19 +46,12 @@ def trials(study: Study, important: Choice) -> pd.DataFrame:
 @functools.lru_cache(maxsize=REMEMBERED)
 def _trials(study: Study, important: Choice) -> pd.DataFrame:
     rows = study.of(important)
-    to_keep = {
-        int(row.seed): float(measures(row.validation_confusion, important)["accuracy"])
-        for row in _each(rows[(rows["method"] == BASELINE) & ~rows["diverged"]])
-        if row.validation_confusion is not None
-    }
     lines: list[dict[str, Any]] = [_line(row, important) for row in _each(rows)]
-    lines += _moved(study, rows, important, to_keep)
+    lines += _moved(study, rows, important)
     return pd.DataFrame(sorted(lines, key=_place))
 
 
-def _moved(
-    study: Study, rows: pd.DataFrame, important: Choice, to_keep: dict[int, float]
-) -> list[dict[str, Any]]:
+def _moved(study: Study, rows: pd.DataFrame, important: Choice) -> list[dict[str, Any]]:
     """Lines of thresholds moved; only one trial's logits are held at a time."""
     by_id = {row.trial_id: row for row in _each(rows)}
     ids = [name for name, row in by_id.items() if not row.diverged]
@@ -67,8 +60,7 @@ def _moved(
         return []
     picked, confusions = {}, {}
     for trial_id, logits in study.logits("validation", ids):
-        reached = curve(logits, labels["validation"], important)
-        offset = least_offset(reached, to_keep.get(int(by_id[trial_id].seed)))
+        offset = offset_of(study, important, int(by_id[trial_id].seed), logits)
         picked[trial_id] = offset
         confusions[trial_id] = {
             "validation": moved_confusion(
@@ -88,6 +80,30 @@ def _moved(
         ),
         *(_line(row, important, 0.0, {}) for row in lost),
     ]
+
+
+def offset_of(study: Study, important: Choice, seed: int, logits: np.ndarray) -> float:
+    """Returns the offset at which `trials` has a trial with its threshold moved.
+
+    Args:
+      study: from `camri_jax.evidence.study.load`.
+      important: the choice of important classes.
+      seed: of the trial.
+      logits: of the trial on the validation images.
+    """
+    reached = curve(logits, study.data.labels["validation"], important)
+    return least_offset(reached, _to_keep(study, important).get(seed))
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _to_keep(study: Study, important: Choice) -> dict[int, float]:
+    """Accuracy of cross-entropy on validation images, by seed."""
+    rows = study.of(important)
+    return {
+        int(row.seed): float(measures(row.validation_confusion, important)["accuracy"])
+        for row in _each(rows[(rows["method"] == BASELINE) & ~rows["diverged"]])
+        if row.validation_confusion is not None
+    }
 
 
 def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:

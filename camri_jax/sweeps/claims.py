@@ -62,11 +62,12 @@ def claimed(directory: Path, chunk: str) -> Iterator[bool]:
     finally:
         done.set()
         beating.join()
-        for each in _of(path.parent, chunk):
-            # A later one is of who took over from us, while we were suspended.
-            if _turn(each) <= _turn(path):
-                with contextlib.suppress(OSError):
-                    each.unlink()
+        # One that stays is stale soon; stores raise of every kind.
+        with contextlib.suppress(Exception):
+            for each in _of(path.parent, chunk):
+                # A later one is of who took over from us, while we were suspended.
+                if _turn(each) <= _turn(path):
+                    each.unlink(missing_ok=True)
 
 
 def possible(directory: Path) -> bool:

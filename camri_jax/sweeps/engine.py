@@ -6,7 +6,9 @@ ends a process costs no more than the minutes since the last checkpoint.
 """
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import json
 import re
 import time
@@ -17,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from camri_jax._files import UsageError, address, uninterrupted
+from camri_jax._files import UsageError, address, patiently, uninterrupted
 from camri_jax.datasets import Dataset
 from camri_jax.sweeps import checkpoints, claims, rows
 from camri_jax.sweeps.chunk import Placed, Trained, place, states_of, train_chunk
@@ -77,6 +79,7 @@ def run(
 
     Raises:
       OSError: what a chunk came to cannot be written.
+      TryAgain: a store was away for longer than it is waited for.
       UsageError: the images are too small for the network, the logits would take more
         room than is taken unasked, or a single trial needs more memory than a device
         has.
@@ -92,7 +95,7 @@ def run(
             RuntimeWarning,
             stacklevel=2,
         )
-    rows.write_data(output, dataset)
+    patiently(output, lambda: rows.write_data(output, dataset))
     train_all(
         plan,
         dataset,
@@ -102,7 +105,7 @@ def run(
         on_progress=on_progress,
         checkpoint_minutes=checkpoint_minutes,
     )
-    clear(output)
+    patiently(output, lambda: clear(output))
 
 
 def train_all(
@@ -131,13 +134,14 @@ def train_all(
 
     Raises:
       OSError: what a chunk came to cannot be written.
+      TryAgain: a store was away for longer than it is waited for.
       UsageError: a single trial needs more memory than a device has.
     """
     waiting, num_done, num_held = collections.deque(plan.chunks), 0.0, 0
     num_trials, again = plan.num_missing, set(again)
     while waiting:
         # Processes with other devices group trials otherwise, and claim other chunks.
-        others = rows.trained(output) - again
+        others = patiently(output, lambda: rows.trained(output)) - again
         trials = waiting[0].trials
         missing = tuple(each for each in trials if each.trial_id not in others)
         num_done += len(trials) - len(missing)
@@ -157,6 +161,7 @@ def train_all(
             data,
             chunk,
             output,
+            again=again,
             provenance=provenance,
             on_epoch=on_epoch,
             checkpoint_minutes=checkpoint_minutes,
@@ -188,6 +193,7 @@ def train_and_save(
     chunk: Chunk,
     output: Path,
     *,
+    again: Collection[str] = (),
     provenance: Mapping[str, Any],
     on_epoch: Callable[[float], None] = lambda epoch: None,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
@@ -195,7 +201,7 @@ def train_and_save(
     """Trains one chunk, unless it is done or another process trains it.
 
     Started again after any interruption it goes on at the last checkpoint, in this
-    process or another.
+    process or another. Of trials that have rows by the time it ends nothing is written.
 
     Args:
       plan: that the chunk is of; its placement is of this process's devices, its list
@@ -204,6 +210,7 @@ def train_and_save(
       data: the same on the devices, from `placed`.
       chunk: of the plan.
       output: directory of the sweep, from `camri_jax._files.address`.
+      again: as for `train_all`.
       provenance: JSON-able facts kept with each row.
       on_epoch: called with the number of epochs that are done, in fractions.
       checkpoint_minutes: between two checkpoints.
@@ -213,15 +220,18 @@ def train_and_save(
 
     Raises:
       OSError: what it came to cannot be written.
+      TryAgain: a store was away for longer than it is waited for.
     """
-    with claims.claimed(output, chunk.name) as ours:
-        if rows.exist(output, chunk.name):
+    with contextlib.ExitStack() as held:
+        claim = functools.partial(claims.claimed, output, chunk.name)
+        ours = patiently(output, lambda: held.enter_context(claim()))
+        if patiently(output, lambda: rows.exist(output, chunk.name)):
             return "done"
         if not ours:
             return "held"
         start, worked = time.perf_counter(), time.process_time()
         path = checkpoints.path_of(output, chunk.name)
-        checkpoint = checkpoints.load(path)
+        checkpoint = patiently(output, lambda: checkpoints.load(path))
         try:
             with checkpoints.keeping(path, checkpoint_minutes) as keep:
                 trained = train_chunk(
@@ -246,9 +256,16 @@ def train_and_save(
         }
         if trained.begin:
             facts["resumed_after_epoch"] = trained.begin
-        with uninterrupted():
-            save(plan, dataset, chunk, trained, output, facts)
-            path.unlink(missing_ok=True)
+
+        def keep() -> None:
+            # Weights are the last writer's, rows and logits the first's by name: they
+            # must not be of two trainings that differ in their last digits.
+            known = rows.trained(output) - set(again)
+            with uninterrupted():
+                save(plan, dataset, *_without(known, chunk, trained), output, facts)
+                path.unlink(missing_ok=True)
+
+        patiently(output, keep)
     return "done"
 
 
@@ -331,11 +348,13 @@ def save(
     Args:
       plan: of the sweep.
       dataset: what it was trained on.
-      chunk: its trials.
+      chunk: its trials; of none nothing is written.
       trained: what they came to.
       output: directory of the sweep.
       facts: JSON-able, kept with each row.
     """
+    if not chunk.trials:
+        return
     if plan.config.save_models:
         for each, row, variables in zip(
             chunk.trials, trained.rows, trained.variables, strict=True
@@ -379,6 +398,20 @@ def out_of_memory(error: Exception) -> bool:
     words = r"resource_exhausted|out of memory|failed to allocate|\boom\b"
     said = re.search(words, str(error), re.IGNORECASE)
     return isinstance(error, MemoryError) or said is not None
+
+
+def _without(
+    known: Collection[str], chunk: Chunk, trained: Trained
+) -> tuple[Chunk, Trained]:
+    """A chunk, and what it came to, without some of its trials."""
+    kept = [i for i, each in enumerate(chunk.trials) if each.trial_id not in known]
+    trials = tuple(chunk.trials[i] for i in kept)
+    trained = trained._replace(
+        rows=[trained.rows[i] for i in kept],
+        logits=[trained.logits[i] for i in kept],
+        variables=[trained.variables[i] for i in kept],
+    )
+    return chunk._replace(trials=trials), trained
 
 
 def _narrow(waiting: Sequence[Chunk], num_devices: int) -> list[Chunk]:

@@ -12,7 +12,9 @@ logits. Each line of a file has a checksum, and what differs from it is refused.
 import contextlib
 import functools
 import hashlib
+import io
 import json
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from camri_jax._files import (
     UsageError,
     address,
     is_local,
+    ranged,
     set_aside,
     sweep_up,
     written_whole,
@@ -149,10 +152,13 @@ def trained(directory: Path) -> set[str]:
 
     Args:
       directory: of the sweep.
+
+    Raises:
+      OSError: a file cannot be read.
     """
     found: set[str] = set()
     for path in _files(directory / "rows"):
-        with contextlib.suppress(*_DAMAGED):
+        with contextlib.suppress(pa.ArrowInvalid):
             found |= _ids(path)
     return found
 
@@ -165,14 +171,15 @@ def _ids(path: Path) -> frozenset[str]:
 
 
 def discard(directory: Path, chunk: str) -> None:
-    """Sets the rows of a chunk aside, so that it is trained anew.
+    """Sets the rows and logits of a chunk aside, so that it is trained anew.
 
     Args:
       directory: of the sweep.
       chunk: whose logits or weights are needed and were not kept.
     """
     why = "logits or weights of its trials are missing; they are trained anew"
-    set_aside(directory / "rows" / f"{chunk}.parquet", why)
+    path = directory / "rows" / f"{chunk}.parquet"
+    set_aside(path, why, directory / "logits" / path.name)
 
 
 def write_logits(
@@ -235,12 +242,16 @@ def write_data(directory: Path, dataset: Dataset) -> None:
     _write(pa.Table.from_pylist(lines, schema=schema), path)
 
 
-def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def read(
+    directory: Path, columns: list[str] | None = None, *, pass_over: bool = False
+) -> pd.DataFrame:
     """Reads the rows of all trials below a directory.
 
     Args:
       directory: holds `rows/`, or Parquet files of rows at any depth.
       columns: names to read; default all.
+      pass_over: whether a damaged file, which a start would set aside, is left out with
+        a warning.
 
     Returns:
       One row a trial, ordered by method, hyperparameters, important classes and seed,
@@ -248,6 +259,7 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
       that an older file lacks are null.
 
     Raises:
+      OSError: a file cannot be read.
       UsageError: a file is not Parquet, or has none of these columns; it is named.
     """
     names = SCHEMA.names if columns is None else columns
@@ -261,7 +273,12 @@ def read(directory: Path, columns: list[str] | None = None) -> pd.DataFrame:
             continue
         try:
             tables.append(_table(path, schema))
-        except _DAMAGED as error:
+        except pa.ArrowInvalid as error:
+            if pass_over:
+                why = "a start sets it aside and trains its trials anew"
+                told = f"{path} is no file of rows: {why}"
+                warnings.warn(told, RuntimeWarning, stacklevel=2)
+                continue
             raise UsageError(
                 f"{path} is not a file of rows ({error}); move it away, and run the "
                 "sweep again to train its trials anew"
@@ -294,31 +311,35 @@ def read_logits(
       A trial's id and its logits `[image, class]`, float32.
 
     Raises:
+      OSError: a file cannot be read.
       UsageError: a file is not one of logits; it is named.
     """
     wanted = None if trial_ids is None else set(trial_ids)
-    # Two sweeps that ran at once may both have trained a trial.
-    seen = set()
-    for path in _files(address(directory) / "logits"):
+    directory = address(directory)
+    # Two sweeps that ran at once may both have trained a trial; and one that was
+    # stopped before it wrote rows has left logits that are of no training that counts.
+    seen, with_rows = set(), {path.name for path in _files(directory / "rows")}
+    files = _files(directory / "logits")
+    for path in sorted(files, key=lambda path: path.name not in with_rows):
         try:
-            file = _open(path)
-            held = file.read(columns=["trial_id", "part"]).to_pylist()
-            places = [
-                place
-                for place, line in enumerate(held)
-                if line["part"] == part
-                and (wanted is None or line["trial_id"] in wanted)
-            ]
-            if not places:
-                continue
-            if file.num_row_groups == len(held):
-                table = _read(file, places)
-            else:
-                table = _read(file).take(places)
+            with _opened(path) as file:
+                held = file.read(columns=["trial_id", "part"]).to_pylist()
+                places = [
+                    place
+                    for place, line in enumerate(held)
+                    if line["part"] == part
+                    and (wanted is None or line["trial_id"] in wanted)
+                ]
+                if not places:
+                    continue
+                if file.num_row_groups == len(held):
+                    table = _read(file, places)
+                else:
+                    table = _read(file).take(places)
             num_classes = int((table.schema.metadata or {}).get(b"num_classes", 0))
             names = table["trial_id"].to_pylist()
             lengths = [len(values) for values in table["logits"]]
-        except (*_DAMAGED, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{path} is not a file of logits ({error}); move it and the file of "
                 "rows of the same name away, and run the sweep again"
@@ -340,12 +361,14 @@ def with_logits(directory: Path) -> set[str]:
 
     Args:
       directory: of the sweep.
+
+    Raises:
+      OSError: a file cannot be read.
     """
     found: set[str] = set()
     for path in _files(address(directory) / "logits"):
-        with contextlib.suppress(*_DAMAGED):
-            table = _open(path).read(columns=["trial_id"])
-            found.update(table["trial_id"].to_pylist())
+        with contextlib.suppress(pa.ArrowInvalid), _opened(path) as file:
+            found.update(file.read(columns=["trial_id"])["trial_id"].to_pylist())
     return found
 
 
@@ -360,11 +383,13 @@ def read_data(directory: Path, fingerprint: str) -> Data:
       The data set without its images.
 
     Raises:
+      OSError: the file cannot be read.
       UsageError: there is no such file, or it is damaged.
     """
     path = address(directory) / "data" / f"{fingerprint}.parquet"
     try:
-        table = _read(_open(path))
+        with _opened(path) as file:
+            table = _read(file)
         about = _facts(table)
         lines = table.to_pylist()
         return Data(
@@ -378,7 +403,7 @@ def read_data(directory: Path, fingerprint: str) -> Data:
                 for line in lines
             },
         )
-    except (*_DAMAGED, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(
             f"{path} holds no labels ({error!r}); starting the sweep again writes it"
         ) from error
@@ -388,13 +413,15 @@ def mend(directory: Path) -> None:
     """Sets aside what is damaged, with a warning, so that it is made anew.
 
     Rows and labels are read whole, of logits and models the end, where a file that was
-    cut or is another's differs. With logits or a model go the rows that promise them.
+    cut or is another's differs. With logits or a model go the rows that promise them,
+    and logits with their rows: trained anew, they may differ in their last digits.
+    What cannot be read just now may be whole, and stays.
 
     Args:
       directory: of a sweep; it need not exist.
 
     Raises:
-      OSError: a damaged file cannot be renamed.
+      OSError: a file cannot be read, or a damaged one not renamed.
     """
     directory = address(directory)
     sweep_up(directory)
@@ -403,8 +430,8 @@ def mend(directory: Path) -> None:
         try:
             ids = _table(path, pa.schema([SCHEMA.field("trial_id")]))
             chunks |= dict.fromkeys(ids["trial_id"].to_pylist(), path)
-        except _DAMAGED:
-            set_aside(path, "it is no file of rows; its trials are trained anew")
+        except pa.ArrowInvalid:
+            _with_rows(directory, path, path, "rows")
     for path in _files(directory / "data"):
         try:
             read_data(directory, path.stem)
@@ -412,46 +439,72 @@ def mend(directory: Path) -> None:
             set_aside(path, "it holds no labels; it is written anew")
     for path in _files(directory / "logits"):
         try:
-            if pq.read_schema(_source(path)).names[:3] != _LOGITS.names:
-                raise pa.ArrowInvalid("it has other columns")
-        except _DAMAGED:
-            _with_rows(path, directory / "rows" / path.name, "logits")
+            with _opened(path, whole=False) as file:
+                if file.schema_arrow.names[:3] != _LOGITS.names:
+                    raise pa.ArrowInvalid("it has other columns")
+        except pa.ArrowInvalid:
+            _with_rows(directory, path, directory / "rows" / path.name, "logits")
     # In a store each would be a request.
     models = directory / "models"
     for path in sorted(models.glob("*.npz")) if is_local(models) else ():
         # Another process may be writing what begins with a dot.
-        if not path.name.startswith(".") and not zipfile.is_zipfile(path):
-            _with_rows(path, chunks.get(path.stem), "trained weights")
+        if not path.name.startswith(".") and not _is_zip(path):
+            _with_rows(directory, path, chunks.get(path.stem), "trained weights")
 
 
-def _with_rows(path: Path, rows: Path | None, what: str) -> None:
-    found = [rows] if rows is not None and rows.exists() else []
-    set_aside(path, f"it is no file of {what}; its trials are trained anew", *found)
+def _with_rows(directory: Path, path: Path, rows: Path | None, what: str) -> None:
+    """Sets a file aside, the rows that promise it, and the logits of these."""
+    others = [] if rows is None else [rows, directory / "logits" / rows.name]
+    others = [each for each in others if each != path]
+    set_aside(path, f"it is no file of {what}; its trials are trained anew", *others)
 
 
-_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a file that is not Parquet raises."""
+def _is_zip(path: Path) -> bool:
+    try:
+        # By its name, it would be none too where it may not be read.
+        with path.open("rb") as file:
+            return zipfile.is_zipfile(file)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
 
 
 def _table(path: Path, schema: pa.Schema) -> pa.Table:
     """Rows with the columns of a schema, null where an older file lacks them."""
-    table = _read(_open(path))
-    known = table.column_names
-    if not {"trial_id", "method", "seed"} <= set(known):
-        raise pa.ArrowInvalid("it has no trial_id, method and seed")
-    for name in set(schema.names) - set(known):
-        nulls = pa.nulls(len(table), schema.field(name).type)
-        table = table.append_column(schema.field(name), nulls)
-    return table.select(schema.names).cast(schema)
+    with _opened(path) as file:
+        table = _read(file)
+        known = table.column_names
+        if not {"trial_id", "method", "seed"} <= set(known):
+            raise pa.ArrowInvalid("it has no trial_id, method and seed")
+        for name in set(schema.names) - set(known):
+            nulls = pa.nulls(len(table), schema.field(name).type)
+            table = table.append_column(schema.field(name), nulls)
+        return table.select(schema.names).cast(schema)
 
 
-def _source(path: Path) -> Any:
-    """What Arrow reads: a file, or all of an object of a store."""
-    return path if is_local(path) else pa.BufferReader(path.read_bytes())
+@contextlib.contextmanager
+def _opened(path: Path, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
+    """Opens a file; what is wrong with its contents is `ArrowInvalid` in the block.
 
-
-def _open(path: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(_source(path), page_checksum_verification=True)
+    What keeps it from being read is none, but for that there is no such file. From a
+    store it is fetched whole, as each range would be a request, unless its end will do.
+    """
+    try:
+        fetched = whole and not is_local(path)
+        source = io.BytesIO(path.read_bytes()) if fetched else ranged(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise pa.ArrowInvalid(repr(error)) from error
+    with source:
+        try:
+            yield pq.ParquetFile(source, page_checksum_verification=True)
+        except pa.ArrowMemoryError:
+            raise
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise pa.ArrowInvalid(str(error)) from error
+        except OSError as error:
+            # Arrow raises it bare of contents, as of a page that was cut.
+            if type(error) is not OSError or error.errno is not None:
+                raise
+            raise pa.ArrowInvalid(str(error)) from error
 
 
 def _read(file: pq.ParquetFile, groups: Sequence[int] | None = None) -> pa.Table:

@@ -195,7 +195,7 @@ def make_plan(
     if not dry_run:
         rows.mend(output)
     shared = json.dumps(what_trials_share(config.recipe, dataset, backbone))
-    finished = rows.read(output / "rows")
+    finished = rows.read(output / "rows", pass_over=dry_run)
     ours = finished[finished["settings"] == shared]
     trained = set(ours["trial_id"])
     if BASELINE not in config.methods and not (ours["method"] == BASELINE).any():
@@ -368,6 +368,12 @@ def _keep(
     weights = output / "models" / f"{trial['trial_id']}.npz"
     if not weights.exists():
         return None
+    trained = classifier.load(weights, backbone)
+    offset = float(trial["offset"])
+    if trial["moved"]:
+        # Logits on disk may be of another training than the weights.
+        logits = trained.logits(dataset.parts["validation"].images)
+        offset = selection.offset_of(found, choice, int(trial["seed"]), logits)
     names = [found.data.class_names[k] for k in choice]
     # A tuned model of the same classes says what was asked, and is not this one.
     question = {"important": names, "asked": None}
@@ -380,13 +386,13 @@ def _keep(
             name: value
             for name, value in trial.items()
             if not (isinstance(value, float) and math.isnan(value)) and value != ""
-        },
+        }
+        | {"offset": offset},
         "why": picked.why,
         "fingerprint": dataset.fingerprint,
         "certificate": None,
     }
-    trained = classifier.load(weights, backbone)
-    model = Model(trained, choice, float(trial["offset"]), about)
+    model = Model(trained, choice, offset, about)
     save_model(directory, model)
     save_seen(directory, used(dataset))
     return directory

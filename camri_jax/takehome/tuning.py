@@ -29,7 +29,7 @@ from camri_jax.sweeps import engine, rows, width
 from camri_jax.sweeps.choices import RANKS, resolve
 from camri_jax.sweeps.chunk import Placed
 from camri_jax.sweeps.engine import OnProgress, Progress
-from camri_jax.sweeps.plan import Plan, SweepConfig, Trial, plan
+from camri_jax.sweeps.plan import SCORED, Plan, SweepConfig, Trial, plan
 from camri_jax.takehome import telling
 from camri_jax.takehome.model import (
     Model,
@@ -55,6 +55,7 @@ from camri_jax.takehome.picking import (
 from camri_jax.takehome.promise import Evidence, save_evidence
 from camri_jax.takehome.sweeping import provenance, shown
 from camri_jax.training import classifier
+from camri_jax.training.classifier import Classifier
 from camri_jax.training.lift import placement, trial_mesh
 from camri_jax.training.methods import BASELINE, DEFAULT_METHODS, Value
 from camri_jax.training.recipe import Recipe
@@ -433,9 +434,6 @@ class _Lab:
             for name, logits in rows.read_logits(self.output, "validation", done - lost)
         }
 
-    def logits(self, part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        return dict(rows.read_logits(self.output, part, names))
-
 
 def _halve(
     lab: _Lab, config: TuneConfig, goal: Goal, on_progress: OnProgress
@@ -522,12 +520,28 @@ def _finish(
     settings: Sequence[Setting],
     told: Sequence[str],
 ) -> TuneResult:
-    """Certifies and prices the finalists, and writes what is taken home."""
-    finalists = _certify(lab, config, goal, settings)
+    """Certifies and prices the finalists, and writes what is taken home.
+
+    This is the only place that reads calibration images, after all was picked. What is
+    said of a model is of its very weights: logits on disk may be of another training.
+    """
+    ids = [setting.best()[0].trial_id for setting in settings]
+    models = {name: classifier.load(lab.weights(name), lab.backbone) for name in ids}
+    logits = {
+        part: {
+            name: model.logits(lab.dataset.parts[part].images)
+            for name, model in models.items()
+        }
+        for part in SCORED
+    }
+    finalists = _certify(lab, config, goal, settings, logits)
     chosen = min(finalists, key=_order)
+    trained, scored = (
+        each[chosen.trial_id] for each in (models, logits["calibration"])
+    )
     asked = (*goal.important, *goal.recalls, goal.confidence)
     directory = directory_of(lab.output, {"asked": dataclasses.asdict(goal)}, asked)
-    _keep(lab, goal, finalists, chosen, directory)
+    _keep(lab, goal, finalists, chosen, trained, scored, directory)
     names = lab.dataset.class_names
     sentences = (*telling.paragraph(goal, names, finalists, chosen), *told)
     table = telling.table(finalists, chosen)
@@ -569,13 +583,16 @@ def _order(finalist: Finalist) -> tuple[float, ...]:
 
 
 def _certify(
-    lab: _Lab, config: TuneConfig, goal: Goal, settings: Sequence[Setting]
+    lab: _Lab,
+    config: TuneConfig,
+    goal: Goal,
+    settings: Sequence[Setting],
+    logits: Mapping[str, Mapping[str, np.ndarray]],
 ) -> list[Finalist]:
-    """The only place that reads calibration images, after all was picked."""
     ids = [setting.best()[0].trial_id for setting in settings]
     number = num_certifiable(goal, lab.dataset, len(ids))
-    read = {"validation": ids, "calibration": ids[:number], "test": ids}
-    logits = {part: lab.logits(part, names) for part, names in read.items()}
+    certifiable = {name: logits["calibration"][name] for name in ids[:number]}
+    logits = {**logits, "calibration": certifiable}
     found = [_finalist(lab, config, goal, each, logits, number) for each in settings]
     reference = next((each for each in found if each.method == BASELINE), None)
     if reference is None:
@@ -608,7 +625,7 @@ def _finalist(
     logits: Mapping[str, Mapping[str, np.ndarray]],
     candidates: int,
 ) -> Finalist:
-    """One of so many that are certified at once, if its calibration logits are read."""
+    """One of so many certified at once, if its calibration logits are given."""
     trial, picked = setting.best()
     name, parts = trial.trial_id, lab.dataset.parts
     offset, certificate = picked.offset, None
@@ -654,6 +671,8 @@ def _keep(
     goal: Goal,
     finalists: Sequence[Finalist],
     chosen: Finalist,
+    trained: Classifier,
+    calibration: np.ndarray,
     directory: Path,
 ) -> None:
     """Writes the model, and what its promise rests on."""
@@ -686,10 +705,9 @@ def _keep(
         "assumption": guarantee.ASSUMPTION,
         "made_by": provenance(lab.command),
     }
-    trained = classifier.load(lab.weights(chosen.trial_id), lab.backbone)
     evidence = Evidence.of(
         goal,
-        lab.logits("calibration", [chosen.trial_id])[chosen.trial_id],
+        calibration,
         dataset.parts["calibration"].labels,
         dataset.parts["calibration"].groups,
         chosen.picked.relative,

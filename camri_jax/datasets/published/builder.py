@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import hashlib
 import io
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tqdm import tqdm
 
 from camri_jax.datasets import pictures, store
-from camri_jax.datasets.dataset import DatasetError, Part, some
+from camri_jax.datasets.dataset import DatasetError, Part, Unreachable, some
 
 _BLOCK = 1024  # records read at a time
 _MAX_BROKEN = 0.01
@@ -159,7 +160,9 @@ def write_records(
         except NonMatchingChecksumError as error:
             raise DatasetError(f"{error}; fetch it again") from error
         except (DownloadError, requests.RequestException) as error:
-            raise DatasetError(
+            said = re.search(r"HTTP code: (4(?!29))", str(error))
+            kind = DatasetError if said else Unreachable
+            raise kind(
                 f"could not download {builder.name}: {error}; try again, or fetch the "
                 "official files by hand and name their directory with --data-dir or "
                 "CAMRI_DATA_DIR"
