@@ -32,19 +32,18 @@ class _Picture(NamedTuple):
 
     Attributes:
       pixels: uint8 `[size, size, 1 or 3]`.
-      print: hash of the file.
+      remarks: as `pictures.Decoded` has them, and `bits` too.
+      file_hash: of the whole file.
       own_size: shorter and longer side of the file's picture; empty if unknown.
       hurried: whether it may have been decoded at a fraction of its own size.
-      remarks: what a user should know.
-      bits: how many a grey picture of more than 8 uses; None: of all others.
     """
 
     pixels: np.ndarray
-    print: int
-    own_size: tuple[int, ...]
-    hurried: bool
     remarks: list[str]
     bits: int | None
+    file_hash: int
+    own_size: tuple[int, ...]
+    hurried: bool
 
 
 def load_folder(
@@ -134,7 +133,7 @@ def _write(
     if not decoded:
         raise DatasetError(f"there is no picture{'; '.join(['', *listing.notes])}")
     copy_of = _same_pixels(tree, decoded, bits)
-    prints = [decoded[name].print for name in readable]
+    prints = [decoded[name].file_hash for name in readable]
     keys = [np.array([copy_of.get(value, value) for value in prints])]
     if groups is not None:
         stated, missing = _stated(groups, [listing.inside[name] for name in readable])
@@ -217,22 +216,11 @@ def _decode_each(
     bits: int | None,
 ) -> Iterator[tuple[str, _Picture | Exception]]:
     def decode(content: bytes) -> _Picture:
-        remarks: list[str] = []
-        used: list[int] = []
-        pixels = pictures.decode(
-            io.BytesIO(content),
-            size,
-            fit,
-            bits=bits,
-            tell=remarks.append,
-            tell_bits=used.append,
-        )
+        decoded = pictures.decode(io.BytesIO(content), size, fit, bits=bits)
         own_size = _own_size(content)
         large = not own_size or own_size[0] > size
         hurried = large and content.startswith(b"\xff\xd8")  # a JPEG
-        # Of a picture whose metadata is damaged it is said twice.
-        own_bits = used[-1] if used else None
-        return _Picture(pixels, _hash(content), own_size, hurried, remarks, own_bits)
+        return _Picture(*decoded, _hash(content), own_size, hurried)
 
     return _of_each(tree, names, decode, "decoding")
 
@@ -265,11 +253,11 @@ def _same_pixels(
     """
 
     def look(content: bytes) -> int:
-        return _look(pictures.decode(io.BytesIO(content), None, bits=bits))
+        return _look(pictures.decode(io.BytesIO(content), None, bits=bits).pixels)
 
     names = _alike(decoded)
     return {
-        decoded[name].print: result
+        decoded[name].file_hash: result
         for name, result in _of_each(tree, names, look, "comparing")
         if isinstance(result, int)
     }
@@ -282,7 +270,7 @@ def _alike(decoded: Mapping[str, _Picture]) -> list[str]:
     decoded in a hurry: these two must at least have been of the same size.
     """
     by_look, by_size = {}, {}
-    for name in {picture.print: name for name, picture in decoded.items()}.values():
+    for name in {picture.file_hash: name for name, picture in decoded.items()}.values():
         picture = decoded[name]
         by_look.setdefault(_look(picture.pixels), []).append(name)
         hurried, others = by_size.setdefault(picture.own_size, ([], []))

@@ -63,7 +63,7 @@ def _read(
     try:
         content = Path(image).expanduser().read_bytes() if is_path else _bytes(image)
         size = shape[0] if shape[0] == shape[1] else None
-        pixels = decode(io.BytesIO(content), size, fit, bits=bits)
+        pixels = decode(io.BytesIO(content), size, fit, bits=bits).pixels
         if pixels.shape[:2] != shape[:2]:
             raise ValueError(
                 f"it is {pixels.shape[0]} pixels high and {pixels.shape[1]} wide; it "

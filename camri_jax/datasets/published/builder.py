@@ -216,7 +216,7 @@ def _decode(
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | Exception]]:
     def decode(record: dict[str, Any]) -> np.ndarray | Exception:
         try:
-            return pictures.decode(io.BytesIO(record["image"]), image_size)
+            return pictures.decode(io.BytesIO(record["image"]), image_size).pixels
         except Exception as error:  # Pillow raises of every kind
             return error
 

@@ -141,7 +141,7 @@ def _compare(
 def _read_picture(tree: Tree, name: str, source: Path) -> bytes:
     try:
         with tree.open(name) as file:
-            return pictures.encode(pictures.decode(file, None))
+            return pictures.encode(pictures.decode(file, None).pixels)
     except Exception as error:  # Pillow raises of every kind
         raise DatasetError(
             f"{source}: {name} cannot be read ({error}); unpack the official archives "
