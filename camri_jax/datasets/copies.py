@@ -8,7 +8,7 @@ import numpy as np
 from camri_jax.datasets.dataset import Part, some
 
 
-def prints(images: np.ndarray) -> np.ndarray:
+def fingerprints(images: np.ndarray) -> np.ndarray:
     """Hashes each image.
 
     Args:
@@ -42,7 +42,7 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
         found: dict[str, list[str]] = {}
         copied = np.zeros(len(content.labels), bool)
         alike = []
-        for i, value in enumerate(prints(content.images).tolist()):
+        for i, value in enumerate(fingerprints(content.images).tolist()):
             other, j = first.setdefault(value, (part, i))
             same = content.labels[i] == parts[other].labels[j]
             copied[i] = other != part

@@ -133,8 +133,8 @@ def _write(
     if not decoded:
         raise DatasetError(f"there is no picture{'; '.join(['', *listing.notes])}")
     copy_of = _same_pixels(tree, decoded, bits)
-    prints = [decoded[name].file_hash for name in readable]
-    keys = [np.array([copy_of.get(value, value) for value in prints])]
+    hashes = [decoded[name].file_hash for name in readable]
+    keys = [np.array([copy_of.get(value, value) for value in hashes])]
     if groups is not None:
         stated, missing = _stated(groups, [listing.inside[name] for name in readable])
         keys.append(stated)

@@ -356,7 +356,7 @@ def _strings(names: np.ndarray) -> list[str]:
 
 def _with_groups(arrays: _Arrays, parts: Mapping[str, Part]) -> dict[str, Part]:
     """Numbers what belongs together: stated groups, and copies of one image."""
-    keys = [np.concatenate([copies.prints(p.images) for p in parts.values()])]
+    keys = [np.concatenate([copies.fingerprints(p.images) for p in parts.values()])]
     for part, content in parts.items():
         groups, number = arrays.get(f"{part}_groups"), len(content.labels)
         if groups is not None and (
