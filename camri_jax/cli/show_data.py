@@ -14,7 +14,6 @@ as `camri tune` certifies at once, before anyone trains.
 import csv
 import dataclasses
 import functools
-import importlib.util
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from camri_jax.cli import arguments as words
 from camri_jax.cli.arguments import DataArguments
 from camri_jax.cli.console import note, say, visible, wrote
 from camri_jax.datasets import Dataset
+from camri_jax.evidence.figures import looks
 from camri_jax.evidence.statistics import percent
 from camri_jax.takehome import TuneConfig
 
@@ -311,22 +311,11 @@ def _short(name: str) -> str:
 
 
 def _has_letters(name: str) -> bool:
-    """Whether the font draws no letter as the box that stands for what it lacks."""
-
-    def drawn(character: str) -> bytes:
-        image = Image.new("L", (32, 32))
-        ImageDraw.Draw(image).text((4, 4), character, 255, _font(15))
-        return image.tobytes()
-
-    box = drawn("\U0010ffff")
-    return all(drawn(c) != box for c in _short(name) if not c.isspace())
+    """Whether the font has every character, so that none is drawn as a box."""
+    return looks.characters(looks.own_font()).issuperset(map(ord, _short(name)))
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont:
     # Unlike Pillow's own font, this one knows Cyrillic, Greek and Arabic letters.
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        return ImageFont.load_default(size)
-    fonts = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(looks.own_font(), size)

@@ -138,16 +138,22 @@ def finish(figure: Figure, words: str, note: str = "") -> Figure:
 @functools.cache
 def _family(character: str) -> str | None:
     """The family that draws a character: empty for the first, None without any."""
-    if ord(character) in _characters(font_manager.findfont("DejaVu Sans")):
+    if ord(character) in characters(own_font()):
         return ""
     for font in font_manager.fontManager.ttflist:
-        if "LastResort" not in font.fname and ord(character) in _characters(font.fname):
+        if "LastResort" not in font.fname and ord(character) in characters(font.fname):
             return font.name
     return None
 
 
+def own_font() -> str:
+    """Returns the file of matplotlib's own font."""
+    return font_manager.findfont("DejaVu Sans")
+
+
 @functools.cache
-def _characters(path: str) -> frozenset[int]:
+def characters(path: str) -> frozenset[int]:
+    """Returns the code points that a font file has."""
     try:
         return frozenset(font_manager.get_font(path).get_charmap())
     except (OSError, RuntimeError):
