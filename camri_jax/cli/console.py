@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from camri_jax._files import UsageError
+from camri_jax.evidence import sheets
 
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 
@@ -74,12 +75,8 @@ def wrote(what: str, path: Path) -> None:
 
 
 def visible(text: str) -> str:
-    """Returns a text whose control characters neither move the cursor nor colour.
-
-    >>> visible("a" + chr(27) + "[31mb") == "a" + chr(0xFFFD) + "[31mb"
-    True
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    """Returns text whose control characters neither move the cursor nor colour."""
+    return sheets.visible(text, keep="\n\t")
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
+from camri_jax.evidence.sheets import visible
 
 _FEW = 12
 """Classes up to which every cell has its number."""
@@ -94,7 +95,7 @@ def _shares(title: str, counts: np.ndarray) -> np.ndarray:
 
 def _heading(title: str) -> str:
     """A title in as many lines as it has parts, if it is long."""
-    text = looks.visible(title).replace("$", r"\$")
+    text = visible(title).replace("$", r"\$")
     return text.replace(", ", ",\n") if len(text) > 36 else text
 
 

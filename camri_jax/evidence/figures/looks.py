@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from camri_jax._files import written_whole
+from camri_jax.evidence.sheets import visible
 from camri_jax.training.methods import METHODS
 
 MANY = 10
@@ -28,9 +29,6 @@ BAND = f"from the lowest to the highest, of {MANY} and more over the middle 80 %
 """How far a band reaches, of seeds."""
 
 _LONGEST = 24  # characters of a name in a picture
-
-# Controls that hide or turn the text around them, besides those of category Cc.
-_TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def foreground() -> str:
@@ -57,22 +55,6 @@ def style(method: str, moved: bool = False) -> dict[str, Any]:
     colour = entry.colour or foreground()
     face = background() if moved else colour
     return {"color": colour, "marker": entry.marker, "markerfacecolor": face}
-
-
-def visible(text: str) -> str:
-    r"""Returns text whose control characters are written out.
-
-    >>> visible("a\x07b\n")
-    'a\\x07b\\n'
-    """
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if _hides(c) else c for c in text
-    )
-
-
-def _hides(character: str) -> bool:
-    control = unicodedata.category(character) in ("Cc", "Cs")
-    return control or ord(character) in _TURNING
 
 
 def plain(text: str) -> str:

@@ -18,9 +18,9 @@ from markupsafe import Markup, escape
 
 from camri_jax._files import UsageError
 from camri_jax.evidence import curves, selection, tables, verdicts
-from camri_jax.evidence.figures import drawings, looks
+from camri_jax.evidence.figures import drawings
 from camri_jax.evidence.report import slider, svg, words
-from camri_jax.evidence.sheets import SIGNS, Cell, Sheet
+from camri_jax.evidence.sheets import SIGNS, Cell, Sheet, visible
 from camri_jax.evidence.statistics import ACCURACY_MARGIN, percent
 from camri_jax.evidence.study import POINT, Choice, Study, notes
 from camri_jax.sweeps.rows import columns_of
@@ -109,7 +109,7 @@ def page(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         # Nothing that a class or a path is called may hide or turn what follows.
-        finalize=lambda value: looks.visible(value) if _is_text(value) else value,
+        finalize=lambda value: visible(value) if _is_text(value) else value,
     )
     template = environment.from_string(_read("page.html.jinja"))
     return template.render(
@@ -306,7 +306,7 @@ def named(sheet: Sheet) -> Sheet:
 
 def _shown(cell: Cell) -> Markup:
     """A cell's text and the sign of its mark."""
-    first, *others = (escape(looks.visible(line)) for line in cell.text.split("\n"))
+    first, *others = (escape(visible(line)) for line in cell.text.split("\n"))
     if cell.mark in ("best", "shown"):
         first = Markup("<strong>{}{}</strong>").format(first, SIGNS[cell.mark])
     elif cell.mark:

@@ -14,6 +14,7 @@ from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.measures import measures, moved_confusion
 from camri_jax.evidence.report import svg
 from camri_jax.evidence.selection import title_of
+from camri_jax.evidence.sheets import visible
 from camri_jax.evidence.statistics import interval, percent
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.guarantee import rounded_down
@@ -106,7 +107,7 @@ def slider(
     start = int(np.abs(np.array(ASKED) - recall).argmin())
     names = {str(m): title_of(lines) for m, lines in priced.groupby("method")}
     tables = [_rows(priced[priced["asked"] == asked], names) for asked in ASKED]
-    class_name = looks.visible(study.name(important))
+    class_name = visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
     # Of several classes with a recall each, none is promised for all together.
     apart = taken is not None and taken.get("recall", 0.0) != taken.get("recall", 0.0)
