@@ -1,6 +1,6 @@
 """Whether a promise is kept on new labelled images."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from camri_jax.guarantee._arguments import between, counted, failure_share
 from camri_jax.guarantee._bounds import at_least, clopper_pearson, mixture
@@ -31,10 +31,6 @@ class Check(NamedTuple):
     low: float
     high: float
     verdict: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
-        return self._asdict()
 
 
 def check_recall(
