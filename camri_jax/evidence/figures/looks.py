@@ -41,20 +41,17 @@ def background() -> str:
     return mpl.rcParams["axes.facecolor"]
 
 
-def style(method: str, moved: bool = False) -> dict[str, Any]:
+def style(method: str) -> dict[str, Any]:
     """Returns a method's look as matplotlib takes it.
 
     Args:
       method: a name in `camri_jax.training.methods.METHODS`.
-      moved: whether its threshold is moved: then its marker is hollow.
 
-    >>> style("camri")["marker"], style("camri", moved=True)["color"]
-    ('*', '#d55e00')
+    >>> style("camri")
+    {'color': '#d55e00', 'marker': '*'}
     """
     entry = METHODS[method]
-    colour = entry.colour or foreground()
-    face = background() if moved else colour
-    return {"color": colour, "marker": entry.marker, "markerfacecolor": face}
+    return {"color": entry.colour or foreground(), "marker": entry.marker}
 
 
 def plain(text: str) -> str:
