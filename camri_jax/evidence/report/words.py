@@ -39,16 +39,15 @@ GLOSSARY = {
     "recommended model speaks of other images.",
 }
 
-# Sign, kind and words of each verdict: told apart by more than colour.
+# A verdict's sign and words, in the order in which a column of them is sorted.
 _SIGNS = {
-    "baseline": ("•", "", "reference"),
-    "better": ("✓", "shown", "better than a moved threshold"),
-    "more": ("✓", "shown", "finds more, keeps accuracy"),
-    "more_only": ("◐", "shown", "finds more, not shown to beat a moved threshold"),
-    "not_shown": ("○", "", "nothing shown"),
-    "diverged": ("✕", "worse", "every trial diverged"),
+    "baseline": "• reference",
+    "better": "✓ better than a moved threshold",
+    "more": "✓ finds more, keeps accuracy",
+    "more_only": "◐ finds more, not shown to beat a moved threshold",
+    "not_shown": "○ nothing shown",
+    "diverged": "✕ every trial diverged",
 }
-_UNKNOWN = ("?", "", "not tested")
 
 
 class Group(NamedTuple):
@@ -248,9 +247,8 @@ def _is_taken(lines: pd.DataFrame, trial: pd.Series | None) -> np.ndarray:
 
 
 def _verdict(key: str) -> Cell:
-    sign, _, words = _SIGNS.get(key, _UNKNOWN)
     order = [*_SIGNS].index(key) if key in _SIGNS else len(_SIGNS)
-    return Cell(f"{sign} {words}", order)
+    return Cell(_SIGNS.get(key, "? not tested"), order)
 
 
 def settings(study: Study, choices: Sequence[Choice]) -> dict[str, str]:
