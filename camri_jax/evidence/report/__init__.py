@@ -57,7 +57,7 @@ class _Part(NamedTuple):
     caption: str = ""
     why: str = ""
     sheets: Sequence[Sheet] = ()
-    pictures: Sequence[Markup] = ()
+    picture: Markup | None = None
 
 
 class _Section(NamedTuple):
@@ -69,7 +69,6 @@ class _Section(NamedTuple):
     ranked: Sheet
     taken: int | None
     slider: slider.Slider | None
-    why_no_prices: str
     parts: Sequence[_Part]
 
 
@@ -121,6 +120,7 @@ def page(
         origins=[*words.origins(study.rows), _this_page(command)],
         css=Markup(_read("page.css")),
         js=Markup(_read("page.js")),
+        least=percent(slider.ASKED[0]),
         named=named,
         shown=_shown,
         value=_value,
@@ -199,8 +199,6 @@ def _section(
             recall=recall,
             certified=certified,
         ),
-        "no trial kept its logits, there are no test images of the class, or no method "
-        f"finds {percent(slider.ASKED[0])} of it with every seed",
         parts,
     )
 
@@ -259,7 +257,7 @@ def _pictured(key: str, drawing: Any, name: str) -> _Part:
         picture = svg.inline(drawing.draw, name)
     except UsageError as error:
         return _Part(key, drawing.title, why=str(error))
-    return _Part(key, drawing.title, drawing.caption, pictures=[picture])
+    return _Part(key, drawing.title, drawing.caption, picture=picture)
 
 
 def _this_page(command: str) -> words.Origin:

@@ -21,15 +21,6 @@ from camri_jax.guarantee import rounded_down
 from camri_jax.training.methods import BASELINE, METHODS
 
 _MARKERS = dict(zip("o^vDPs*X<>dph", "●▲▼◆✚■★✖◀▶♦⬟⬢", strict=True))
-_COLUMNS = (
-    "method",
-    "found",
-    "false alarms per 1,000",
-    "more than cross-entropy",
-    "accuracy",
-    "seeds",
-)
-
 _CERTIFIED = (
     " A large mark stands for a model whose offset calibration images certify: what "
     "that promises to find, and what it costs on test images. It may lie off the "
@@ -65,7 +56,6 @@ class Slider(NamedTuple):
     asked: Sequence[str]
     start: int
     said: str
-    columns: Sequence[str]
     rows: Sequence[Row]
     caption: str
     pictures: Sequence[Markup]
@@ -152,7 +142,6 @@ def slider(
         data["asked"],
         start,
         said[start],
-        _COLUMNS,
         tables[start],
         "Thresholds are moved on these very test images, to where just so many are "
         "found: this is what a recall costs each network, and no promise. Means over "
