@@ -556,24 +556,19 @@ def power(
     margin = checked_accuracy_margin(accuracy_margin)
     if effect is not None and not 0 < effect < 1:
         raise UsageError(f"effect must be between 0 and 1, got {effect}")
-    compared = verdicts.differences(trials)
-    if compared.empty:
-        raise UsageError(
-            f"there are rows of {BASELINE} only, and none to compare it with"
-        )
 
     def seeds(differences: pd.Series, effect: float, power: float = power) -> float:
         return seeds_needed(differences.to_numpy(), effect, power=power, alpha=alpha)
 
     lines = []
-    for key, group in compared.groupby(KEY, dropna=False, sort=False):
+    for key, group in verdicts.by_setting(verdicts.differences(trials)):
         recall, accuracy = group["recall"].dropna(), group["accuracy"].dropna()
         gain = recall.mean() if effect is None else effect
         kept = accuracy.mean() + margin
         each = (1 + power) / 2
         lines.append(
             {
-                **dict(zip(KEY, key, strict=True)),
+                **key,
                 "num_pairs": len(recall),
                 "recall": recall.mean(),
                 "recall_std": recall.std(),

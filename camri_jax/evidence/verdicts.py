@@ -103,7 +103,7 @@ def paired(
     """
     margin = checked_accuracy_margin(accuracy_margin)
     lines = []
-    for key, group in _settings(differences(trials)):
+    for key, group in by_setting(differences(trials)):
         line = dict(
             key,
             num_pairs=int(group["recall"].notna().sum()),
@@ -144,7 +144,7 @@ def at_own_recall(prices: pd.DataFrame) -> pd.DataFrame:
       only; `alarms_difference`, of false alarms. No lines without logits.
     """
     lines = []
-    for key, group in _settings(prices.assign(moved=False), needed=False):
+    for key, group in by_setting(prices.assign(moved=False), needed=False):
         values = group["accuracy_difference"]
         lines.append(
             {
@@ -251,10 +251,21 @@ def price_differences(prices: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _settings(
+def by_setting(
     lines: pd.DataFrame, *, needed: bool = True
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Groups by setting, but for cross-entropy as trained."""
+    """Groups by setting, without cross-entropy as trained.
+
+    Args:
+      lines: with the columns `KEY`.
+      needed: whether there must be any.
+
+    Yields:
+      Each setting's `KEY`, and its lines.
+
+    Raises:
+      UsageError: there are none.
+    """
     others = lines[(lines["method"] != BASELINE) | lines["moved"]]
     if others.empty and needed:
         raise UsageError(
