@@ -11,7 +11,6 @@ import shlex
 import tempfile
 import types
 import typing
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,7 +21,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 from camri_jax import datasets
 from camri_jax._files import UsageError, address, is_local, put
 from camri_jax.cli.console import note, say
-from camri_jax.datasets import Dataset, DatasetWarning
+from camri_jax.datasets import Dataset
 from camri_jax.datasets.pictures import FolderFit
 from camri_jax.evidence import study
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
@@ -95,7 +94,7 @@ class JudgedArguments(ResultsArguments):
 
 
 def load(arguments: DataArguments) -> Dataset:
-    """Loads a data set and prints its loader's warnings as notes.
+    """Loads a data set.
 
     Args:
       arguments: what and where.
@@ -103,8 +102,7 @@ def load(arguments: DataArguments) -> Dataset:
     Raises:
       UsageError: it cannot be loaded.
     """
-    return noted(
-        datasets.load,
+    return datasets.load(
         arguments.dataset,
         data_dir=arguments.data_dir,
         image_size=arguments.image_size,
@@ -114,16 +112,6 @@ def load(arguments: DataArguments) -> Dataset:
         calibration_fraction=arguments.calibration_fraction,
         seed=arguments.split_seed,
     )
-
-
-def noted(loader: Callable[..., Dataset], *args: Any, **options: Any) -> Dataset:
-    """Returns what a loader loads, and prints its warnings as notes."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DatasetWarning)
-        dataset = loader(*args, **options)
-    for warning in caught:
-        note(str(warning.message))
-    return dataset
 
 
 def read(arguments: ResultsArguments) -> tuple[Study, Path]:

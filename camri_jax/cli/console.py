@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from camri_jax._files import UsageError
+from camri_jax.datasets import DatasetWarning
 from camri_jax.evidence import sheets
 
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
@@ -96,6 +97,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
             stream.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", DatasetWarning)
             warnings.showwarning = _show_warning(warnings.showwarning)
             return main(argv) or 0
     except UsageError as error:

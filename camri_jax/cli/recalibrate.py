@@ -86,8 +86,7 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
             f"images must be npz:FILE, for the model takes them {shape[0]} pixels high "
             f"and {shape[1]} wide and pictures are fitted to squares only; got {name}"
         )
-    return words.noted(
-        datasets.load_labelled,
+    return datasets.load_labelled(
         name,
         image_size=shape[0] if len(shape) == 3 else None,
         fit=about["fit"],
