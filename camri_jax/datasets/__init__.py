@@ -22,6 +22,7 @@ from camri_jax.datasets.dataset import (
     some,
 )
 from camri_jax.datasets.pictures import FolderFit
+from camri_jax.datasets.published import PUBLISHED, load_published
 from camri_jax.datasets.splitting import hold_out
 from camri_jax.datasets.store import cache_root
 
@@ -37,8 +38,7 @@ __all__ = [
     "load_labelled",
 ]
 
-_PUBLISHED = ("mnist", "cifar10", "gtsrb", "awa2")
-_NAMES = ("digits", *_PUBLISHED, "folder:PATH", "npz:FILE")
+_NAMES = ("digits", *PUBLISHED, "folder:PATH", "npz:FILE")
 _TEST_FRACTION = 0.2
 
 
@@ -203,7 +203,7 @@ def _data_dir(data_dir: str | os.PathLike[str] | None, name: str) -> Path | None
     path = expanded(path)
     if path.is_dir():
         return path
-    if data_dir or name in _PUBLISHED:
+    if data_dir or name in PUBLISHED:
         raise DatasetError(f"{path}: there is no such data directory")
     return None
 
@@ -251,9 +251,7 @@ def _load(
         from camri_jax.datasets.digits import load_digits
 
         return load_digits(image_size=image_size)
-    if name in _PUBLISHED:
-        from camri_jax.datasets.published import load_published
-
+    if name in PUBLISHED:
         return load_published(
             name, data_dir, cache=cache_root(data_dir), image_size=image_size
         )
@@ -263,7 +261,7 @@ def _load(
 
 def _refuse_another_kind(name: str, kind: str, argument: str) -> None:
     """Says which word goes before the path of what lies there."""
-    if name in ("digits", *_PUBLISHED):
+    if name in ("digits", *PUBLISHED):
         return
     path = expanded(argument or name)
     right, suffix = kind, path.suffix.casefold()

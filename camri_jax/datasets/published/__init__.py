@@ -45,7 +45,7 @@ _MNIST = [
     for part in ("train", "t10k")
     for content in ("images-idx3", "labels-idx1")
 ]
-_PUBLISHED = {
+PUBLISHED = {
     "mnist": _Published(28, False, ("mnist", "MNIST", "MNIST/raw"), _MNIST),
     "cifar10": _Published(
         32,
@@ -68,6 +68,7 @@ _PUBLISHED = {
         ("Animals_with_Attributes2",),
     ),
 }
+"""By their names."""
 
 
 def load_published(
@@ -76,7 +77,7 @@ def load_published(
     """Loads a published data set from its official files.
 
     Args:
-      name: `mnist`, `cifar10`, `gtsrb` or `awa2`.
+      name: in `PUBLISHED`.
       data_dir: a directory with the files, as published or unpacked, in itself or in a
         folder named after the data set; None: download them.
       cache: where prepared data are kept.
@@ -89,7 +90,7 @@ def load_published(
     Raises:
       DatasetError: a file is missing, damaged, or not the official one.
     """
-    facts = _PUBLISHED[name]
+    facts = PUBLISHED[name]
     found = data_dir and _find(data_dir, facts)
     # The checksums leave only one content.
     content = "official"
