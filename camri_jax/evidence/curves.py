@@ -15,6 +15,7 @@ import pandas as pd
 from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures
+from camri_jax.evidence.statistics import SAME
 from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study
 from camri_jax.training.methods import BASELINE
 
@@ -23,8 +24,6 @@ RECALLS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99, 0.995)
 
 COSTS = [name for name in MEASURES if name != "recall"]
 """What a recall costs."""
-
-_SAME = 1e-9  # Far below one image of any data set: shares that are equal but for it.
 
 
 def curve(
@@ -103,7 +102,7 @@ def at_recall(curve: pd.DataFrame, recalls: Sequence[float]) -> pd.DataFrame:
     """
     asked = np.asarray(recalls, float)
     reached = curve["recall"].fillna(-1.0).to_numpy()
-    first = np.searchsorted(reached, asked - _SAME)
+    first = np.searchsorted(reached, asked - SAME)
     return curve.reindex(first).reset_index(drop=True).assign(asked=asked)
 
 

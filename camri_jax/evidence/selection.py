@@ -11,15 +11,12 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence.curves import curve
 from camri_jax.evidence.measures import MEASURES, chance, measures, moved_confusion
-from camri_jax.evidence.statistics import ALPHA, LEVEL
+from camri_jax.evidence.statistics import ALPHA, DIGITS, LEVEL, SAME
 from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study, setting_text
 from camri_jax.training.methods import BASELINE, METHODS
 
 KEY = ["important", "method", "moved", *POINT]
 """What makes a setting: columns that frames are merged by."""
-
-_DIGITS = 9
-_SAME = 10.0**-_DIGITS  # Far below one image: shares that are equal but for rounding.
 
 
 def trials(study: Study, important: Choice) -> pd.DataFrame:
@@ -111,9 +108,9 @@ def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:
     reached = curve["accuracy"].to_numpy()
     if accuracy is None:
         accuracy = reached[(lows <= 0) & (highs > 0)].item()
-    keeps = reached >= min(accuracy, reached.max()) - _SAME
+    keeps = reached >= min(accuracy, reached.max()) - SAME
     recall = curve["recall"].to_numpy()
-    best = np.flatnonzero(keeps & (recall >= recall[keeps].max() - _SAME))
+    best = np.flatnonzero(keeps & (recall >= recall[keeps].max() - SAME))
     # How far zero is from where the line holds.
     far = np.maximum(0, np.maximum(lows, -highs))[best]
     low, high = (ends[best[far.argmin()]] for ends in (lows, highs))
@@ -260,7 +257,7 @@ def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     keeps = ranked["keeps_accuracy"]
     # Where none keeps accuracy, accuracy comes first. Means that are equal differ in
     # their last digits.
-    recall = ranked[_on("recall", on)].where(keeps, -1.0).round(_DIGITS)
+    recall = ranked[_on("recall", on)].where(keeps, -1.0).round(DIGITS)
     ranked = ranked.assign(_recall=recall).sort_values(
         ["_recall", "_rank"], ascending=[False, True], kind="stable"
     )
@@ -286,7 +283,7 @@ def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
         )
     to_keep = settings.loc[is_baseline, _on("accuracy", on)].iloc[0]
     ranked = settings.assign(
-        keeps_accuracy=settings[_on("accuracy", on)] >= to_keep - _SAME,
+        keeps_accuracy=settings[_on("accuracy", on)] >= to_keep - SAME,
         _order=[
             _ORDER[pair]
             for pair in zip(settings["method"], settings["moved"], strict=True)
@@ -300,7 +297,7 @@ def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
 
 def _sorted(frame: pd.DataFrame, by: list[str], ascending: list[bool]) -> pd.DataFrame:
     """Sorts, with shares that differ by rounding alone as equal and NaN last."""
-    keys = frame[by].round(_DIGITS)
+    keys = frame[by].round(DIGITS)
     return frame.loc[keys.sort_values(by, ascending=ascending, kind="stable").index]
 
 
@@ -379,14 +376,14 @@ def recommend(trials: pd.DataFrame) -> Recommendation:
     )
     image = 1 / pairs[images].max()
     usable = pairs[
-        (pairs[accuracy] >= to_keep - _SAME)
+        (pairs[accuracy] >= to_keep - SAME)
         & (pairs["offset"] >= 0)
         & (pairs[by_chance] < ALPHA / len(trials))
         & (pairs[recall] > pairs[f"{recall}_mean"] - image)
     ]
     if usable.empty:
         return Recommendation(None, _why_none(trials, on))
-    near = usable[f"{recall}_mean"] > usable[f"{recall}_mean"].max() - image + _SAME
+    near = usable[f"{recall}_mean"] > usable[f"{recall}_mean"].max() - image + SAME
     setting = usable[near & (usable["_rank"] == usable.loc[near, "_rank"].min())]
     best = _sorted(setting.sort_values("seed"), [accuracy, alarms], [False, True])
     trial = best.iloc[0]

@@ -14,7 +14,9 @@ LEVEL = 1 - ALPHA
 ACCURACY_MARGIN = 0.005
 """Loss of accuracy that still counts as none, unless told otherwise."""
 
-_SAME = 1e-6  # Far below one image: numbers that differ by less are the same.
+DIGITS = 9
+SAME = 10.0**-DIGITS
+"""Far below one image: numbers that differ by less are equal but for rounding."""
 
 
 def checked_accuracy_margin(value: float) -> float:
@@ -62,7 +64,7 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     [0.0003, 0.0547]
     """
     values = _finite(differences)
-    if len(values) < 2 or np.ptp(values) < _SAME:
+    if len(values) < 2 or np.ptp(values) < SAME:
         return np.nan, np.nan
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
@@ -98,8 +100,8 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
     number = len(values)
     if number < 2:
         return np.nan
-    if np.ptp(values) < _SAME:
-        return 1.0 if values.mean() <= bound + _SAME else 0.5**number
+    if np.ptp(values) < SAME:
+        return 1.0 if values.mean() <= bound + SAME else 0.5**number
     t = (values.mean() - bound) / (values.std(ddof=1) / np.sqrt(number))
     return float(special.stdtr(number - 1, -t))
 
@@ -202,7 +204,7 @@ def seeds_needed(
     if power <= alpha:
         raise UsageError(f"power must be above alpha, got {power} and {alpha}")
     values = _finite(differences)
-    if len(values) < 2 or np.ptp(values) < _SAME:
+    if len(values) < 2 or np.ptp(values) < SAME:
         return np.nan
     if not effect > 0:
         return np.inf

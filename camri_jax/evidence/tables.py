@@ -20,7 +20,9 @@ from camri_jax.evidence.sheets import (
 )
 from camri_jax.evidence.statistics import (
     ACCURACY_MARGIN,
+    DIGITS,
     LEVEL,
+    SAME,
     checked_accuracy_margin,
     seeds_needed,
 )
@@ -165,12 +167,14 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
         for key, group in table.groupby("selection")
     }
     paper = by_selection["paper"]
-    baseline = paper["accuracy"][BASELINE, False] - 1e-9
+    baseline = paper["accuracy"][BASELINE, False] - SAME
     trained = paper[
         paper["keeps_accuracy"] & ~paper.index.get_level_values("moved").to_numpy(bool)
     ]
     best = (
-        trained["recall"].round(9).idxmax() if trained["recall"].notna().any() else None
+        trained["recall"].round(DIGITS).idxmax()
+        if trained["recall"].notna().any()
+        else None
     )
     rows = []
     for key in dict.fromkeys(zip(table["method"], table["moved"], strict=True)):

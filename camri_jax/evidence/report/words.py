@@ -10,7 +10,7 @@ import pandas as pd
 from camri_jax.evidence import sheets, tables
 from camri_jax.evidence.selection import Recommendation, title
 from camri_jax.evidence.sheets import Cell, Sheet
-from camri_jax.evidence.statistics import LEVEL, p_text, shown
+from camri_jax.evidence.statistics import DIGITS, LEVEL, p_text, shown
 from camri_jax.evidence.study import POINT, Choice, Study, point_of, same_point
 from camri_jax.evidence.verdicts import VERDICTS
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, Point
@@ -203,7 +203,7 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
     to_keep = chosen.loc[chosen["method"] == BASELINE, "num_seeds"].any()
     chosen = chosen.assign(
         _keeps=~keeps,
-        _recall=-chosen["recall"].round(9),
+        _recall=-chosen["recall"].round(DIGITS),
         _alarms=chosen["false_alarms"],
     ).sort_values(["_keeps", "_recall", "_alarms"], kind="stable", na_position="last")
     number = chosen["num_important"].max()
