@@ -161,7 +161,7 @@ def _method(line: pd.Series, *, setting: bool = False) -> Cell:
 
 
 def _selections(table: pd.DataFrame, name: str) -> Sheet:
-    """The paper's rule beside held-out selection."""
+    """Held-out selection beside the paper's rule."""
     by_selection = {
         key: group.set_index(["method", "moved"])
         for key, group in table.groupby("selection")
@@ -184,27 +184,25 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
                 table[(table["method"] == key[0]) & (table["moved"] == key[1])].iloc[0]
             )
         ]
+        if "held_out" in by_selection:
+            own = by_selection["held_out"].loc[key]
+            loses = "loss" if own["accuracy"] < baseline else ""
+            row += [_with_setting(own), mean(own, "accuracy")._replace(mark=loses)]
         if line["keeps_accuracy"]:
             recall = _with_setting(line)
             mark = "best" if key == best else ""
             row += [recall._replace(mark=mark), mean(line, "accuracy")]
         else:
             row += [Cell(), Cell()]
-        if "held_out" in by_selection:
-            line = by_selection["held_out"].loc[key]
-            loses = "loss" if line["accuracy"] < baseline else ""
-            row += [_with_setting(line), mean(line, "accuracy")._replace(mark=loses)]
         rows.append(row)
-    columns = ["method", "paper's rule\nrecall", "\naccuracy"]
-    if "held_out" in by_selection:
-        columns += ["held-out\nrecall", "\naccuracy"]
+    held_out = ["held-out\nrecall", "\naccuracy"] * ("held_out" in by_selection)
     return Sheet(
         f"Table I. Important class: {name}",
         "Test images, mean ± std over seeds. Paper's rule: of the settings that keep "
         "cross-entropy's accuracy on these very test images, the highest recall (of "
         "all as trained marked); blank where none does. Held-out: the same rule on "
         "validation images; ▼ accuracy below cross-entropy's.",
-        columns,
+        ["method", *held_out, "paper's rule\nrecall", "\naccuracy"],
         rows,
     )
 

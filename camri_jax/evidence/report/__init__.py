@@ -280,7 +280,7 @@ def _headings(columns: Sequence[str]) -> list[str]:
 
 
 def named(sheet: Sheet) -> Sheet:
-    """Returns a sheet whose rows may come in any order, held-out columns first.
+    """Returns a sheet whose rows may come in any order.
 
     Args:
       sheet: whose rows of moved thresholds rely on the row above to name the method.
@@ -290,16 +290,7 @@ def named(sheet: Sheet) -> Sheet:
         if first.alone:
             first = first._replace(text=first.alone, value=first.alone)
         rows.append([first._replace(value=first.value or first.text), *others])
-    columns = _headings(sheet.columns)
-    held_out = [i for i, name in enumerate(columns) if name.startswith("held-out")]
-    rest = [i for i in range(1, len(columns)) if i not in held_out]
-    order = [0, *held_out, *rest]
-    return Sheet(
-        sheet.title,
-        sheet.caption,
-        [columns[i] for i in order],
-        [[row[i] for i in order] for row in rows],
-    )
+    return sheet._replace(columns=_headings(sheet.columns), rows=rows)
 
 
 def _shown(cell: Cell) -> Markup:
