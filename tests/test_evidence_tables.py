@@ -293,7 +293,7 @@ def test_the_recommendation_is_k_of_n_with_an_exact_interval(tmp_path):
     assert "(its threshold stays)" in first
     assert "moved" not in first
     none = tables.recommendation(Recommendation(None, "so"), "bee")
-    assert none == ["No model is recommended: so."]
+    assert none == tables.Advice("No model is recommended: so.")
 
 
 def test_table_2_has_the_papers_columns(tmp_path):

@@ -1,7 +1,7 @@
 """The tables: frames that hold every number, and sheets of cells that show them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -371,7 +371,23 @@ def _shared(lines: pd.DataFrame, pairs: str) -> str:
 # --- The one to use ------------------------------------------------------------------
 
 
-def recommendation(picked: Recommendation, name: str) -> list[str]:
+class Advice(NamedTuple):
+    """Sentences on the model to take, empty where there is nothing to say.
+
+    Attributes:
+      take: which, or that there is none.
+      why: it was picked.
+      finds: what it finds on test images, and what that costs.
+      caveat: what to mind.
+    """
+
+    take: str
+    why: str = ""
+    finds: str = ""
+    caveat: str = ""
+
+
+def recommendation(picked: Recommendation, name: str) -> Advice:
     """Returns what is recommended, in sentences; all numbers are of test images.
 
     Args:
@@ -380,18 +396,16 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
     """
     line = picked.trial
     if line is None:
-        return [f"No model is recommended: {picked.why}."]
+        return Advice(f"No model is recommended: {picked.why}.")
     offset = f" (offset {line['offset']:+.3g})" if line["moved"] else ""
     named = title(line)
     if line["moved"] and line["offset"] == 0:
         named, offset = title(line.drop("moved")), " (its threshold stays)"
-    found = [
-        f"Take {named}, seed {line['seed']}{offset}: trial {line['trial_id']}.",
-        f"It was {picked.why}.",
-    ]
+    take = f"Take {named}, seed {line['seed']}{offset}: trial {line['trial_id']}."
+    why = f"It was {picked.why}."
     if not line["num_important"] > 0:
-        return [*found, f"There are no test images of {name}."]
-    found.append(
+        return Advice(take, why, f"There are no test images of {name}.")
+    finds = (
         f"On test images it finds {line['num_found']:.0f} of "
         f"{line['num_important']:.0f} of {name} ({line['recall']:.3f}; exact "
         f"{LEVEL:.0%} interval {picked.low:.3f} to {picked.high:.3f}) with "
@@ -403,9 +417,8 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
         )
         + f" and accuracy {line['accuracy']:.3f}."
     )
-    if line["num_important"] < FEW_IMAGES:
-        found.append(f"Fewer than {FEW_IMAGES} images of a class say little.")
-    return found
+    few = f"Fewer than {FEW_IMAGES} images of a class say little."
+    return Advice(take, why, finds, few * bool(line["num_important"] < FEW_IMAGES))
 
 
 # --- Table II ------------------------------------------------------------------------

@@ -99,15 +99,14 @@ def answer(
       accuracy_margin: that the table was made with.
       notes: sentences on the rows, from `camri_jax.evidence.study.notes`.
     """
-    lead, *sentences = tables.recommendation(picked, name)
+    advice = tables.recommendation(picked, name)
     chosen = tables.chosen(table)
-    if picked.trial is not None:
-        sentences = [sentences[1], _costs(chosen), *sentences[2:], sentences[0]]
+    costs = "" if picked.trial is None else _costs(chosen)
     mind = [*notes, *tables.remarks(table, name)]
     warnings = [f"{text[0].upper()}{text[1:].removesuffix('.')}." for text in mind]
     return Answer(
-        lead,
-        [text for text in sentences if text],
+        advice.take,
+        [*filter(None, (advice.finds, costs, advice.caveat, advice.why))],
         findings(chosen, picked.trial, accuracy_margin),
         warnings,
     )
