@@ -408,7 +408,7 @@ LINES = [
     ("report empty_folder", "empty_folder holds no rows of trials"),
     (
         "report out --dataset cifar10",
-        "--dataset must be among digits, got cifar10",
+        "dataset must be among digits, got cifar10",
     ),
     ("report out --where epoch=3", "must be NAME=VALUE, with a name among"),
     ("report out --where epochs=99", "there are only rows of epochs 3"),

@@ -361,7 +361,7 @@ def test_power_refuses_what_is_no_chance(arguments, tmp_path):
     with pytest.raises(UsageError, match="must be"):
         tables.power(trials, **arguments)
     one = selection.trials(load(tmp_path / "one", num_seeds=1), (1,))
-    with pytest.raises(UsageError, match="train more with --num-seeds"):
+    with pytest.raises(UsageError, match="train more seeds"):
         tables.power(one)
 
 

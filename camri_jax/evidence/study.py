@@ -251,7 +251,7 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     names = sorted(set(rows["dataset"]))
     if dataset is not None and dataset not in names:
         raise UsageError(
-            f"--dataset must be among {', '.join(names)}, got {dataset}: there are no "
+            f"dataset must be among {', '.join(names)}, got {dataset}: there are no "
             "rows of others"
         )
     # The same data may have been named in several ways, as a folder by its full path.
@@ -262,8 +262,8 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
         same |= rows["dataset"].isin(rows.loc[same, "dataset"])
     if dataset is None and not same.all():
         raise UsageError(
-            f"the rows are of several data sets ({', '.join(names)}); --dataset picks "
-            "one"
+            "the rows are of several data sets: dataset must be one of "
+            + ", ".join(names)
         )
     return rows[same]
 
@@ -290,13 +290,13 @@ def _where(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
         name, _, value = condition.partition("=")
         if name not in known:
             raise UsageError(
-                f"--where {condition} must be NAME=VALUE, with a name among "
-                + ", ".join(known)
+                f"where must be NAME=VALUE, with a name among {', '.join(known)}; got "
+                + condition
             )
         values = _values(parsed, name)
         if value not in values:
             raise UsageError(
-                f"--where {condition}: there are only rows of {name} "
+                f"where is {condition}, but there are only rows of {name} "
                 + " or ".join(values)
             )
         parsed = {k: s for k, s in parsed.items() if _text(s.get(name)) == value}
@@ -319,7 +319,7 @@ def _of_one_fingerprint(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
         whose = (
             "an older version, which kept no labels"
             if pd.isna(fingerprint)
-            else f"other data ({fingerprint}; --where fingerprint={fingerprint} picks "
+            else f"other data ({fingerprint}; where fingerprint={fingerprint} picks "
             "them)"
         )
         aside.append(f"{len(group)} trials are of {whose} and are set aside")
@@ -337,7 +337,7 @@ def _trained_alike(rows: pd.DataFrame) -> None:
         first, values = next(iter(differing.items()))
         raise UsageError(
             "the rows were trained with different settings, which cannot stand in one "
-            f"table: {listed}. Pick one as with --where {first}={values[0]}"
+            f"table: {listed}. Pick one, for example where {first}={values[0]}"
         )
 
 
@@ -373,8 +373,8 @@ def _choices(
         found = dict.fromkeys(chosen for chosen in rows["important"] if chosen)
         if not found:
             raise UsageError(
-                "no trial was trained for an important class; name one with "
-                f"--important: {', '.join(data.class_names[:10])}"
+                "no trial was trained for an important class: important must name "
+                f"one: {', '.join(data.class_names[:10])}"
             )
         return tuple(found)
     asked = [important] if isinstance(important, str) else important
@@ -386,10 +386,10 @@ def _choice(asked: Any, data: stored.Data) -> Choice:
     try:
         chosen = class_indices(names, asked)
     except UsageError as error:
-        raise UsageError(f"--important: {error}") from error
+        raise UsageError(f"important: {error}") from error
     if len(chosen) == len(names):
         raise UsageError(
-            f"--important must leave a class that is not important, got all of "
+            "important must leave a class that is not important, got all of "
             f"{', '.join(names)}"
         )
     return chosen

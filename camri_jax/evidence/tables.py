@@ -601,7 +601,7 @@ def power(
     if table["num_pairs"].max() < 2:
         raise UsageError(
             "no setting shares two seeds with cross-entropy, which it takes to tell "
-            "how much differences vary; train more with --num-seeds"
+            "how much differences vary; train more seeds"
         )
     return table
 

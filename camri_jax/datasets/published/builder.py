@@ -161,7 +161,7 @@ def write_records(
         except (DownloadError, requests.RequestException) as error:
             raise DatasetError(
                 f"could not download {builder.name}: {error}; try again, or fetch the "
-                "official files by hand and name their directory with --data-dir or "
+                "official files by hand and name their directory as data_dir or "
                 "CAMRI_DATA_DIR"
             ) from error
         except RuntimeError as error:  # how the record writer reports a full disk
