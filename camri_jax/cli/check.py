@@ -1,4 +1,4 @@
-"""Ask whether a model's promise is still kept on new labelled images.
+"""Ask whether a promise is still kept on new labelled images.
 
     camri check tuned/folder_signs/model folder:labelled
 

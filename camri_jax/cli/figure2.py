@@ -1,4 +1,4 @@
-"""Draw Fig. 2: features of two dimensions on the unit circle, really trained.
+"""Draw Fig. 2: two features, really trained, on the unit circle.
 
     camri figure2 --data-dir DIR
     camri figure2 --dataset digits --epochs 40

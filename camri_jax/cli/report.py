@@ -1,4 +1,4 @@
-"""Write one page that answers first and then holds everything: report.html.
+"""Write report.html: it answers first, and then holds everything.
 
     camri report RESULTS
     camri report RESULTS --important cat --recall 0.99

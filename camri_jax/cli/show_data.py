@@ -1,4 +1,4 @@
-"""Look at a data set: sheets of examples, and how many there are of each class.
+"""Look at a data set, before anyone trains on it.
 
     camri show_data
     camri show_data --dataset gtsrb --data-dir DIR

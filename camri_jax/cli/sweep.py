@@ -1,4 +1,4 @@
-"""Train every method on many seeds at once, and tell which one finds the class.
+"""Train methods on many seeds, and tell which one finds the class.
 
     camri sweep
     camri sweep --dataset cifar10 --data-dir DIR --important cat

@@ -1,4 +1,4 @@
-"""From images to a promised recall: the cheapest model that keeps it.
+"""From images to a promised recall, at the lowest price.
 
     camri tune
     camri tune --dataset folder:signs --important stop --recall 0.99 --budget 20m
