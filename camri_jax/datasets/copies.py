@@ -1,4 +1,4 @@
-"""Pictures that are there more than once."""
+"""Pictures that occur more than once."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
             other, j = first.setdefault(value, (part, i))
             same = content.labels[i] == parts[other].labels[j]
             copied[i] = other != part
-            # Pictures that are equal only when they are small count apart.
+            # Pictures that are equal only at a small size count separately.
             one = groups is not None and other == part and groups[i] == groups[j]
             if one and same and i != j:
                 alike.append(f"{name(part, i)} = {name(part, j)}")
@@ -68,7 +68,7 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
                 )
             )
         for other, theirs in before.items():
-            # A copy is a group with its like, which was told.
+            # A copy is in one group with its original, which was reported above.
             both = [] if groups is None else np.intersect1d(groups[~copied], theirs)
             if len(both):
                 notes.append(f"{len(both)} groups lie both in {other} and in {part}")

@@ -1,4 +1,4 @@
-"""A data set of the user's own, as pictures in one folder a class."""
+"""The user's own data set, as pictures in one folder per class."""
 
 import concurrent.futures
 import hashlib
@@ -58,7 +58,7 @@ def load_folder(
     learn: bool = True,
     known: Collection[str] = (),
 ) -> Dataset:
-    """Loads pictures from a directory or a .zip of one folder a class.
+    """Loads pictures from a directory or a .zip with one folder per class.
 
     Args:
       path: holds `train/CLASS/*` and any of `validation/CLASS/*`,
@@ -68,15 +68,15 @@ def load_folder(
       cache: where prepared data are kept.
       image_size: height and width in pixels; None: 64.
       fit: `pad` the shorter axis with black, `crop` the longer one, or `stretch` both.
-      groups: a regular expression that is searched in `CLASS/...` of each picture;
-        where it finds the same text, there is one group; if it has parentheses, what
-        these hold is compared, else all that is found. Copies of a picture are in
-        one group anyway: files of the same bytes, or whose pixels are the same at
-        their own size, however they were saved.
+      groups: a regular expression that is searched for in `CLASS/...` of each picture;
+        equal matches are one group; if it has parentheses, what these hold is
+        compared, else the whole match. Copies of a picture are in one group anyway:
+        files of the same bytes, or whose pixels are the same at their own size,
+        however they were saved.
       bits: of grey pictures of more than 8 bits; None: as many as any of them uses.
       learn: whether a classifier is to learn from them; else one picture of any part
         and class is enough.
-      known: names of folders that are classes, even where one of them is the only one.
+      known: names of folders that are classes, even where there is only one of them.
 
     Returns:
       The data set; grey if all pictures are.
@@ -115,7 +115,7 @@ def _write(
     learn: bool,
 ) -> None:
     names = [name for files in listing.files.values() for name in files]
-    # What the names alone tell is told before pictures are decoded.
+    # What the names alone show is reported before pictures are decoded.
     if learn:
         _refuse_empty_classes(listing, set(names))
     if groups is not None and names:
@@ -229,7 +229,7 @@ def _own_size(content: bytes) -> tuple[int, ...]:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return tuple(sorted(image.size))
-    except Exception:  # of metadata that `pictures.decode` does without
+    except Exception:  # for metadata that `pictures.decode` does without
         return ()
 
 
@@ -245,11 +245,11 @@ def _same_pixels(
 
     Args:
       tree: of the files.
-      decoded: the pictures, at one size for all.
+      decoded: the pictures, all at one size.
       bits: as in `pictures.decode`.
 
     Returns:
-      By the hash of a file, that of its pixels.
+      The hash of the pixels, by the hash of the file.
     """
 
     def look(content: bytes) -> int:
@@ -266,8 +266,8 @@ def _same_pixels(
 def _alike(decoded: Mapping[str, _Picture]) -> list[str]:
     """Returns those whose pixels may be another file's, one name for each file.
 
-    Where these are equal, so are those at one size for all, except where only one was
-    decoded in a hurry: these two must at least have been of the same size.
+    Equal pixels are equal at the common size too, unless only one of the two was
+    decoded in a hurry; those must at least have had the same size of their own.
     """
     by_look, by_size = {}, {}
     for name in {picture.file_hash: name for name, picture in decoded.items()}.values():
@@ -281,7 +281,7 @@ def _alike(decoded: Mapping[str, _Picture]) -> list[str]:
 
 
 def _look(pixels: np.ndarray) -> int:
-    """Hashes the pixels and the shape of a picture; grey is as good as colour."""
+    """Hashes the pixels and the shape of a picture, grey as if it were in colour."""
     height, width, _ = pixels.shape
     colour = np.broadcast_to(pixels, (height, width, 3))
     return _hash(f"{height} {width} ".encode() + colour.tobytes())
@@ -290,7 +290,7 @@ def _look(pixels: np.ndarray) -> int:
 def _of_each(
     tree: Tree, names: Sequence[str], make: Callable[[bytes], Made], doing: str
 ) -> Iterator[tuple[str, Made | Exception]]:
-    """Yields what a function makes of the content of each file, or why it cannot."""
+    """Yields what a function makes of the content of each file, or its error."""
 
     def made(name: str) -> Made | Exception:
         try:
@@ -299,7 +299,7 @@ def _of_each(
             return make(content)
         except DatasetError:
             raise
-        except Exception as error:  # Pillow raises of every kind
+        except Exception as error:  # Pillow raises errors of every kind
             return error
 
     # Pillow decodes and resizes outside of Python's lock: threads are enough.
@@ -308,7 +308,7 @@ def _of_each(
         concurrent.futures.ThreadPoolExecutor() as pool,
         tqdm(total=len(names), desc=doing, disable=None if names else True) as bar,
     ):
-        warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+        warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
             yield from zip(block, pool.map(made, block), strict=True)

@@ -50,16 +50,16 @@ def decode(
 ) -> Decoded:
     """Decodes one picture and resizes it, anti-aliased.
 
-    What a picture says of itself (EXIF, colour profiles, texts) may be damaged: only
-    its pixels count, and its orientation where that can be read.
+    Its metadata (EXIF, colour profiles, texts) may be damaged: only its pixels count,
+    and its orientation where that can be read.
 
     Args:
-      file: any format that Pillow reads; of an animation, the first picture.
+      file: any format that Pillow reads; for an animation, the first picture.
       image_size: height and width in pixels; None keeps the picture's own.
       fit: `stretch` both axes to fill the square, `pad` the shorter axis with black,
         or `crop` the longer one.
-      bits: of a grey picture of more than 8 bits, how many there are, of which the
-        upper 8 are kept; None: as many of 8, 10, 12, 14 or 16 as it uses.
+      bits: how many a grey picture of more than 8 bits has, of which the upper 8 are
+        kept; None: as many as it uses, 8, 10, 12, 14 or 16.
 
     Returns:
       Its pixels, with remarks.
@@ -159,7 +159,7 @@ def _read(
     try:
         opened = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
-        # Pillow, whose limit is its own, names the pixels in its message alone.
+        # Pillow has its own limit, and names the pixels only in its message.
         raise _too_large(int(re.findall(r"\d+", str(error))[0])) from None
     except UnidentifiedImageError:  # Pillow's message is the file object's address
         raise ValueError("it is no picture of a known format") from None
@@ -182,7 +182,7 @@ def _read(
             orientation = None
     if deep_colour and np.asarray(flat).max() < 16:
         raise ValueError(
-            "of its 16 bits a colour only the upper 8 can be read, and they are nearly "
+            "only the upper 8 of its 16 bits a colour can be read, and they are nearly "
             "empty: save it with 8"
         )
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
@@ -227,7 +227,7 @@ def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
         return ImageOps.fit(image, square, method)
     if fit == "stretch":
         return image.resize(square, method)
-    # However narrow, a pixel of it is left.
+    # However narrow, it keeps a pixel.
     width, height = (max(1, round(s * size / max(image.size))) for s in image.size)
     padded = Image.new(image.mode, square)
     corner = round((size - width) / 2), round((size - height) / 2)
@@ -251,7 +251,7 @@ def _without_metadata(content: bytes) -> bytes:
             kind = content[at + 1 : at + 2]
             length = int.from_bytes(content[at + 2 : at + 4], "big")
             segment = content[at : (at := at + 2 + length)]
-            # Of the segments for programs, one holds the kind of colours.
+            # Of the application segments, one says how colours are coded.
             if not (b"\xe1" <= kind <= b"\xed" or kind in b"\xef\xfe"):
                 kept.append(segment)
         kept.append(content[at:])

@@ -22,13 +22,13 @@ _FORMAT = "2"  # to be raised when the same files would be prepared differently
 
 
 class _Published(NamedTuple):
-    """What is known of a data set before its files are opened.
+    """What is known about a data set before its files are opened.
 
     Attributes:
       image_size: height and width in pixels, unless one asks for another.
       mirror: whether a mirrored picture keeps its class.
       folders: of the user's data directory, where its files may lie.
-      files: any of which gives the data set away, with checksums of their own.
+      files: any of which identifies the data set, with checksums of their own.
       unpacked: the same, but without checksums.
     """
 
@@ -92,7 +92,7 @@ def load_published(
     """
     facts = PUBLISHED[name]
     found = data_dir and _find(data_dir, facts)
-    # The checksums leave only one content.
+    # Checksums allow only one content.
     content = "official"
     if found and found.name in facts.unpacked:
         source = found if found.is_dir() else found.parent
