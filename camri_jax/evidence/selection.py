@@ -88,13 +88,13 @@ def _moved(
 
 
 def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:
-    """Returns the least move of a threshold that buys what recall it can for nothing.
+    """Returns the smallest offset of those that gain the most recall at an accuracy.
 
-    Of the offsets that keep an accuracy, those of the highest recall count, and of
-    these the one nearest to zero, halfway between the scores of two examples. The
+    Among the offsets that keep the accuracy, those of the highest recall count, and
+    among these the one nearest to zero, halfway between the scores of two examples. The
     accuracy is that of cross-entropy of the same seed, as trained: so a method that is
     more accurate may spend that on recall, and one that is less accurate must first
-    make it good. Where no offset keeps it, the most accurate ones count.
+    make up for it. Where no offset keeps it, the most accurate ones count.
 
     Args:
       curve: of the trial on its validation images.
@@ -236,8 +236,8 @@ def held_out(settings: pd.DataFrame) -> str:
 def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     """Returns the setting of each method that the paper's rule picks.
 
-    Of a method's settings whose mean accuracy is at least cross-entropy's, the one of
-    highest mean recall; where there is none, the one of highest accuracy, with
+    Of a method's settings whose mean accuracy is at least cross-entropy's, the one with
+    the highest mean recall; if there is none, the one with the highest accuracy, with
     `keeps_accuracy` false (the paper leaves it blank). Ties go to accuracy, then to
     fewer false alarms, then to the smaller penalty. Section IV-A4.
 
@@ -312,7 +312,7 @@ _ORDER = {
 
 
 def _place(line: dict[str, Any]) -> int:
-    """Where tables have a method: cross-entropy first, moved thresholds behind."""
+    """Where tables put a method: cross-entropy first, moved thresholds behind."""
     return _ORDER[line["method"], line["moved"]]
 
 
@@ -320,8 +320,8 @@ class Recommendation(NamedTuple):
     """The one trial to use.
 
     Attributes:
-      trial: its line of `trials`, with `trial_id` and `offset`; None if none is.
-      why: a sentence, what it was picked on and how, or why none is.
+      trial: its line of `trials`, with `trial_id` and `offset`; None if there is none.
+      why: a sentence: what it was picked on and how, or why there is none.
       low: exact lower end of its recall on test images, at `LEVEL`.
       high: upper end.
     """
@@ -335,11 +335,11 @@ class Recommendation(NamedTuple):
 def recommend(trials: pd.DataFrame) -> Recommendation:
     """Returns the one trial to use, for table, report and model alike.
 
-    The setting is picked first, by its means over seeds on the images that pick. Those
-    count that keep cross-entropy's mean accuracy; of those whose recall is the highest
-    or less than one image below it, the most accurate, then that of fewer false
-    alarms, then the simplest. Of its seeds that reach its mean recall within one image,
-    the most accurate is taken, and again that of fewer false alarms.
+    The setting is picked first, by its means over seeds on the images that pick. Of
+    those that keep cross-entropy's mean accuracy, and whose recall is the highest or
+    less than one image below it, it is the most accurate, then the one with fewer false
+    alarms, then the simplest. Of its seeds within one image of its mean recall, or
+    above, the most accurate is taken, then again the one with fewer false alarms.
 
     Never taken are a trial less accurate than cross-entropy's mean, one whose threshold
     is moved against the important classes, and one that is not shown to tell them from
@@ -417,7 +417,7 @@ def _why_none(trials: pd.DataFrame, on: str) -> str:
     if trials["diverged"].all():
         return "every trial diverged"
     if trials.loc[trials["method"] == BASELINE, "diverged"].all():
-        return "every trial of cross-entropy diverged, whose accuracy is to keep"
+        return "every trial of cross-entropy diverged, whose accuracy is to be kept"
     if not (trials[_on("chance", on)] < ALPHA / len(trials)).any():
         return (
             f"on {on} images no trial is shown to tell the important class from "
@@ -433,7 +433,7 @@ def title(line: pd.Series) -> str:
     """Returns a setting in words.
 
     Args:
-      line: with `method`, hyperparameters and, if it knows, `moved`.
+      line: with `method`, hyperparameters and, if known, `moved`.
 
     >>> title(pd.Series({"method": "camri", "moved": True, "scale": 16.0}))
     'CAMRI s=16, threshold moved'
@@ -443,7 +443,7 @@ def title(line: pd.Series) -> str:
 
 
 def title_of(lines: pd.DataFrame) -> str:
-    """Returns the setting of lines of one method; of several settings, the method.
+    """Returns the setting of lines of one method, or if they have several, the method.
 
     Args:
       lines: with `method` and its hyperparameters.

@@ -25,7 +25,7 @@ class Cell(NamedTuple):
       text: what is shown; lines are parted by newlines.
       value: what it is sorted by, None if blank.
       mark: "best", "loss" (accuracy is lost), "shown" or "".
-      alone: what is shown where the row above may be another, if that is not `text`.
+      alone: what is shown where the row above may be any, if that is not `text`.
     """
 
     text: str = ""
@@ -57,8 +57,8 @@ SIGNS = {"best": "*", "loss": "▼", "shown": "✓", "": ""}
 def plain(sheet: Sheet) -> list[list[str]]:
     """Returns the texts of a sheet's cells, each with the sign of its mark.
 
-    Signs stand behind the first line, and a column that has any makes room for them in
-    every line, so that numbers set right stay below each other.
+    Signs follow the first line, and a column that has any leaves room for them in every
+    line, so that right-aligned numbers stay aligned.
 
     Args:
       sheet: any.

@@ -98,7 +98,7 @@ def remarks(table: pd.DataFrame, name: str) -> list[str]:
       table: from `comparison`.
       name: of the important class.
     """
-    # Of trials that all diverged there is no more to say than that.
+    # If all trials diverged, there is no more to say than that.
     if not table["num_seeds"].any():
         return []
     found = []
@@ -441,7 +441,7 @@ def angles(
 
     Returns:
       One line a column of the paper's table: `column` (its name there), `method`,
-      hyperparameters, `num_seeds`, and of each of `ANGLES` the mean over seeds and
+      hyperparameters, `num_seeds`, and for each of `ANGLES` the mean over seeds and
       `..._std`: the standard deviation of the angle on test images, of the important
       class, and the least and the median of the others', taken within a trial. And
       sentences on columns that are absent.
@@ -484,7 +484,7 @@ def _columns(selected: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _spreads(rows: pd.DataFrame, important: Choice) -> pd.DataFrame:
-    """Spreads of each trial; ArcFace of margin 0 stands as L2-softmax, too."""
+    """Spreads of each trial; ArcFace of margin 0 counts as L2-softmax, too."""
     lines = []
     for _, row in rows[~rows["diverged"] & rows["angle_std"].notna()].iterrows():
         std = np.asarray(row["angle_std"], float)
@@ -657,7 +657,7 @@ def power_sheet(
 
 
 def _seeds(number: float) -> Cell:
-    """A count; nothing where it is unknown, and never where none will do."""
+    """A count; blank where it is unknown, "never" where none will do."""
     if np.isnan(number):
         return Cell()
     return Cell("never" if np.isinf(number) else f"{number:,.0f}", number)

@@ -28,9 +28,9 @@ def confusions(
 ) -> Figure:
     """Draws a confusion matrix and what other methods change of it, as in Fig. 4.
 
-    Rows are true classes and add to 100 %, and each is the mean over trials. The first
-    matrix stands whole; of the others stands the difference to it, in percentage
-    points. A class without images has an empty row.
+    Rows are true classes, add to 100 %, and are means over trials. The first matrix is
+    shown whole, the others as their difference to it, in percentage points. A class
+    without images has an empty row.
 
     Args:
       counts: `[trial, true, predicted]` by title; the first is what others are compared
@@ -42,7 +42,7 @@ def confusions(
       The figure; its label says in words what it shows.
 
     Raises:
-      UsageError: a matrix has no trials, as where all diverged.
+      UsageError: a matrix has no trials, for example where all diverged.
     """
     shares = {title: _shares(title, each) for title, each in counts.items()}
     names, note = looks.names(class_names)
@@ -78,7 +78,7 @@ def confusions(
         + " ".join(told),
         note,
     )
-    # Cells are as large as all that stands around them leaves.
+    # Cells take the room that everything around them leaves.
     figure.draw_without_rendering()
     for place, image in zip(places, drawn, strict=False):
         _number(place, image, important, few)
@@ -100,7 +100,7 @@ def _heading(title: str) -> str:
 
 
 def _draw(place: Axes, values: np.ndarray, norm: Normalize) -> AxesImage:
-    # Of zero nothing is seen but the page, be it light or dark.
+    # Zero shows nothing but the page, be it light or dark.
     return place.imshow(values, cmap=_colours(norm), norm=norm, interpolation="none")
 
 
@@ -112,7 +112,7 @@ def _colours(norm: Normalize) -> Colormap:
 
 
 def _number(place: Axes, image: AxesImage, important: Sequence[int], few: bool) -> None:
-    """Writes numbers into cells; of many classes only where it matters most."""
+    """Writes numbers into cells; for many classes only where it matters most."""
     values = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan)
     whole = image.norm.vmin == 0
     digits = 1 if few else 0

@@ -1,6 +1,6 @@
 """How pictures look: methods, text that is drawn as it is, and how they are written.
 
-Colours that depend on the page are asked of matplotlib's settings when a figure is
+Colours that depend on the page are taken from matplotlib's settings when a figure is
 drawn: within a dark style, figures are dark. No picture touches `pyplot`, so any
 backend will do.
 """
@@ -23,10 +23,10 @@ from camri_jax.evidence.sheets import visible
 from camri_jax.training.methods import METHODS
 
 MANY = 10
-"""Seeds from which on a band leaves out the outermost."""
+"""The number of seeds from which a band leaves out the outermost."""
 
-BAND = f"from the lowest to the highest, of {MANY} and more over the middle 80 %"
-"""How far a band reaches, of seeds."""
+BAND = f"from the lowest to the highest, with {MANY} or more over the middle 80 %"
+"""How far a band over seeds reaches."""
 
 _LONGEST = 24  # characters of a name in a picture
 
@@ -163,8 +163,8 @@ def band(
 ) -> None:
     """Fills between the lowest and the highest of `values` `[seed, x]`.
 
-    Of `MANY` seeds and more the middle four of five: their ends lie ever farther out
-    the more seeds there are, and tell of the strangest two alone.
+    With `MANY` seeds or more, the middle four fifths: the ends lie ever farther out the
+    more seeds there are, and show only the strangest two.
     """
     if len(values) < 2:
         return

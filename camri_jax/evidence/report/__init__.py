@@ -32,13 +32,13 @@ _VERSIONS = ("camri-jax", "matplotlib", "scipy")
 
 
 class Promise(NamedTuple):
-    """What was chosen among finalists, where a page tells of that.
+    """What was chosen among finalists, where a page reports that.
 
     Attributes:
       sentences: for people, the most important first.
       finalists: the table of them.
       taken: the row of the one that was chosen.
-      lines: of each finalist `method`, `point` (its hyperparameters), `trial_id`,
+      lines: for each finalist `method`, `point` (its hyperparameters), `trial_id`,
         `certified`, the `recall` that it was asked for (NaN: one for each class), and
         what its offset costs on test images, `false_alarms` and `accuracy`.
     """
@@ -85,8 +85,8 @@ def page(
     Args:
       study: from `camri_jax.evidence.study.load`.
       accuracy_margin: loss of accuracy that counts as none.
-      recall: that is asked where the slider starts.
-      command: that asked for the page, to print it there.
+      recall: where the slider starts.
+      command: that made the page, to print it there.
       promise: what to open with in place of the recommended trial, for a study of one
         choice of important classes.
 
@@ -107,7 +107,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        # Nothing that a class or a path is called may hide or turn what follows.
+        # No name of a class or a path may hide or reverse what follows.
         finalize=lambda value: visible(value) if _is_text(value) else value,
     )
     template = environment.from_string(_read("page.html.jinja"))
@@ -165,7 +165,7 @@ def _section(
         told = f"{ranked.caption} Shaded: the recommended model's."
         ranked = ranked._replace(caption=told)
     else:
-        # What a sweep would recommend was picked otherwise, and is no finalist's.
+        # What a sweep would recommend is picked otherwise, and is no finalist.
         lead, *sentences = promise.sentences
         answer = answer._replace(lead=lead, sentences=sentences, findings=())
         how = "All methods, at thresholds that keep cross-entropy's accuracy"
@@ -270,7 +270,7 @@ def _this_page(command: str) -> words.Origin:
 
 
 def _headings(columns: Sequence[str]) -> list[str]:
-    """Columns' names in one line, each of which says by itself what it is of."""
+    """Columns' names in one line, each of which is clear by itself."""
     found, above = [], ""
     for column in columns:
         first, _, second = column.partition("\n")

@@ -51,7 +51,7 @@ class Confusion(NamedTuple):
 
 
 class Slider(NamedTuple):
-    """All that stands around the slider, as it is where the slider starts."""
+    """Everything around the slider, as it is where the slider starts."""
 
     asked: Sequence[str]
     start: int
@@ -83,7 +83,7 @@ def slider(
       prices: from `camri_jax.evidence.curves.prices` at `ASKED`.
       priced: those of them to show, of one setting a method at each recall.
       taken: the trial that is recommended, if any.
-      name: an identifier of the page.
+      name: an identifier within the page.
       recall: where the slider starts.
       certified: promised recalls and what they cost, to be marked in the pictures.
 
@@ -99,7 +99,7 @@ def slider(
     tables = [_rows(priced[priced["asked"] == asked], names) for asked in ASKED]
     class_name = visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
-    # Of several classes with a recall each, none is promised for all together.
+    # Where several classes have a recall each, none is promised for all together.
     apart = taken is not None and taken.get("recall", 0.0) != taken.get("recall", 0.0)
     most = None if apart else certifiable(study, important)
     pictures, places = [], []
@@ -143,13 +143,13 @@ def slider(
         start,
         said[start],
         tables[start],
-        "Thresholds are moved on these very test images, to where just so many are "
-        "found: this is what a recall costs each network, and no promise. Means over "
+        "Thresholds are moved on these very test images, to where just that many are "
+        "found: this is what a recall costs each network, not a promise. Means over "
         "seeds, in brackets the lowest and the highest. More than cross-entropy: of "
         "the same seeds at the same recall, with its 95 % interval.",
         pictures,
         f"The line is the mean over seeds, the band reaches {looks.BAND}. The "
-        "horizontal axis is even in the share that is missed."
+        "horizontal axis is logarithmic in the share that is missed."
         + _CERTIFIED
         * bool(certified),
         confusions[start] if confusions else None,
@@ -253,7 +253,7 @@ def _say(
 def _lay_out(
     counts: Sequence[np.ndarray], important: Choice, class_names: Sequence[str]
 ) -> list[Confusion]:
-    """The matrices of few classes; of many those that important ones are taken for."""
+    """The matrices of few classes; of many, those mixed up with important ones."""
     total, inside = np.sum(counts, axis=0), list(important)
     mixed = total[inside].sum(0) + total[:, inside].sum(1)
     mixed[inside] = mixed.max() + 1
@@ -269,8 +269,8 @@ def _lay_out(
         others = len(class_names) - len(kept)
         names.append(f"{others} others")
         caption += (
-            f" Of {len(class_names)} classes stand those that are mixed up most with "
-            "it; the others are taken together."
+            f" Of {len(class_names)} classes, those that are mixed up most with it are "
+            "shown; the others are taken together."
         )
     marked = [int(group[k]) for k in inside]
     return [

@@ -16,15 +16,15 @@ from camri_jax.evidence.verdicts import VERDICTS
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, Point
 
 GLOSSARY = {
-    "recall": "Of the images of a class, the share that is found. Of several important "
-    "classes: the mean of theirs.",
+    "recall": "Of the images of a class, the share that is found. For several "
+    "important classes: the mean of theirs.",
     "false alarms": "Images of other classes that are taken for the important one, per "
     "1,000 images of all classes, as often as they come in these data.",
     "precision": "Of the images taken for the important class, the share that is.",
-    "accuracy": "Of all images, the share whose class is told rightly.",
+    "accuracy": "Of all images, the share whose class is predicted correctly.",
     "threshold moved": "After training, an offset is added to the logit of the "
-    "important class: more is found, with more false alarms. Any network can have it, "
-    "without being trained anew.",
+    "important class: more is found, with more false alarms. Any network can have one, "
+    "without being trained again.",
     "as trained": "Without such an offset.",
     "seed": "Where a training starts from. The same settings with another seed give "
     "another network; ± is the standard deviation over seeds.",
@@ -32,8 +32,8 @@ GLOSSARY = {
     "was picked, and had no part in it.",
     "calibration images": "They certify a recall, and pick nothing.",
     "shown at 95 %": "The p-value, corrected for all that was tried, is below 0.05: "
-    "were there nothing to it, so much would be seen in fewer than one sweep of "
-    "twenty. Not shown does not mean that it is not so.",
+    "if there were nothing to it, so much would be seen in fewer than one sweep of "
+    "twenty. Not shown does not mean not so.",
     "interval": "With other seeds the mean would lie in it in 95 of 100 sweeps. It "
     "speaks of other trainings, not of other images; only the exact interval of the "
     "recommended model speaks of other images.",
