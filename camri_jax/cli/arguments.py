@@ -42,10 +42,10 @@ class DataArguments:
       data_dir: Directory of the data set's official files; else $CAMRI_DATA_DIR, else
         they are downloaded.
       image_size: Height and width that images are resized to, in pixels; else the data
-        set's own, and 64 of folder:PATH.
+        set's own, and 64 for folder:PATH.
       fit: How pictures of folder:PATH become square: padded with black, or cropped.
-      groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text (in parentheses, if it has any) belong together and are never parted.
+      groups: Pattern to search for in the file names of folder:PATH; pictures of equal
+        matches (of parentheses, if it has any) belong together and are never parted.
       validation_fraction: Share of the training images held out to pick settings and
         offsets on.
       calibration_fraction: Share held out to certify a recall on.
@@ -71,7 +71,7 @@ class ResultsArguments:
       dataset: The data set, if there are rows of several.
       important: Choices of important classes, by name or index: "cat dog" are two
         choices, "cat+dog" is one of two classes; else those that were trained for.
-      where: Settings to keep, as epochs=60, if there are rows of several.
+      where: Settings to keep, such as epochs=60, if there are rows of several.
       output: Directory to write to; else RESULTS.
     """
 
@@ -159,7 +159,7 @@ def directory(
 
 
 def file_name(text: str) -> str:
-    r"""Returns a name that every file system bears.
+    r"""Returns a name that every file system accepts.
 
     Args:
       text: any; long ones are cut, and told apart by a hash.
@@ -171,12 +171,12 @@ def file_name(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     if len(name.encode("utf-8", "replace")) > 80:
         name = f"{name[:40]}_{digest}_{name[-30:]}"
-    # Letters of other alphabets take more bytes than one.
+    # Letters of other alphabets take more than one byte.
     return name if len(name.encode("utf-8", "replace")) <= 240 else digest
 
 
 def writable(path: Path, *, probe: bool = True) -> Path:
-    """Returns a directory that is there or can be made.
+    """Returns a directory that exists or can be made.
 
     Args:
       path: to it, or a URL of a store.
@@ -212,9 +212,9 @@ def _probe(store: Path) -> None:
     place = store / ".camri_jax_probe"
     try:
         put(place, b"")
-    except Exception as error:  # stores raise of every kind
+    except Exception as error:  # stores raise errors of every kind
         raise UsageError(f"{store} cannot be written to: {error}") from error
-    with contextlib.suppress(Exception):  # who may write may not remove
+    with contextlib.suppress(Exception):  # not all who may write may remove
         place.unlink()
 
 
@@ -281,7 +281,7 @@ def _lists(kind: Any) -> Iterator[str]:
 
 
 def _sentence(box: str) -> str:
-    """What tyro says of a mistake, without its frame and its help."""
+    """What tyro says about a mistake, without its frame and its help."""
     lines = [line.strip("╭╮╰╯│| ─-+").strip() for line in box.splitlines()[1:]]
     # Without letters for a frame, a rule stands below the title.
     lines = list(itertools.dropwhile(lambda line: not line, lines))
@@ -306,7 +306,7 @@ def preset(argv: Sequence[str], presets: Collection[str], default: str) -> str:
 
     Args:
       argv: the words behind the command.
-      presets: names of those that there are.
+      presets: the names that exist.
       default: where none of them is named.
 
     Raises:
@@ -327,7 +327,7 @@ def without_mirroring(recipe: Recipe, preset: Recipe, dataset: Dataset) -> Recip
 
     Args:
       recipe: as the command line has it.
-      preset: that it started from; a mirroring that is not its own was asked for.
+      preset: that it started from; any other mirroring was asked for.
       dataset: the pictures.
     """
     own = recipe.augment_flip == preset.augment_flip != "none"
@@ -338,7 +338,7 @@ def without_mirroring(recipe: Recipe, preset: Recipe, dataset: Dataset) -> Recip
 
 
 def tell_next(model: Path, dataset: Dataset) -> None:
-    """Prints what a model that was kept is for.
+    """Prints what to do next with a model that was kept.
 
     Args:
       model: its directory.

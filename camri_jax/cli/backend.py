@@ -11,7 +11,7 @@ from camri_jax._machine import num_cores
 
 
 def set_up_jax() -> None:
-    """Gives a CPU one device a core, right sums, and keeps compiled programs."""
+    """Gives a CPU one device a core and right sums, and keeps compiled programs."""
     _arrays.cure_wrong_sums()
     # Where JAX runs already, it stays as it is.
     with contextlib.suppress(RuntimeError):

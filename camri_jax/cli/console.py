@@ -1,7 +1,7 @@
 """What commands say, and how they end.
 
-Printing never costs a result: it is the last that a command does with it, and what a
-terminal cannot show, or a pipe no longer takes, is left out.
+Printing never costs a result: it is the last thing that a command does with it, and
+what a terminal cannot show, or a pipe no longer takes, is left out.
 """
 
 import errno
@@ -92,7 +92,7 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
     """
     streams = sys.stdout, sys.stderr
     for stream in streams:
-        # A terminal of few letters shows a question mark for the others.
+        # A terminal with few characters shows a question mark for the others.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -144,7 +144,7 @@ def _failed(sentence: str) -> int:
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """What we warn of is a note; what others warn of stays as they show it."""
+    """Our warnings become notes; those of others are shown as they would be."""
 
     def show(message: Any, category: type, filename: str, *where: Any) -> None:
         if str(Path(__file__).parents[1]) in filename:
@@ -164,7 +164,7 @@ def _print(
         where.print(what, soft_wrap=whole, crop=False, width=width)
         where.file.flush()
     except (OSError, ValueError):
-        # Nobody reads any more, or the disk is full that it is written to.
+        # Nobody reads any more, or the disk that it is written to is full.
         nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         if where is console:
             sys.stdout = nowhere
@@ -173,7 +173,7 @@ def _print(
 
 
 def _flush() -> None:
-    """Empties what is to be printed, or turns it off: Python would fail at its exit."""
+    """Flushes both streams, or turns them off: Python would fail at its exit."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

@@ -92,7 +92,7 @@ def start(command: str, argv: Sequence[str] | None = None) -> int:
         loaded()
         status = console.run(module.main, words)
     if status == STOPPED and argv is None:
-        # What still computes would be waited for.
+        # Threads that still compute would be waited for.
         os._exit(STOPPED)
     return status
 
@@ -103,7 +103,7 @@ def _failed(sentence: str) -> int:
 
 
 def _docstring(command: str) -> str:
-    """What a command says of itself, without what it needs to run."""
+    """What a command says about itself, without what it needs to run."""
     source = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
 

@@ -29,7 +29,7 @@ class Arguments(ResultsArguments):
     """What a sweep wrote, and which recalls.
 
     Attributes:
-      recalls: Recalls that are asked.
+      recalls: Recalls to ask for.
       confidence: Of certificates by the calibration images; else thresholds are moved
         on the test images to where a recall is just reached.
     """

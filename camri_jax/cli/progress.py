@@ -58,7 +58,7 @@ class progress:
             "compiling", total=self._total, done=f"0 of {self._total} trials"
         )
         if not console.is_terminal and self._total:
-            # Of its own, as an epoch may take an hour.
+            # In a thread of its own, for an epoch may take an hour.
             threading.Thread(target=self._tell, daemon=True).start()
         return self._show
 
@@ -67,7 +67,7 @@ class progress:
         self._bar.stop()
 
     def _show(self, made: engine.Progress) -> None:
-        # What was trained before is known only once it was looked for.
+        # What was trained before is known only after it was looked for.
         self._made, self._total = made, made.num_trials
         if self._first is None and made.num_done:
             self._first = time.time(), made.num_done
@@ -95,7 +95,7 @@ class progress:
                 say(f"{done}{self._left(made)}, {doing}")
 
     def _left(self, made: engine.Progress) -> str:
-        """By what was trained since the first step: what compiles is not measured."""
+        """Judged by what was trained since the first step, without compiling."""
         begin, num_done = self._first or (0.0, made.num_done)
         if made.num_done <= num_done:
             return ""

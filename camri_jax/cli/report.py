@@ -24,7 +24,7 @@ class Arguments(JudgedArguments):
     """Write one page that holds everything.
 
     Attributes:
-      recall: Recall that is asked where the page's slider starts.
+      recall: Recall at which the page's slider starts.
     """
 
     recall: float = 0.95

@@ -40,7 +40,7 @@ _SHEET = 10  # rows and columns of the sheet of one class
 _LONGEST = 40  # letters of a name in all_classes.png
 
 Certifiable = Mapping[int, Sequence[float]]
-"""For so many models, the largest recall that each class can certify."""
+"""For each number of models, the largest recall that each class can certify."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,8 +182,8 @@ def proposed(certifiable: Certifiable, asked: float | None) -> float | None:
 
     Returns:
       What was asked, unless no class can certify it even for one model; else the
-      largest whole percentage that a class can certify for all models that
-      `camri tune` has; None: its own default.
+      largest whole percentage that a class can certify for as many models as
+      `camri tune` certifies; None: its own default.
 
     >>> few = {1: [0.9, 0.967], 3: [0.88, 0.955]}
     >>> proposed(few, 0.96), proposed(few, 0.99), proposed(few, None)
@@ -254,7 +254,7 @@ def examples(dataset: Dataset, label: int, number: int) -> np.ndarray:
 
 
 def draw_pictures(images: np.ndarray, columns: int) -> Image.Image:
-    """Draws images in rows of so many."""
+    """Draws images in rows of `columns`."""
     factor = -(-_LEAST // images.shape[1])
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = images.shape[1] + _GAP, images.shape[2] + _GAP
