@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
 
 __version__ = "0.2.0"
 
-_ROOMS = ("datasets", "guarantee", "losses", "metrics", "penalties", "sinkhorn")
 _NAMES = {
     "Recipe": "training.recipe",
     "SweepConfig": "sweeps.plan",
@@ -40,8 +39,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"camri_jax.{name}")
     if name in _NAMES:
         try:
             module = importlib.import_module(f"camri_jax.{_NAMES[name]}")
@@ -54,6 +51,8 @@ def __getattr__(name: str) -> Any:
                 name=error.name,
             ) from error
         return getattr(module, name)
+    if name in __all__:
+        return importlib.import_module(f"camri_jax.{name}")
     raise AttributeError(f"module 'camri_jax' has no attribute {name!r}")
 
 

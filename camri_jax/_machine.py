@@ -1,4 +1,4 @@
-"""What this process may use of its machine: less than there is, in a container."""
+"""What this process may use of its machine; in a container, less than there is."""
 
 import contextlib
 import math
@@ -30,7 +30,7 @@ def free_bytes() -> int:
         with contextlib.suppress(OSError, ValueError):
             most, now = (int((path / name).read_text()) for name in (limit, used))
             lines = (path / "memory.stat").read_text().splitlines()
-            # Files that were read make room for what needs it.
+            # Cached files make room for what needs it.
             counts = dict(line.split() for line in lines)
             free = max(0, min(free, most - now + int(counts.get(cached, 0))))
     return free

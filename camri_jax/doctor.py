@@ -87,7 +87,7 @@ def known_faults() -> list[str]:
 
 
 def facts() -> dict[str, str]:
-    """Returns versions, settings and devices, by what they are called.
+    """Returns versions, settings and devices by name.
 
     Example:
       >>> facts()["devices"].startswith(str(jax.device_count()))
@@ -247,7 +247,7 @@ _LOSSES: dict[str, tuple[Mapping[str, Any], Callable[[np.ndarray], np.ndarray]]]
     ),
     "sphereface": ({"margin": 1.5, "scale": _SCALE}, _widened(_sphere)),
 }
-"""Options and a formula of each; other losses are theirs at some of their options."""
+"""Options and a formula of each; other losses are these at some options."""
 
 
 def _check_losses(placed: lift.Placement) -> _Checked:
@@ -313,7 +313,7 @@ def _check_training(placed: lift.Placement) -> _Checked:
         ),
     )
     random = np.random.default_rng(1)
-    # Some dark, some bright, some plain: normalization divides by how they differ.
+    # Some dark, some bright, some plain: normalization divides by how they vary.
     images = random.integers(0, 1 + random.integers(20, 255, (len(_LABELS), 1, 1, 2)))
     images = (images + random.integers(0, 2, (len(_LABELS), 8, 8, 2))).astype(np.uint8)
     problem = Problem(5, (1,), (1,) * 5)
@@ -378,7 +378,7 @@ def _start(config: TrainConfig, images: np.ndarray) -> trial.TrialState:
 
 
 def _raveled(tree: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
-    """One vector in float64 of a tree's leaves, and how to undo it."""
+    """A tree's leaves as one vector in float64, and how to undo it."""
     leaves, structure = jax.tree.flatten(tree)
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
@@ -414,7 +414,7 @@ def _network(
 
 
 def _convolved(images: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """A 3x3 convolution of equal size, and what of it is above 0."""
+    """A 3x3 convolution of equal size, then a ReLU."""
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     summed = bias + sum(

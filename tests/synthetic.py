@@ -4,9 +4,7 @@ Each trial has logits: noise that the seed's methods share, noise of its own, an
 signal on the true class. Confusions and histories are counted from them.
 """
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +17,6 @@ from camri_jax.training.methods import METHODS
 
 CLASSES = ("ant", "bee", "cat", "dog")
 SETTINGS = {"fingerprint": "made-up", "epochs": 3, "validation_fraction": 0.2}
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 class Spec(NamedTuple):
@@ -180,10 +177,3 @@ def write(
 def load(directory: Path, specs=SPECS, *, asked=None, **options: Any) -> study.Study:
     """Writes a directory and loads its study."""
     return study.load(write(directory, specs, **options), important=asked)
-
-
-def script(name: str):
-    """Imports experiments/NAME.py."""
-    if str(EXPERIMENTS) not in sys.path:
-        sys.path.insert(0, str(EXPERIMENTS))
-    return importlib.import_module(name)

@@ -463,7 +463,7 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "status", "sentence"),
     [
-        (UsageError("a [b] \x1b[31mc"), 2, "error: a [b] \ufffd[31mc\n"),
+        (UsageError("a [b] \x1b[31mc"), 2, "error: a [b] \\x1b[31mc\n"),
         (
             OSError(errno.ENOSPC, "No space left", "x/y"),
             2,
@@ -533,7 +533,7 @@ def test_printing_never_fails(encoding, monkeypatch):
     monkeypatch.setattr(sys, "stdout", printed)
     text = "▼ [red]木[/b] :smile: \ud800"
     assert console.run(lambda argv: console.say(text), []) == 0
-    wanted = "▼ [red]木[/b] :smile: \ufffd".encode(encoding, "replace")
+    wanted = "▼ [red]木[/b] :smile: \\ud800".encode(encoding, "replace")
     assert printed.buffer.getvalue().strip() == wanted
 
 

@@ -191,8 +191,8 @@ def test_accuracy_that_is_lost_leaves_the_papers_column_blank(tmp_path):
     worse = Spec("camri", {"margin": 0.2, "scale": 16.0}, push=3.0)
     _, (sheet, *_), _ = sheets_of(load(tmp_path, [CROSS_ENTROPY, worse]))
     (line,) = [row for row in sheet.rows if row[0].text == "CAMRI"]
-    assert line[1:3] == [Cell(), Cell()]
-    assert line[4].mark == "loss"
+    assert line[3:5] == [Cell(), Cell()]
+    assert line[2].mark == "loss"
 
 
 def all_lost(row):
@@ -293,7 +293,7 @@ def test_the_recommendation_is_k_of_n_with_an_exact_interval(tmp_path):
     assert "(its threshold stays)" in first
     assert "moved" not in first
     none = tables.recommendation(Recommendation(None, "so"), "bee")
-    assert none == ["No model is recommended: so."]
+    assert none == tables.Advice("No model is recommended: so.")
 
 
 def test_table_2_has_the_papers_columns(tmp_path):
@@ -361,7 +361,7 @@ def test_power_refuses_what_is_no_chance(arguments, tmp_path):
     with pytest.raises(UsageError, match="must be"):
         tables.power(trials, **arguments)
     one = selection.trials(load(tmp_path / "one", num_seeds=1), (1,))
-    with pytest.raises(UsageError, match="train more with --num-seeds"):
+    with pytest.raises(UsageError, match="train more seeds"):
         tables.power(one)
 
 

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from camri_jax._files import UsageError
-from camri_jax.evidence import figures, report, selection
+from camri_jax.evidence import figures, report, selection, sheets
 from camri_jax.evidence.curves import COSTS
 from camri_jax.evidence.figures import looks
 from camri_jax.evidence.study import POINT
@@ -66,15 +66,11 @@ def contrast(one, other):
 # --- Looks -------------------------------------------------------------------------
 
 
-def test_every_method_has_a_look_of_its_own_hollow_where_the_threshold_is_moved():
+def test_every_method_has_a_look_of_its_own():
     seen = [(METHODS[name].colour, METHODS[name].marker) for name in DEFAULT_METHODS]
     assert len({c for c, _ in seen}) == len({m for _, m in seen}) == len(seen)
     # There are not colours enough for rivals too.
     assert len({(m.colour, m.marker) for m in METHODS.values()}) == len(METHODS)
-    for name in METHODS:
-        plain, hollow = figures.style(name), figures.style(name, moved=True)
-        assert hollow.pop("markerfacecolor") != plain.pop("markerfacecolor")
-        assert hollow == plain
 
 
 @hypothesis.settings(deadline=None)
@@ -84,7 +80,7 @@ def test_any_text_is_drawn_as_it_is(name):
     (shown,), note = looks.names([name])
     figure.text(0.1, 0.5, shown)
     (found,) = svg_texts(looks.finish(figure, "words", note))[:1]
-    wanted = looks.visible(name)
+    wanted = sheets.visible(name)
     if note:
         assert found == "class 0"
     elif len(wanted) <= 24:
@@ -401,7 +397,7 @@ def test_class_names_are_text_on_the_axes():
     matrices = {"$x$": counts(8), "<b>": counts(8)}
     texts = svg_texts(figures.confusions(matrices, NASTY, [0]))
     for name in NASTY:
-        assert texts.count(looks.visible(name)) == 4
+        assert texts.count(sheets.visible(name)) == 4
     assert "$x$" in texts
 
 

@@ -640,17 +640,17 @@ def test_precisions_interval_covers_where_being_right_changes_how_many_are_said(
     assert missed / 300 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
-def test_certificates_and_prices_survive_json():
+def test_certificates_survive_json():
     logits, labels = images(5)
     one = guarantee.certify_recall(logits, labels, (0, 1), recall=0.7)
     several = guarantee.certify_recalls(logits, labels, {0: 0.7, 1: 0.6})
-    cost = guarantee.price(logits, labels, several.important, several.offset)
-    for made in (one, several, cost):
+    for made in (one, several):
         read = type(made).from_dict(json.loads(json.dumps(made.to_dict())))
         assert read == made
     scores = guarantee.found_scores(logits, labels, one.important)
     assert guarantee.certify_scores(scores, one.important, recall=0.7) == one
-    json.dumps(guarantee.check_recall(9, 10, recall=0.5).to_dict())
+    cost = guarantee.price(logits, labels, several.important, several.offset)
+    json.dumps(cost.to_dict())
 
 
 def test_a_certificate_says_what_it_rests_on():

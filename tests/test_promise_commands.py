@@ -105,6 +105,7 @@ def noise(shape, values=256, dtype=np.uint8):
 
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("bits", [None, 12])
+@pytest.mark.filterwarnings("ignore:the upper 8 of:camri_jax.datasets.DatasetWarning")
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
 def test_labelled_pictures_are_seen_as_those_that_are_predicted(fit, bits, tmp_path):
     """Neither as new data of their own, nor with any held out: a class has one."""

@@ -409,7 +409,7 @@ def test_settings_grid_and_origins_are_those_of_the_rows(study):
     assert found[0].facts["device"] == "1 x abacus"
 
 
-def test_tables_name_each_row_and_put_held_out_numbers_first(study):
+def test_tables_name_each_row_and_column(study):
     table = tables.comparison(study, (1,))
     first, *others = map(report.named, tables.comparison_sheets(table, "bee"))
     assert first.columns[1:3] == ["held-out recall", "held-out accuracy"]

@@ -11,7 +11,6 @@ import shlex
 import tempfile
 import types
 import typing
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,7 +28,7 @@ from camri_jax._files import (
     put,
 )
 from camri_jax.cli.console import note, say
-from camri_jax.datasets import Dataset, DatasetWarning
+from camri_jax.datasets import Dataset
 from camri_jax.datasets.pictures import FolderFit
 from camri_jax.evidence import study
 from camri_jax.evidence.statistics import ACCURACY_MARGIN
@@ -50,10 +49,10 @@ class DataArguments:
       data_dir: Directory of the data set's official files; else $CAMRI_DATA_DIR, else
         they are downloaded.
       image_size: Height and width that images are resized to, in pixels; else the data
-        set's own, and 64 of folder:PATH.
+        set's own, and 64 for folder:PATH.
       fit: How pictures of folder:PATH become square: padded with black, or cropped.
-      groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text (in parentheses, if it has any) belong together and are never parted.
+      groups: Pattern to search for in the file names of folder:PATH; pictures of equal
+        matches (of parentheses, if it has any) belong together and are never parted.
       validation_fraction: Share of the training images held out to pick settings and
         offsets on.
       calibration_fraction: Share held out to certify a recall on.
@@ -79,7 +78,7 @@ class ResultsArguments:
       dataset: The data set, if there are rows of several.
       important: Choices of important classes, by name or index: "cat dog" are two
         choices, "cat+dog" is one of two classes; else those that were trained for.
-      where: Settings to keep, as epochs=60, if there are rows of several.
+      where: Settings to keep, such as epochs=60, if there are rows of several.
       output: Directory to write to; else RESULTS.
     """
 
@@ -102,7 +101,7 @@ class JudgedArguments(ResultsArguments):
 
 
 def load(arguments: DataArguments) -> Dataset:
-    """Loads a data set and prints its loader's warnings as notes.
+    """Loads a data set.
 
     Args:
       arguments: what and where.
@@ -110,8 +109,7 @@ def load(arguments: DataArguments) -> Dataset:
     Raises:
       UsageError: it cannot be loaded.
     """
-    return noted(
-        datasets.load,
+    return datasets.load(
         arguments.dataset,
         data_dir=arguments.data_dir,
         image_size=arguments.image_size,
@@ -121,16 +119,6 @@ def load(arguments: DataArguments) -> Dataset:
         calibration_fraction=arguments.calibration_fraction,
         seed=arguments.split_seed,
     )
-
-
-def noted(loader: Callable[..., Dataset], *args: Any, **options: Any) -> Dataset:
-    """Returns what a loader loads, and prints its warnings as notes."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DatasetWarning)
-        dataset = loader(*args, **options)
-    for warning in caught:
-        note(str(warning.message))
-    return dataset
 
 
 def read(arguments: ResultsArguments) -> tuple[Study, Path]:
@@ -178,7 +166,7 @@ def directory(
 
 
 def file_name(text: str) -> str:
-    r"""Returns a name that every file system bears.
+    r"""Returns a name that every file system accepts.
 
     Args:
       text: any; long ones are cut, and told apart by a hash.
@@ -190,12 +178,12 @@ def file_name(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     if len(name.encode("utf-8", "replace")) > 80:
         name = f"{name[:40]}_{digest}_{name[-30:]}"
-    # Letters of other alphabets take more bytes than one.
+    # Letters of other alphabets take more than one byte.
     return name if len(name.encode("utf-8", "replace")) <= 240 else digest
 
 
 def writable(path: Path, *, probe: bool = True) -> Path:
-    """Returns a directory that is there or can be made.
+    """Returns a directory that exists or can be made.
 
     Args:
       path: to it, or a URL of a store.
@@ -232,10 +220,10 @@ def _probe(store: Path) -> None:
     place = store / ".camri_jax_probe"
     try:
         put(place, b"")
-    except Exception as error:  # stores raise of every kind
+    except Exception as error:  # stores raise errors of every kind
         kind = TryAgain if may_pass(error) else UsageError
         raise kind(f"{store} cannot be written to: {error}") from error
-    with contextlib.suppress(Exception):  # who may write may not remove
+    with contextlib.suppress(Exception):  # not all who may write may remove
         place.unlink()
 
 
@@ -302,7 +290,7 @@ def _lists(kind: Any) -> Iterator[str]:
 
 
 def _sentence(box: str) -> str:
-    """What tyro says of a mistake, without its frame and its help."""
+    """What tyro says about a mistake, without its frame and its help."""
     lines = [line.strip("╭╮╰╯│| ─-+").strip() for line in box.splitlines()[1:]]
     # Without letters for a frame, a rule stands below the title.
     lines = list(itertools.dropwhile(lambda line: not line, lines))
@@ -327,7 +315,7 @@ def preset(argv: Sequence[str], presets: Collection[str], default: str) -> str:
 
     Args:
       argv: the words behind the command.
-      presets: names of those that there are.
+      presets: the names that exist.
       default: where none of them is named.
 
     Raises:
@@ -348,7 +336,7 @@ def without_mirroring(recipe: Recipe, preset: Recipe, dataset: Dataset) -> Recip
 
     Args:
       recipe: as the command line has it.
-      preset: that it started from; a mirroring that is not its own was asked for.
+      preset: that it started from; any other mirroring was asked for.
       dataset: the pictures.
     """
     own = recipe.augment_flip == preset.augment_flip != "none"
@@ -359,7 +347,7 @@ def without_mirroring(recipe: Recipe, preset: Recipe, dataset: Dataset) -> Recip
 
 
 def tell_next(model: Path, dataset: Dataset) -> None:
-    """Prints what a model that was kept is for.
+    """Prints what to do next with a model that was kept.
 
     Args:
       model: its directory.

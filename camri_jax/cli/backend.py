@@ -11,7 +11,7 @@ from camri_jax._machine import num_cores
 
 
 def set_up_jax() -> None:
-    """Gives a CPU one device a core, right sums, and keeps compiled programs."""
+    """Gives a CPU one device a core and right sums, and keeps compiled programs."""
     _arrays.cure_wrong_sums()
     # What JAX is told by who starts it counts, as where cores are shared with others.
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")

@@ -1,10 +1,10 @@
-"""Ask whether a model's promise is still kept on new labelled images.
+"""Ask whether a promise is still kept on new labelled images.
 
     camri check tuned/folder_signs/model folder:labelled
 
 Twice: by an exact test, for one look; and by a sequential one, for as many looks as
-you like while images come. Of a group of images, one counts. Exit status 1: the
-promise is broken, looked at once; a job that looks each month reads the second verdict.
+you like while images come. One image of each group counts. Exit status 1: the promise
+is broken, looked at once; a job that looks each month reads the second verdict.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ class Arguments:
       recall: Recall to check; else the one that was promised.
       confidence: Chance that a kept promise is not called broken, for all its classes
         together.
-      groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text belong together. Else that by which the model's own were grouped.
+      groups: Pattern to search for in the file names of folder:PATH; pictures of equal
+        matches belong together. Else that by which the model's own were grouped.
     """
 
     model: tyro.conf.Positional[Path]

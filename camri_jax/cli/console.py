@@ -1,7 +1,7 @@
 """What commands say, and how they end.
 
-Printing never costs a result: it is the last that a command does with it, and what a
-terminal cannot show, or a pipe no longer takes, is left out.
+Printing never costs a result: it is the last thing that a command does with it, and
+what a terminal cannot show, or a pipe no longer takes, is left out.
 """
 
 import errno
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.text import Text
 
 from camri_jax._files import TryAgain, UsageError
+from camri_jax.datasets import DatasetWarning
+from camri_jax.evidence import sheets
 
 LATER = 75
 """Exit status of what may pass by itself, `EX_TEMPFAIL` of sysexits.h."""
@@ -77,12 +79,8 @@ def wrote(what: str, path: Path) -> None:
 
 
 def visible(text: str) -> str:
-    """Returns a text whose control characters neither move the cursor nor colour.
-
-    >>> visible("a" + chr(27) + "[31mb") == "a" + chr(0xFFFD) + "[31mb"
-    True
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    """Returns text whose control characters neither move the cursor nor colour."""
+    return sheets.visible(text, keep="\n\t")
 
 
 def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
@@ -97,11 +95,12 @@ def run(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int
     """
     streams = sys.stdout, sys.stderr
     for stream in streams:
-        # A terminal of few letters shows a question mark for the others.
+        # A terminal with few characters shows a question mark for the others.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", DatasetWarning)
             warnings.showwarning = _show_warning(warnings.showwarning)
             return main(argv) or 0
     except UsageError as error:
@@ -152,7 +151,7 @@ def _failed(sentence: str, status: int = 2) -> int:
 
 
 def _show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """What we warn of is a note; what others warn of stays as they show it."""
+    """Our warnings become notes; those of others are shown as they would be."""
 
     def show(message: Any, category: type, filename: str, *where: Any) -> None:
         if str(Path(__file__).parents[1]) in filename:
@@ -172,7 +171,7 @@ def _print(
         where.print(what, soft_wrap=whole, crop=False, width=width)
         where.file.flush()
     except (OSError, ValueError):
-        # Nobody reads any more, or the disk is full that it is written to.
+        # Nobody reads any more, or the disk that it is written to is full.
         nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         if where is console:
             sys.stdout = nowhere
@@ -181,7 +180,7 @@ def _print(
 
 
 def _flush() -> None:
-    """Empties what is to be printed, or turns it off: Python would fail at its exit."""
+    """Flushes both streams, or turns them off: Python would fail at its exit."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

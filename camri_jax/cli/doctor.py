@@ -4,7 +4,7 @@
 
 Losses with their gradients, a training step and an evaluation are computed on each
 device, and again by NumPy in float64. Versions, settings and devices are named, as a
-report of a fault needs them. Exit status 1: something differs by more than rounding.
+bug report needs them. Exit status 1: something differs by more than rounding.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ model's directory do not. ONNX needs the extra `onnx` to be written, and no JAX 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import tyro
 
@@ -21,6 +21,7 @@ from camri_jax.cli import arguments as words
 from camri_jax.cli import backend
 from camri_jax.cli.console import wrote
 from camri_jax.takehome import load_model
+from camri_jax.takehome.exporting import Kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,14 @@ class Arguments:
 
     model: tyro.conf.Positional[Path]
     file: tyro.conf.Positional[Path]
-    kind: Literal["stablehlo", "onnx"] | None = None
+    kind: Kind | None = None
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     given = words.parse(Arguments, argv, __doc__, "export")
     kind = given.kind or given.file.suffix.removeprefix(".")
-    if kind not in ("stablehlo", "onnx"):
+    if kind not in get_args(Kind):
         raise UsageError(
             f"{given.file} must end with .stablehlo or .onnx, or --kind must say which"
         )

@@ -1,4 +1,4 @@
-"""Draw Fig. 1: the losses of one class over a two-dimensional feature space.
+"""Draw Fig. 1: the losses over a two-dimensional feature space.
 
     camri figure1
     camri figure1 --output docs

@@ -1,10 +1,10 @@
-"""Draw Fig. 2: features of two dimensions on the unit circle, really trained.
+"""Draw Fig. 2: two features, really trained, on the unit circle.
 
     camri figure2 --data-dir DIR
     camri figure2 --dataset digits --epochs 40
 
 Trains L2-softmax, ArcFace and CAMRI with two features, keeps the models, and draws the
-test images, as the seed of the highest mean validation accuracy of the three sees them.
+test images as seen by the seed with the highest mean validation accuracy of the three.
 Started again, it trains nothing twice. Writes figure2.png.
 """
 
@@ -43,7 +43,7 @@ class TrainingArguments:
 
     Attributes:
       important: The important class.
-      margin: Margin of ArcFace and CAMRI: radians, or as pi/8 or 22.5deg.
+      margin: Margin of ArcFace and CAMRI: radians, or written as pi/8 or 22.5deg.
       scale: Scale of all three methods.
       epochs: Passes over the training images.
       learning_rate: At the first step; it falls to zero along a cosine.

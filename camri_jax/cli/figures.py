@@ -1,4 +1,4 @@
-"""Draw what a sweep shows: prices, penalties, confusions, and training curves.
+"""Draw prices, penalties, confusions and training curves.
 
     camri figures RESULTS
     camri figures RESULTS --pictures penalties confusions --format svg

@@ -14,27 +14,13 @@ from pathlib import Path
 
 import camri_jax
 
-COMMANDS = {
-    "sweep": "train methods on many seeds, and tell which finds the class",
-    "report": "one page that answers first and then holds everything",
-    "table1": "which method finds the class, and at what accuracy",
-    "table2": "how far features spread about their prototype",
-    "prices": "what recalls cost, and promises of them",
-    "power": "how many seeds a claim needs",
-    "figures": "draw prices, penalties, confusions and training curves",
-    "figure1": "draw the losses over a two-dimensional feature space",
-    "figure2": "train two features, and draw them on the unit circle",
-    "tune": "from images to a promised recall, at the lowest price",
-    "verify": "compute a certificate again from its calibration scores",
-    "recalibrate": "certify a model on new images, without training",
-    "check": "is the promise still kept on new labelled images?",
-    "export": "write a model as one file, its offset inside",
-    "predict": "classify pictures with a kept model",
-    "show_data": "look at a data set, before anyone trains on it",
-    "replicate": "the paper's comparison at full size",
-    "doctor": "check that this machine computes rightly",
-}
-"""What there is, with a line for people; each is a module of this package."""
+COMMANDS = (
+    *("sweep", "report", "table1", "table2", "prices", "power"),
+    *("figures", "figure1", "figure2"),
+    *("tune", "verify", "recalibrate", "check", "export", "predict"),
+    *("show_data", "replicate", "doctor"),
+)
+"""What there is: modules of this package, whose first lines say what they do."""
 
 STOPPED = 130
 
@@ -51,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if not words or words[0] in ("-h", "--help"):
         print("usage: camri COMMAND ...; camri COMMAND --help tells more\n")
-        for name, meaning in COMMANDS.items():
-            print(f"  {name:12} {meaning}")
+        for name in COMMANDS:
+            print(f"  {name:12} {_docstring(name).splitlines()[0]}")
         return 0 if words else 2
     if words[0] == "--version":
         print(f"camri_jax {camri_jax.__version__}")
@@ -71,7 +57,7 @@ def start(command: str, argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-      command: a key of `COMMANDS`.
+      command: one of `COMMANDS`.
       argv: its words; default those of the process, which then ends with a second
         Ctrl-C at once.
 
@@ -106,7 +92,7 @@ def start(command: str, argv: Sequence[str] | None = None) -> int:
         loaded()
         status = console.run(module.main, words)
     if status == STOPPED and argv is None:
-        # What still computes would be waited for.
+        # Threads that still compute would be waited for.
         os._exit(STOPPED)
     return status
 
@@ -117,7 +103,7 @@ def _failed(sentence: str) -> int:
 
 
 def _docstring(command: str) -> str:
-    """What a command says of itself, without what it needs to run."""
+    """What a command says about itself, without what it needs to run."""
     source = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
 

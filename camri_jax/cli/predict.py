@@ -4,9 +4,9 @@
     camri predict results/signs/model new_pictures/ 'more/*.png' --csv out.csv
 
 MODEL is a directory that a sweep wrote, or the weights of one trial, which have no
-threshold moved. Of each picture: its class; the model's probability, which orders and
-is no calibrated chance; and how far the score of the important classes lies above the
-threshold: near zero are those to look at first. Pictures that cannot be read are
+threshold moved. For each picture: its class; the model's probability, which ranks but
+is not calibrated; and how far the score of the important classes lies above the
+threshold: those near zero are to be looked at first. Pictures that cannot be read are
 listed, in the file with an empty class and the reason as `error`, and the others go on:
 the exit status is 1 only where none can be read. A word that names no picture is an
 error.
@@ -41,7 +41,7 @@ class Arguments:
 
     Attributes:
       model: Directory of a model, or weights of one trial.
-      images: Pictures, folders of them, or patterns as 'new/*.jpg'.
+      images: Pictures, folders of them, or patterns such as 'new/*.jpg'.
       csv: File to write one line a picture to.
     """
 
@@ -51,7 +51,7 @@ class Arguments:
 
 
 class Prediction(NamedTuple):
-    """What a model says of one picture.
+    """What a model says about one picture.
 
     Attributes:
       path: of the picture.
@@ -127,7 +127,7 @@ def _hidden(path: Path) -> bool:
 
 
 def predictions(model: Model, paths: Sequence[Path]) -> Iterator[Prediction]:
-    """Yields what a model says of pictures, in their order.
+    """Yields what a model says about pictures, in their order.
 
     Args:
       model: from `camri_jax.takehome.load_model`.

@@ -1,12 +1,13 @@
-"""What recalls cost: false alarms and accuracy, every threshold moved alike.
+"""What recalls cost in false alarms and accuracy, and promises.
 
     camri prices RESULTS
     camri prices RESULTS --confidence 0.95
 
-At each recall a method is in the setting that was cheapest there on validation images;
-without any, on test images. With a confidence, thresholds are moved to where the
-calibration images certify the recall: the price of a promise. Writes prices.csv, or
-promises.csv, with all numbers, the same as .md, and what each trial pays as .parquet.
+At each recall every threshold is moved alike, and a method is in the setting that was
+cheapest there on validation images; without any, on test images. With a confidence,
+thresholds are moved to where the calibration images certify the recall: the price of a
+promise. Writes prices.csv, or promises.csv, with all numbers, the same as .md, and what
+each trial pays as .parquet.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ class Arguments(ResultsArguments):
     """What a sweep wrote, and which recalls.
 
     Attributes:
-      recalls: Recalls that are asked.
+      recalls: Recalls to ask for.
       confidence: Of certificates by the calibration images; else thresholds are moved
         on the test images to where a recall is just reached.
     """

@@ -61,7 +61,7 @@ class progress:
         done = "" if self._total is None else f"0 of {self._total} trials"
         self._task = self._bar.add_task("compiling", total=self._total, done=done)
         if not console.is_terminal and self._total != 0:
-            # Of its own, as an epoch may take an hour.
+            # In a thread of its own, for an epoch may take an hour.
             threading.Thread(target=self._tell, daemon=True).start()
         return self._show
 
@@ -70,7 +70,7 @@ class progress:
         self._bar.stop()
 
     def _show(self, made: engine.Progress) -> None:
-        # What was trained before is known only once it was looked for.
+        # What was trained before is known only after it was looked for.
         self._made, self._total = made, made.num_trials
         if self._first is None and made.num_done:
             self._first = time.time(), made.num_done
@@ -100,7 +100,7 @@ class progress:
                 say(f"{done}{self._left(made)}, {doing}")
 
     def _left(self, made: engine.Progress) -> str:
-        """By what was trained since the first step: what compiles is not measured."""
+        """Judged by what was trained since the first step, without compiling."""
         begin, num_done = self._first or (0.0, made.num_done)
         if made.num_done <= num_done:
             return ""

@@ -32,8 +32,8 @@ class Arguments:
       images: Labelled images: folder:PATH or npz:FILE.
       recall: Recall to be promised: one number, or one for each important class.
       confidence: Of the promise.
-      groups: Pattern that is searched in the file names of folder:PATH; pictures of
-        equal text belong together. Else that by which the model's own were grouped.
+      groups: Pattern to search for in the file names of folder:PATH; pictures of equal
+        matches belong together. Else that by which the model's own were grouped.
       output: New directory of the model; else MODEL_recalibrated.
     """
 
@@ -70,10 +70,10 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
     """Loads labelled images as a model takes them.
 
     Args:
-      model: whose size, fit and brightness they get, as those that it predicts.
+      model: whose size, fit and brightness they get, like pictures that it predicts.
       name: of the data set.
       groups: pattern of pictures that belong together; None: that by which the
-        model's own were grouped, if they were.
+        model's own were grouped, if any.
 
     Raises:
       UsageError: the model takes pictures that are not square, to which no others can
@@ -86,8 +86,7 @@ def load_for(model: Model, name: str, groups: str | None) -> Dataset:
             f"images must be npz:FILE, for the model takes them {shape[0]} pixels high "
             f"and {shape[1]} wide and pictures are fitted to squares only; got {name}"
         )
-    return words.noted(
-        datasets.load_labelled,
+    return datasets.load_labelled(
         name,
         image_size=shape[0] if len(shape) == 3 else None,
         fit=about["fit"],

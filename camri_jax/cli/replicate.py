@@ -1,4 +1,4 @@
-"""Replicate the paper's comparison at full size: one command, for one GPU or more.
+"""Replicate the paper's comparison at full size.
 
     camri replicate cifar10 --epochs 60 --schedule cosine
     camri replicate gtsrb --epochs 30 --schedule cosine

@@ -1,4 +1,4 @@
-"""Write one page that answers first and then holds everything: report.html.
+"""Write report.html: it answers first, and then holds everything.
 
     camri report RESULTS
     camri report RESULTS --important cat --recall 0.99
@@ -24,7 +24,7 @@ class Arguments(JudgedArguments):
     """Write one page that holds everything.
 
     Attributes:
-      recall: Recall that is asked where the page's slider starts.
+      recall: Recall at which the page's slider starts.
     """
 
     recall: float = 0.95

@@ -1,4 +1,4 @@
-"""Look at a data set: sheets of examples, and how many there are of each class.
+"""Look at a data set, before anyone trains on it.
 
     camri show_data
     camri show_data --dataset gtsrb --data-dir DIR
@@ -14,7 +14,6 @@ as `camri tune` certifies at once, before anyone trains.
 import csv
 import dataclasses
 import functools
-import importlib.util
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from camri_jax.cli import arguments as words
 from camri_jax.cli.arguments import DataArguments
 from camri_jax.cli.console import note, say, visible, wrote
 from camri_jax.datasets import Dataset
+from camri_jax.evidence.figures import looks
 from camri_jax.evidence.statistics import percent
 from camri_jax.takehome import TuneConfig
 
@@ -40,7 +40,7 @@ _SHEET = 10  # rows and columns of the sheet of one class
 _LONGEST = 40  # letters of a name in all_classes.png
 
 Certifiable = Mapping[int, Sequence[float]]
-"""For so many models, the largest recall that each class can certify."""
+"""For each number of models, the largest recall that each class can certify."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,8 +182,8 @@ def proposed(certifiable: Certifiable, asked: float | None) -> float | None:
 
     Returns:
       What was asked, unless no class can certify it even for one model; else the
-      largest whole percentage that a class can certify for all models that
-      `camri tune` has; None: its own default.
+      largest whole percentage that a class can certify for as many models as
+      `camri tune` certifies; None: its own default.
 
     >>> few = {1: [0.9, 0.967], 3: [0.88, 0.955]}
     >>> proposed(few, 0.96), proposed(few, 0.99), proposed(few, None)
@@ -254,7 +254,7 @@ def examples(dataset: Dataset, label: int, number: int) -> np.ndarray:
 
 
 def draw_pictures(images: np.ndarray, columns: int) -> Image.Image:
-    """Draws images in rows of so many."""
+    """Draws images in rows of `columns`."""
     factor = -(-_LEAST // images.shape[1])
     images = images.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = images.shape[1] + _GAP, images.shape[2] + _GAP
@@ -311,22 +311,11 @@ def _short(name: str) -> str:
 
 
 def _has_letters(name: str) -> bool:
-    """Whether the font draws no letter as the box that stands for what it lacks."""
-
-    def drawn(character: str) -> bytes:
-        image = Image.new("L", (32, 32))
-        ImageDraw.Draw(image).text((4, 4), character, 255, _font(15))
-        return image.tobytes()
-
-    box = drawn("\U0010ffff")
-    return all(drawn(c) != box for c in _short(name) if not c.isspace())
+    """Whether the font has every character, so that none is drawn as a box."""
+    return looks.characters(looks.own_font()).issuperset(map(ord, _short(name)))
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont:
     # Unlike Pillow's own font, this one knows Cyrillic, Greek and Arabic letters.
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        return ImageFont.load_default(size)
-    fonts = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(looks.own_font(), size)

@@ -1,4 +1,4 @@
-"""Train every method on many seeds at once, and tell which one finds the class.
+"""Train methods on many seeds, and tell which one finds the class.
 
     camri sweep
     camri sweep --dataset cifar10 --data-dir DIR --important cat
@@ -57,25 +57,25 @@ PRESETS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """What the command has beside the data and the sweep.
+    """What the command has besides the data and the sweep.
 
     Attributes:
       preset: Whole sweep to start from: default; paper, that of section IV-A; fast, a
         network that reaches 90 % on CIFAR-10 in a few epochs; or heads, on features
         that npz:FILE holds.
-      output: Directory for all that is written, or the URL of one in a store, as
+      output: Directory for all that is written, or the URL of one in a store, such as
         s3://BUCKET/FOLDER; else results/DATASET.
       shard: INDEX/COUNT: train this share of the trials, 0/4 the first of four; else
         what SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT say, JOB_COMPLETION_INDEX
         and JOB_COMPLETIONS, or SKYPILOT_NODE_RANK and SKYPILOT_NUM_NODES.
       distributed: Be one of the processes of a TPU pod, or of a cluster that JAX knows
         (SLURM, Open MPI, Kubernetes); each trains a share on its own devices.
-      deterministic: Let a GPU add in one order: the same command gives the same rows.
+      deterministic: Make a GPU add in one order: the same command gives the same rows.
       checkpoint_minutes: Minutes between two checkpoints of what is being trained.
       engine: Where trials are trained: local, on the devices here; or ray, as tasks of
         a Ray cluster, that of RAY_ADDRESS or one started here; --output and --data-dir
         must then be the same place on all its hosts.
-      convolution: Form of the convolutions; else what the device wants.
+      convolution: Form of the convolutions; else what suits the device.
       dry_run: Print the plan (trials, programs, chunks, memory, time) and stop.
     """
 
@@ -140,7 +140,7 @@ def sweep_from(
     preset = default[1].grid
     if given.sweep.grid != preset:
         grid |= given.sweep.grid
-    # What is said takes the place of what a preset says of as much or less.
+    # A value replaces what a preset says for the same trials, or for some of them.
     kept = {
         key: values
         for key, values in preset.items()
@@ -148,7 +148,7 @@ def sweep_from(
     }
     config = dataclasses.replace(given.sweep, grid=kept | grid)
     if given.run.deterministic:
-        # As much as XLA promises: also which kernels it chooses.
+        # All that XLA promises: also which kernels it chooses.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     if given.run.engine == "ray":
@@ -262,7 +262,7 @@ def run(
 def without_others(
     config: SweepConfig, preset: Collection[str], dataset: Dataset
 ) -> dict[str, Any]:
-    """Returns a grid without what a preset says of classes that are not asked for.
+    """Returns a grid without what a preset says for classes that are not asked for.
 
     Args:
       config: the sweep.
@@ -274,7 +274,7 @@ def without_others(
         return dict(config.grid)
 
     def choice(word: Any) -> tuple[int, ...] | None:
-        # None of a rank, or of a class that these data lack.
+        # None for a rank, or for a class that these data lack.
         with contextlib.suppress(UsageError):
             return chosen(word, dataset.class_names)
 

@@ -1,4 +1,4 @@
-"""Table I: which method finds the important class, and at what accuracy.
+"""Table I: which method finds the class, and at what accuracy.
 
     camri table1 RESULTS
 

@@ -1,4 +1,4 @@
-"""Table II: how far features spread about the prototype of their class.
+"""Table II: how far features spread about their prototype.
 
     camri table2 RESULTS
 

@@ -1,4 +1,4 @@
-"""From images to a promised recall: the cheapest model that keeps it.
+"""From images to a promised recall, at the lowest price.
 
     camri tune
     camri tune --dataset folder:signs --important stop --recall 0.99 --budget 20m
@@ -48,10 +48,10 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunArguments:
-    """What the command has beside the data and the goal.
+    """What the command has besides the data and the goal.
 
     Attributes:
-      preset: How trials are trained, to start from: light, for some thousand small
+      preset: How trials are trained, to start from: light, for a few thousand small
         images; fast, for tens of thousands; small, a plain network with Adam;
         paper, its network for 300 epochs; or heads, on features that npz:FILE holds.
       output: Directory for all that is written; else tuned/DATASET.
@@ -135,15 +135,15 @@ def tell(goal: Goal, config: TuneConfig, dataset: Dataset) -> None:
             more = [_in_all(need - n, n, classes, dataset) for need in needs]
             note(
                 f"{percent(recall)} cannot be certified for {names}"
-                + f": so many more labelled {unit} of it are needed in all, parted as "
-                f"now, beside those for test: about {_each(more, models)}"
+                + f": more labelled {unit} of it are needed in all, parted as now, "
+                f"besides those for test: about {_each(more, models)}"
                 * bool(n)
                 + ". Training goes on, without that promise"
             )
 
 
 def _each(told: Sequence[str], models: Sequence[int]) -> str:
-    """Joins what holds for so many models.
+    """Joins what holds for each number of models.
 
     >>> _each(["59", "80"], [1, 3])
     '59 for one model, 80 for 3'
@@ -165,7 +165,7 @@ def tell_result(result: TuneResult) -> None:
 
 
 def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset) -> str:
-    """How many more it takes of all that are not for test, as they are parted."""
+    """How many more of all that are not for test it takes, parted as now."""
     several = (
         guarantee.sample_size(part.labels, classes, part.groups)
         for name, part in dataset.parts.items()
@@ -175,7 +175,7 @@ def _in_all(missing: int, number: int, classes: Sequence[int], dataset: Dataset)
 
 
 def _in_seconds(argv: Sequence[str]) -> list[str]:
-    """The command line with its budget, as 90s, 20m or 2h, in seconds."""
+    """The command line with its budget, such as 90s, 20m or 2h, in seconds."""
     found = list(argv)
     for i, word in enumerate(found):
         flag, equals, value = word.partition("=")
@@ -197,5 +197,5 @@ def _seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", text.strip())
     if not match:
-        raise UsageError(f"budget must be a time, as 90s, 20m or 2h, got {text!r}")
+        raise UsageError(f"budget must be a time such as 90s, 20m or 2h, got {text!r}")
     return float(match[1]) * _UNITS[match[2]]

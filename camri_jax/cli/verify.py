@@ -1,4 +1,4 @@
-"""Compute a model's certificate again, from the calibration scores it came with.
+"""Compute a certificate again from its calibration scores.
 
     camri verify tuned/folder_signs/model
 

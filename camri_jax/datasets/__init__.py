@@ -21,6 +21,7 @@ from camri_jax.datasets.dataset import (
     some,
 )
 from camri_jax.datasets.pictures import FolderFit
+from camri_jax.datasets.published import PUBLISHED, load_published
 from camri_jax.datasets.splitting import hold_out
 from camri_jax.datasets.store import cache_root
 
@@ -36,8 +37,7 @@ __all__ = [
     "load_labelled",
 ]
 
-_PUBLISHED = ("mnist", "cifar10", "gtsrb", "awa2")
-_NAMES = ("digits", *_PUBLISHED, "folder:PATH", "npz:FILE")
+_NAMES = ("digits", *PUBLISHED, "folder:PATH", "npz:FILE")
 _TEST_FRACTION = 0.2
 
 
@@ -67,14 +67,14 @@ def load(
         and for `awa2` and `folder:PATH` 64.
       fit: how pictures of `folder:PATH` become square: `pad` with black, or `crop`.
       groups: which pictures of `folder:PATH` belong together: a regular expression that
-        is searched in `CLASS/...` of each; equal text is one group (what parentheses
-        hold, if there are any). With `r"patient\d+"` a patient is one group, with
-        `".*/"` each innermost folder.
+        is searched for in `CLASS/...` of each; equal matches are one group (what
+        parentheses hold, if there are any). With `r"patient\d+"` a patient is one
+        group, with `".*/"` each innermost folder.
       validation_fraction: the share of each class, in [0, 1), that is moved from train
         to validation, unless the data have a validation part of their own. Examples of
-        one group, as the frames of one traffic sign, stay together.
+        one group, such as the frames of one traffic sign, stay together.
       calibration_fraction: the same for calibration.
-      seed: chooses the held out examples; never pixels, so that all image sizes have
+      seed: chooses the held-out examples, whatever their pixels: all image sizes have
         the same test images.
 
     Returns:
@@ -138,9 +138,9 @@ def load_labelled(
     Args:
       name: as in `load`. Images of `npz:FILE` keep their size.
       image_size: the model's; None for features.
-      fit: as the model's own images were made square.
-      bits: of grey pictures of more than 8 bits, as the model's own had; None: each
-        its own.
+      fit: how the model's own images were made square.
+      bits: of grey pictures of more than 8 bits, as the model's own had; None: as many
+        as each picture uses.
       groups: as in `load`.
       class_names: the model's, whose folders are classes even where there is only one.
 
@@ -152,6 +152,7 @@ def load_labelled(
     """
     _check_name(name)
     own = None if name.startswith("npz:") else image_size
+    # Of the bits that a picture uses, 8 or more, the upper 8 are kept.
     return _load(
         name,
         _data_dir(None, name),
@@ -191,7 +192,7 @@ def _data_dir(data_dir: str | os.PathLike[str] | None, name: str) -> Path | None
     path = expanded(path)
     if path.is_dir():
         return path
-    if data_dir or name in _PUBLISHED:
+    if data_dir or name in PUBLISHED:
         raise DatasetError(f"{path}: there is no such data directory")
     return None
 
@@ -239,9 +240,7 @@ def _load(
         from camri_jax.datasets.digits import load_digits
 
         return load_digits(image_size=image_size)
-    if name in _PUBLISHED:
-        from camri_jax.datasets.published import load_published
-
+    if name in PUBLISHED:
         return load_published(
             name, data_dir, cache=cache_root(data_dir), image_size=image_size
         )
@@ -250,8 +249,8 @@ def _load(
 
 
 def _refuse_another_kind(name: str, kind: str, argument: str) -> None:
-    """Says which word goes before the path of what lies there."""
-    if name in ("digits", *_PUBLISHED):
+    """Refuses `folder:` before a file of arrays, and `npz:` before pictures."""
+    if name in ("digits", *PUBLISHED):
         return
     path = expanded(argument or name)
     right, suffix = kind, path.suffix.casefold()

@@ -1,4 +1,4 @@
-"""Pictures that are there more than once."""
+"""Pictures that occur more than once."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 from camri_jax.datasets.dataset import Part, some
 
 
-def prints(images: np.ndarray) -> np.ndarray:
+def fingerprints(images: np.ndarray) -> np.ndarray:
     """Hashes each image.
 
     Args:
@@ -42,11 +42,11 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
         found: dict[str, list[str]] = {}
         copied = np.zeros(len(content.labels), bool)
         alike = []
-        for i, value in enumerate(prints(content.images).tolist()):
+        for i, value in enumerate(fingerprints(content.images).tolist()):
             other, j = first.setdefault(value, (part, i))
             same = content.labels[i] == parts[other].labels[j]
             copied[i] = other != part
-            # Pictures that are equal only when they are small count apart.
+            # Pictures that are equal only at a small size count separately.
             one = groups is not None and other == part and groups[i] == groups[j]
             if one and same and i != j:
                 alike.append(f"{name(part, i)} = {name(part, j)}")
@@ -68,7 +68,7 @@ def remarks(parts: Mapping[str, Part], name: Callable[[str, int], str]) -> list[
                 )
             )
         for other, theirs in before.items():
-            # A copy is a group with its like, which was told.
+            # A copy is in one group with its original, which was reported above.
             both = [] if groups is None else np.intersect1d(groups[~copied], theirs)
             if len(both):
                 notes.append(f"{len(both)} groups lie both in {other} and in {part}")

@@ -71,7 +71,7 @@ class Dataset:
       mirror: whether a mirrored picture keeps its class.
       fit: how pictures became square: `stretch`, `pad` or `crop`.
       bits: of grey pictures of more than 8 bits, of which the upper 8 were kept.
-      grouped_by: pattern by which files of `folder:PATH` were grouped, if by any.
+      grouped_by: pattern by which files of `folder:PATH` were grouped, if any.
     """
 
     name: str
@@ -117,7 +117,7 @@ def make_dataset(
       parts: `train` and any others.
       class_names: the name of each label.
       fingerprint: what a previous call computed for the same content, to save time.
-      **facts: `mirror`, `fit` and `bits`, see `Dataset`.
+      **facts: `mirror`, `fit`, `bits` and `grouped_by`, see `Dataset`.
 
     Returns:
       The data set.
@@ -172,15 +172,14 @@ def class_index(class_names: Sequence[str], name_or_index: str | int) -> int:
     Args:
       class_names: the names of classes 0, 1, ...
       name_or_index: a name, compared exactly first and then without regard to case;
-        or an index, as an int, whatever classes are called, or written out, where no
-        class has that name.
+        or an index: an int always, its digits as text where no class has that name.
 
     Returns:
       The index of the class.
 
     Raises:
-      DatasetError: no such class, and the message offers the nearest spellings; or two
-        that differ only in case.
+      DatasetError: there is no such class (the message offers the nearest spellings),
+        or there are two that differ only in case.
 
     Example:
       >>> class_index(("cat", "dog"), "dog"), class_index(("cat", "dog"), "0")
@@ -213,8 +212,8 @@ def class_indices(class_names: Sequence[str], given: Any) -> tuple[int, ...]:
 
     Args:
       class_names: the names of classes 0, 1, ...
-      given: a class, as `class_index` takes it; several, joined by `+` where no class
-        is called so; or a sequence of them.
+      given: a class, as `class_index` takes it; several joined by `+`, unless a class
+        is called that; or a sequence of them.
 
     Returns:
       Their indices, ascending, each once.
@@ -240,7 +239,7 @@ def class_indices(class_names: Sequence[str], given: Any) -> tuple[int, ...]:
 
 
 def nearest(wanted: str, known: Sequence[str]) -> str:
-    """Says which of the known names a misspelt one may mean, or what there is.
+    """Says which of the known names a misspelt one may mean, or lists them.
 
     Example:
       >>> nearest("stopp", ["go", "stop"]), nearest("x", ["go", "stop"])

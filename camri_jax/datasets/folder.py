@@ -1,4 +1,4 @@
-"""A data set of the user's own, as pictures in one folder a class."""
+"""The user's own data set, as pictures in one folder per class."""
 
 import concurrent.futures
 import hashlib
@@ -32,19 +32,18 @@ class _Picture(NamedTuple):
 
     Attributes:
       pixels: uint8 `[size, size, 1 or 3]`.
-      print: hash of the file.
+      remarks: as `pictures.Decoded` has them, and `bits` too.
+      file_hash: of the whole file.
       own_size: shorter and longer side of the file's picture; empty if unknown.
       hurried: whether it may have been decoded at a fraction of its own size.
-      remarks: what a user should know.
-      bits: how many a grey picture of more than 8 uses; None: of all others.
     """
 
     pixels: np.ndarray
-    print: int
-    own_size: tuple[int, ...]
-    hurried: bool
     remarks: list[str]
     bits: int | None
+    file_hash: int
+    own_size: tuple[int, ...]
+    hurried: bool
 
 
 def load_folder(
@@ -59,7 +58,7 @@ def load_folder(
     learn: bool = True,
     known: Collection[str] = (),
 ) -> Dataset:
-    """Loads pictures from a directory or a .zip of one folder a class.
+    """Loads pictures from a directory or a .zip with one folder per class.
 
     Args:
       path: holds `train/CLASS/*` and any of `validation/CLASS/*`,
@@ -69,15 +68,15 @@ def load_folder(
       cache: where prepared data are kept.
       image_size: height and width in pixels; None: 64.
       fit: `pad` the shorter axis with black, `crop` the longer one, or `stretch` both.
-      groups: a regular expression that is searched in `CLASS/...` of each picture;
-        where it finds the same text, there is one group; if it has parentheses, what
-        these hold is compared, else all that is found. Copies of a picture are in
-        one group anyway: files of the same bytes, or whose pixels are the same at
-        their own size, however they were saved.
+      groups: a regular expression that is searched for in `CLASS/...` of each picture;
+        equal matches are one group; if it has parentheses, what these hold is
+        compared, else the whole match. Copies of a picture are in one group anyway:
+        files of the same bytes, or whose pixels are the same at their own size,
+        however they were saved.
       bits: of grey pictures of more than 8 bits; None: as many as any of them uses.
       learn: whether a classifier is to learn from them; else one picture of any part
         and class is enough.
-      known: names of folders that are classes, even where one of them is the only one.
+      known: names of folders that are classes, even where there is only one of them.
 
     Returns:
       The data set; grey if all pictures are.
@@ -116,7 +115,7 @@ def _write(
     learn: bool,
 ) -> None:
     names = [name for files in listing.files.values() for name in files]
-    # What the names alone tell is told before pictures are decoded.
+    # What the names alone show is reported before pictures are decoded.
     if learn:
         _refuse_empty_classes(listing, set(names))
     if groups is not None and names:
@@ -134,8 +133,8 @@ def _write(
     if not decoded:
         raise DatasetError(f"there is no picture{'; '.join(['', *listing.notes])}")
     copy_of = _same_pixels(tree, decoded, bits)
-    prints = [decoded[name].print for name in readable]
-    keys = [np.array([copy_of.get(value, value) for value in prints])]
+    hashes = [decoded[name].file_hash for name in readable]
+    keys = [np.array([copy_of.get(value, value) for value in hashes])]
     if groups is not None:
         stated, missing = _stated(groups, [listing.inside[name] for name in readable])
         keys.append(stated)
@@ -217,22 +216,11 @@ def _decode_each(
     bits: int | None,
 ) -> Iterator[tuple[str, _Picture | Exception]]:
     def decode(content: bytes) -> _Picture:
-        remarks: list[str] = []
-        used: list[int] = []
-        pixels = pictures.decode(
-            io.BytesIO(content),
-            size,
-            fit,
-            bits=bits,
-            tell=remarks.append,
-            tell_bits=used.append,
-        )
+        decoded = pictures.decode(io.BytesIO(content), size, fit, bits=bits)
         own_size = _own_size(content)
         large = not own_size or own_size[0] > size
         hurried = large and content.startswith(b"\xff\xd8")  # a JPEG
-        # Of a picture whose metadata is damaged it is said twice.
-        own_bits = used[-1] if used else None
-        return _Picture(pixels, _hash(content), own_size, hurried, remarks, own_bits)
+        return _Picture(*decoded, _hash(content), own_size, hurried)
 
     return _of_each(tree, names, decode, "decoding")
 
@@ -241,7 +229,7 @@ def _own_size(content: bytes) -> tuple[int, ...]:
     try:
         with Image.open(io.BytesIO(content)) as image:
             return tuple(sorted(image.size))
-    except Exception:  # of metadata that `pictures.decode` does without
+    except Exception:  # for metadata that `pictures.decode` does without
         return ()
 
 
@@ -257,19 +245,19 @@ def _same_pixels(
 
     Args:
       tree: of the files.
-      decoded: the pictures, at one size for all.
+      decoded: the pictures, all at one size.
       bits: as in `pictures.decode`.
 
     Returns:
-      By the hash of a file, that of its pixels.
+      The hash of the pixels, by the hash of the file.
     """
 
     def look(content: bytes) -> int:
-        return _look(pictures.decode(io.BytesIO(content), None, bits=bits))
+        return _look(pictures.decode(io.BytesIO(content), None, bits=bits).pixels)
 
     names = _alike(decoded)
     return {
-        decoded[name].print: result
+        decoded[name].file_hash: result
         for name, result in _of_each(tree, names, look, "comparing")
         if isinstance(result, int)
     }
@@ -278,11 +266,11 @@ def _same_pixels(
 def _alike(decoded: Mapping[str, _Picture]) -> list[str]:
     """Returns those whose pixels may be another file's, one name for each file.
 
-    Where these are equal, so are those at one size for all, except where only one was
-    decoded in a hurry: these two must at least have been of the same size.
+    Equal pixels are equal at the common size too, unless only one of the two was
+    decoded in a hurry; those must at least have had the same size of their own.
     """
     by_look, by_size = {}, {}
-    for name in {picture.print: name for name, picture in decoded.items()}.values():
+    for name in {picture.file_hash: name for name, picture in decoded.items()}.values():
         picture = decoded[name]
         by_look.setdefault(_look(picture.pixels), []).append(name)
         hurried, others = by_size.setdefault(picture.own_size, ([], []))
@@ -293,7 +281,7 @@ def _alike(decoded: Mapping[str, _Picture]) -> list[str]:
 
 
 def _look(pixels: np.ndarray) -> int:
-    """Hashes the pixels and the shape of a picture; grey is as good as colour."""
+    """Hashes the pixels and the shape of a picture, grey as if it were in colour."""
     height, width, _ = pixels.shape
     colour = np.broadcast_to(pixels, (height, width, 3))
     return _hash(f"{height} {width} ".encode() + colour.tobytes())
@@ -302,7 +290,7 @@ def _look(pixels: np.ndarray) -> int:
 def _of_each(
     tree: Tree, names: Sequence[str], make: Callable[[bytes], Made], doing: str
 ) -> Iterator[tuple[str, Made | Exception]]:
-    """Yields what a function makes of the content of each file, or why it cannot."""
+    """Yields what a function makes of the content of each file, or its error."""
 
     def made(name: str) -> Made | Exception:
         try:
@@ -311,7 +299,7 @@ def _of_each(
             return make(content)
         except DatasetError:
             raise
-        except Exception as error:  # Pillow raises of every kind
+        except Exception as error:  # Pillow raises errors of every kind
             return error
 
     # Pillow decodes and resizes outside of Python's lock: threads are enough.
@@ -320,7 +308,7 @@ def _of_each(
         concurrent.futures.ThreadPoolExecutor() as pool,
         tqdm(total=len(names), desc=doing, disable=None if names else True) as bar,
     ):
-        warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
+        warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
         for start in range(0, len(names), _BLOCK):
             block = names[start : start + _BLOCK]
             yield from zip(block, pool.map(made, block), strict=True)

@@ -43,24 +43,24 @@ def list_pictures(
     Args:
       names: paths of files, and of directories with a `/` at the end: `PART/CLASS/...`,
         or `CLASS/PART/...`, or only `CLASS/...`, perhaps all in one outer folder. A
-        part is called train, validation, calibration or test, as people spell them.
+        part is called train, validation, calibration or test, in any usual spelling.
       learn: whether a classifier is to learn from them, which takes two classes or more
         in train; else one class in any part is enough.
-      known: names of folders that are classes, of which a single one could as well be
-        an outer folder.
+      known: names of folders that are classes; a single one would otherwise be taken
+        for an outer folder.
 
     Returns:
       The pictures; there is always a part train.
 
     Raises:
-      DatasetError: there are too few classes, one that is to be learnt and cannot, or
-        the folders can be read in two ways.
+      DatasetError: there are too few classes, one of them has nothing to learn from,
+        or the folders can be read in two ways.
 
     Example:
       >>> list_pictures(["cat/1.png", "dog/1.png", "dog/2.jpg"]).class_names
       ('cat', 'dog')
     """
-    # macOS spells accents as letters of their own; here a class has one spelling.
+    # macOS writes accents as characters of their own; here a class has one spelling.
     paths = {n: unicodedata.normalize("NFC", n).split("/") for n in names}
     outer, top = _inside(_folders(paths), known)
     if top.pictures and len(top.folders) == 1:
@@ -79,7 +79,7 @@ def list_pictures(
         del top.folders[name]
     doubled = _undouble(top)
     parts, by_class, notes = _reading(top, known)
-    # Folders that are no part are told of as such.
+    # Folders that are no part are reported as such.
     told = set(top.folders) - set(parts) if parts and not by_class else set()
     notes += [f"the folder {name!r} is empty" for name in empty]
     places: dict[str, tuple[str, str]] = {}
@@ -165,7 +165,7 @@ def _part(name: str) -> str | None:
 
 
 def _undouble(top: _Folder) -> set[str]:
-    """Takes away the inner of two folders of one part, `train/train/CLASS`."""
+    """Drops the inner of two folders of one part, `train/train/CLASS`."""
     doubled = set()
     for name, folder in top.folders.items():
         if _part(name) and len(folder.folders) == 1 and not folder.pictures:

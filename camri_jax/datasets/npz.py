@@ -1,4 +1,4 @@
-"""A data set of the user's own, as arrays in one .npz file."""
+"""The user's own data set, as arrays in one .npz file."""
 
 import io
 import math
@@ -53,9 +53,9 @@ def load_npz(
       path: a file with `images` and `labels`; or `train_images` and `train_labels`, and
         any of `validation_`, `calibration_` and `test_images` and `_labels`; optionally
         `class_names`, and `groups`, or `train_groups` and so on, which say which
-        examples belong together. Images are
-        uint8 `[n, height, width]` or `[n, height, width, channels]` with 1 or 3
-        channels; or features, floats `[n, d]`. Labels are integers `[n]`.
+        examples belong together. Images are uint8 `[n, height, width]` or
+        `[n, height, width, channels]` with 1 or 3 channels; or features, floats
+        `[n, d]`. Labels are integers `[n]`.
       name: of the data set.
       image_size: height and width in pixels to resize to; None keeps the images' own.
       learn: whether a classifier is to learn from them, which takes examples of every
@@ -63,7 +63,7 @@ def load_npz(
 
     Returns:
       The data set; without `class_names` the classes are called '0', '1', ..., and if
-      nothing is to be learned, there are those of the labels alone.
+      nothing is to be learned, only those that occur in the labels exist.
 
     Raises:
       DatasetError: the file is missing or damaged, or an array is not as described.
@@ -158,7 +158,7 @@ def _read(path: Path, *, learn: bool) -> _Arrays:
 
 
 def _keys(names: Sequence[str]) -> dict[str, str | None]:
-    """Returns what each array is for; where none names a part, all are of train.
+    """Returns what each array is for; where none names a part, all are for train.
 
     >>> _keys(["images", "y"])
     {'images': 'train_images', 'y': 'train_labels'}
@@ -210,7 +210,7 @@ def _array(tree: Tree, name: str, key: str) -> np.ndarray:
 
 
 def _check_header(content: bytes, key: str) -> None:
-    """Refuses Python's objects, and more bytes than follow, before allocating."""
+    """Refuses Python objects, and a size beyond the bytes there, before allocating."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     read = "read_array_header_1_0" if version == (1, 0) else "read_array_header_2_0"
@@ -294,7 +294,7 @@ def _labels(labels: np.ndarray, name: str, number: int) -> np.ndarray:
 def _class_names(
     arrays: _Arrays, parts: dict[str, Part], *, learn: bool
 ) -> tuple[str, ...]:
-    """Returns the class names, having compared them with the labels; casts these."""
+    """Compares labels with class names, casts them, and returns the names."""
     if not learn and "class_names" not in arrays:
         return _present(parts)
     spans = {n: (int(p.labels.min()), int(p.labels.max())) for n, p in parts.items()}
@@ -327,8 +327,8 @@ def _class_names(
 
 
 def _present(parts: dict[str, Part]) -> tuple[str, ...]:
-    """Numbers the labels that there are, and returns them as names."""
-    # Together, signed and unsigned integers would be floats.
+    """Numbers the labels that occur, and returns them as names."""
+    # Together, signed and unsigned integers would become floats.
     labels = np.concatenate([p.labels.astype(np.int64) for p in parts.values()])
     values, numbers = np.unique(labels, return_inverse=True)
     ends = np.cumsum([len(part.labels) for part in parts.values()])
@@ -356,7 +356,7 @@ def _strings(names: np.ndarray) -> list[str]:
 
 def _with_groups(arrays: _Arrays, parts: Mapping[str, Part]) -> dict[str, Part]:
     """Numbers what belongs together: stated groups, and copies of one image."""
-    keys = [np.concatenate([copies.prints(p.images) for p in parts.values()])]
+    keys = [np.concatenate([copies.fingerprints(p.images) for p in parts.values()])]
     for part, content in parts.items():
         groups, number = arrays.get(f"{part}_groups"), len(content.labels)
         if groups is not None and (
@@ -372,7 +372,7 @@ def _with_groups(arrays: _Arrays, parts: Mapping[str, Part]) -> dict[str, Part]:
             alone = np.char.add(f"{part} ", np.arange(len(content.labels)).astype(str))
             groups = arrays.get(f"{part}_groups")
             if groups is not None and groups.dtype.kind == "S":
-                # Of whatever encoding: different bytes stay different.
+                # In whatever encoding, different bytes stay different.
                 groups = np.char.decode(groups, "utf-8", "surrogateescape")
             stated.append(
                 alone if groups is None else np.char.add("group ", groups.astype(str))

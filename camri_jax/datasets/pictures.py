@@ -4,9 +4,8 @@ import functools
 import io
 import re
 import struct
-from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -28,32 +27,42 @@ _UPRIGHT = {
 }
 
 
+class Decoded(NamedTuple):
+    """A picture and what a user should know of it.
+
+    Attributes:
+      pixels: uint8 `[height, width, channels]`: 1 channel for a grey picture, else 3.
+      remarks: each goes on after "a picture that".
+      bits: how many a grey picture of more than 8 uses; None: for all others.
+    """
+
+    pixels: np.ndarray
+    remarks: list[str]
+    bits: int | None
+
+
 def decode(
     file: IO[bytes],
     image_size: int | None,
     fit: Fit = "stretch",
     *,
     bits: int | None = None,
-    tell: Callable[[str], object] = lambda remark: None,
-    tell_bits: Callable[[int], object] = lambda bits: None,
-) -> np.ndarray:
+) -> Decoded:
     """Decodes one picture and resizes it, anti-aliased.
 
-    What a picture says of itself (EXIF, colour profiles, texts) may be damaged: only
-    its pixels count, and its orientation where that can be read.
+    Its metadata (EXIF, colour profiles, texts) may be damaged: only its pixels count,
+    and its orientation where that can be read.
 
     Args:
-      file: any format that Pillow reads; of an animation, the first picture.
+      file: any format that Pillow reads; for an animation, the first picture.
       image_size: height and width in pixels; None keeps the picture's own.
       fit: `stretch` both axes to fill the square, `pad` the shorter axis with black,
         or `crop` the longer one.
-      bits: of a grey picture of more than 8 bits, how many there are, of which the
-        upper 8 are kept; None: as many of 8, 10, 12, 14 or 16 as it uses.
-      tell: is called with what a user should know of this picture.
-      tell_bits: is called with how many bits a grey picture of more than 8 uses.
+      bits: how many a grey picture of more than 8 bits has, of which the upper 8 are
+        kept; None: as many as it uses, 8, 10, 12, 14 or 16.
 
     Returns:
-      uint8 `[height, width, channels]`: 1 channel for a grey picture, else 3.
+      Its pixels, with remarks.
 
     Raises:
       Exception: whatever Pillow raises for a picture that it cannot read.
@@ -61,25 +70,25 @@ def decode(
     Example:
       >>> file = io.BytesIO()
       >>> Image.new("L", (40, 20), 255).save(file, "png")
-      >>> decode(io.BytesIO(file.getvalue()), 8, "pad")[:, 0, 0]
+      >>> decode(io.BytesIO(file.getvalue()), 8, "pad").pixels[:, 0, 0]
       array([  0,   0, 255, 255, 255, 255,   0,   0], dtype=uint8)
     """
     content = file.read()
     try:
-        image = _read(content, image_size, bits, tell, tell_bits)
+        image, remarks, used = _read(content, image_size, bits)
     except Exception:
         bare = _without_metadata(content)
         if bare == content:
             raise
-        image = _read(bare, image_size, bits, tell, tell_bits)
+        image, remarks, used = _read(bare, image_size, bits)
     if max(image.size) > 16 * min(image.size):
-        tell("is more than 16 times longer than wide")
+        remarks.append("is more than 16 times longer than wide")
     if image_size is not None:
         image = _resize(image, image_size, fit)
     pixels = np.atleast_3d(np.asarray(image))
     if pixels.size and (pixels == pixels[0, 0]).all():
-        tell("has one colour only")
-    return pixels
+        remarks.append("has one colour only")
+    return Decoded(pixels, remarks, used)
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -143,17 +152,14 @@ def _formats() -> tuple[str, ...]:
 
 
 def _read(
-    content: bytes,
-    image_size: int | None,
-    bits: int | None,
-    tell: Callable[[str], object],
-    tell_bits: Callable[[int], object],
-) -> Image.Image:
-    """Returns a picture's pixels, upright, as 8-bit grey or RGB."""
+    content: bytes, image_size: int | None, bits: int | None
+) -> tuple[Image.Image, list[str], int | None]:
+    """Returns a picture upright as 8-bit grey or RGB, remarks, and the bits it uses."""
+    remarks = []
     try:
         opened = Image.open(io.BytesIO(content), formats=_formats())
     except Image.DecompressionBombError as error:
-        # Pillow, whose limit is its own, names the pixels in its message alone.
+        # Pillow has its own limit, and names the pixels only in its message.
         raise _too_large(int(re.findall(r"\d+", str(error))[0])) from None
     except UnidentifiedImageError:  # Pillow's message is the file object's address
         raise ValueError("it is no picture of a known format") from None
@@ -161,24 +167,27 @@ def _read(
         if image.width * image.height > _MAX_PIXELS:
             raise _too_large(image.width * image.height)
         if getattr(image, "is_animated", False):
-            tell("has several pictures, of which the first is read")
+            remarks.append("has several pictures, of which the first is read")
         if image_size is not None:
             # JPEG can decode at a half, quarter or eighth; twice the size is plenty.
             image.draft(image.mode, (2 * image_size, 2 * image_size))
         raw = "".join(str(tile[3]) for tile in image.tile)
         deep_colour = ";16" in raw and not image.mode.startswith("I")
-        flat = _flatten(image, bits, tell, tell_bits)
+        flat, used, transparent = _flatten(image, bits)
+        if transparent:
+            remarks.append("is transparent, with black behind it")
         try:
             orientation = image.getexif().get(ExifTags.Base.Orientation)
         except Exception:
             orientation = None
     if deep_colour and np.asarray(flat).max() < 16:
         raise ValueError(
-            "of its 16 bits a colour only the upper 8 can be read, and they are nearly "
+            "only the upper 8 of its 16 bits a colour can be read, and they are nearly "
             "empty: save it with 8"
         )
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return flat if method is None else flat.transpose(method)
+    upright = flat if method is None else flat.transpose(method)
+    return upright, remarks, used
 
 
 def _too_large(number: int) -> ValueError:
@@ -189,29 +198,25 @@ def _too_large(number: int) -> ValueError:
 
 
 def _flatten(
-    image: Image.Image,
-    bits: int | None,
-    tell: Callable[[str], object],
-    tell_bits: Callable[[int], object],
-) -> Image.Image:
-    """Returns the picture as 8-bit grey or RGB, on black where it is transparent."""
+    image: Image.Image, bits: int | None
+) -> tuple[Image.Image, int | None, bool]:
+    """Returns the picture on black, the bits it uses, and if it is transparent."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its pixels have 32 bits and no known range: save 8 or 16")
         used = next(n for n in (8, 10, 12, 14, 16) if values.max() < 2**n)
-        tell_bits(used)
         shift = max(used if bits is None else bits, used) - 8
-        return Image.fromarray((values >> shift).astype(np.uint8))
+        return Image.fromarray((values >> shift).astype(np.uint8)), used, False
     if image.mode == "F":
         raise ValueError("its pixels have 32 bits and no known range: save 8 or 16")
     grey = image.mode in ("1", "L", "LA", "La")
+    transparent = False
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if np.asarray(rgba.getchannel("A")).min() < 255:
-            tell("is transparent, with black behind it")
+        transparent = np.asarray(rgba.getchannel("A")).min() < 255
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba)
-    return image.convert("L" if grey else "RGB")
+    return image.convert("L" if grey else "RGB"), None, transparent
 
 
 def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
@@ -222,7 +227,7 @@ def _resize(image: Image.Image, size: int, fit: Fit) -> Image.Image:
         return ImageOps.fit(image, square, method)
     if fit == "stretch":
         return image.resize(square, method)
-    # However narrow, a pixel of it is left.
+    # However narrow, it keeps a pixel.
     width, height = (max(1, round(s * size / max(image.size))) for s in image.size)
     padded = Image.new(image.mode, square)
     corner = round((size - width) / 2), round((size - height) / 2)
@@ -246,7 +251,7 @@ def _without_metadata(content: bytes) -> bytes:
             kind = content[at + 1 : at + 2]
             length = int.from_bytes(content[at + 2 : at + 4], "big")
             segment = content[at : (at := at + 2 + length)]
-            # Of the segments for programs, one holds the kind of colours.
+            # Of the application segments, one says how colours are coded.
             if not (b"\xe1" <= kind <= b"\xed" or kind in b"\xef\xfe"):
                 kept.append(segment)
         kept.append(content[at:])

@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from camri_jax.datasets.dataset import DatasetError
 from camri_jax.datasets.pictures import Fit, decode
 
-_NO_PNG = ("CMYK", "HSV", "RGBX", "YCbCr")  # modes of colour that PNG has not
+_NO_PNG = ("CMYK", "HSV", "RGBX", "YCbCr")  # modes of colour that PNG lacks
 
 
 def read_images(
@@ -24,14 +24,14 @@ def read_images(
     fit: Fit = "stretch",
     bits: int | None = None,
 ) -> np.ndarray:
-    """Reads pictures and gives them the size and channels that training gave its own.
+    """Reads pictures at the size and with the channels that training used.
 
     Args:
       images: paths, PIL images, or arrays uint8 `[height, width]` or
-        `[height, width, 1 to 4 channels]`: the second of two is how opaque a grey is,
-        the fourth of four how opaque a colour. Of a PIL image its orientation counts,
-        as of a file; if it is a large JPEG, it is the same as its file, to the bit,
-        until it is changed or shown: its pixels are then all decoded.
+        `[height, width, 1 to 4 channels]`, where the second of two and the fourth of
+        four is alpha. A PIL image's orientation counts, as a file's does; a large JPEG
+        gives exactly its file's pixels until it is changed or shown, which decodes all
+        of them.
       shape: `(height, width, channels)` of each in the result.
       fit: how a picture becomes square: `stretch`, `pad` or `crop`. Where `shape` is
         not square, only pictures of this height and width are read.
@@ -48,7 +48,7 @@ def read_images(
       (1, 8, 8, 3)
     """
     with warnings.catch_warnings():
-        # What is too large is refused, and what is not needs no word.
+        # What is too large is refused, and the rest needs no warning.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         found = [_read(image, i, shape, fit, bits) for i, image in enumerate(images)]
     if not found:
@@ -63,7 +63,7 @@ def _read(
     try:
         content = Path(image).expanduser().read_bytes() if is_path else _bytes(image)
         size = shape[0] if shape[0] == shape[1] else None
-        pixels = decode(io.BytesIO(content), size, fit, bits=bits)
+        pixels = decode(io.BytesIO(content), size, fit, bits=bits).pixels
         if pixels.shape[:2] != shape[:2]:
             raise ValueError(
                 f"it is {pixels.shape[0]} pixels high and {pixels.shape[1]} wide; it "
@@ -81,7 +81,7 @@ def _read(
 
 
 def _bytes(image: Any) -> bytes:
-    """Returns a file of an image: its own, or a new one."""
+    """Returns an image as a file: its own, or a new one."""
     if not isinstance(image, Image.Image):
         pixels = np.asarray(image)
         form = pixels.ndim == 2 or (pixels.ndim == 3 and 1 <= pixels.shape[2] <= 4)
@@ -91,7 +91,7 @@ def _bytes(image: Any) -> bytes:
                 f"channels], got {pixels.dtype} {list(pixels.shape)}"
             )
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-    # A large JPEG is decoded at a fraction of its size, which its pixels could not be.
+    # A large JPEG is decoded at a fraction of its size, unlike pixels that are there.
     # As long as it has a tile, none of them is decoded, so that none was changed.
     file = image.fp if isinstance(image, JpegImageFile) and image.tile else None
     if file is None or image.tell():
@@ -104,7 +104,7 @@ def _bytes(image: Any) -> bytes:
 
 
 def _png(image: Image.Image) -> bytes:
-    image.load()  # by which a TIFF turns itself upright
+    image.load()  # which turns a TIFF upright
     exif = Image.Exif()
     with contextlib.suppress(Exception):  # of damaged EXIF
         orientation = image.getexif().get(ExifTags.Base.Orientation)

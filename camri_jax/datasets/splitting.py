@@ -1,4 +1,4 @@
-"""Which examples are held out: stratified, seeded, and never cutting a group."""
+"""Which examples are held out: stratified, seeded, and never splitting a group."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -56,8 +56,8 @@ def assign(
     """Divides every class among what stays and some parts.
 
     Each group has the same chance to come into a part, whatever other classes it has
-    examples of: a class's held-out groups are like its others, which is what promises
-    about new groups rest on.
+    examples of: a class's held-out groups are like its others, as promises about new
+    groups assume.
 
     Args:
       labels: int `[n]`.
@@ -120,8 +120,8 @@ def _spread(
 
     Placed by their rarest class, a common class's groups beside rare ones would come
     into the small parts too often. Here steps of the golden ratio from a random start
-    give each group the same chance, and groups of the same classes, which lie side by
-    side, their shares.
+    give each group the same chance, and groups of the same classes, which are adjacent,
+    their shares.
     """
     has = np.zeros((len(members), len(loose)), bool)
     for label, own in enumerate(members):
@@ -170,7 +170,7 @@ def connect(*keys: np.ndarray) -> np.ndarray | None:
 
 
 def take(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Copies some images; of a memory map, only a block at a time comes into memory.
+    """Copies some images; a memory map is read a block at a time.
 
     Args:
       images: uint8 `[n, height, width, channels]`.
@@ -185,7 +185,7 @@ def take(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     filled = 0
     for start in range(0, len(images), _BLOCK):
         mask = chosen[start : start + _BLOCK]
-        # A map of its own, for pages stay in memory as long as their map is open.
+        # A map of its own: pages stay in memory as long as their map is open.
         block = np.memmap(
             images.filename or "",
             images.dtype,

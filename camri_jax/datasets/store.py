@@ -204,7 +204,7 @@ def write(
       parts: `train` and any others.
       class_names: the name of each label.
       notes: warnings to be given at every load.
-      bits: of a grey picture of more than 8 bits.
+      bits: see `Dataset`.
     """
     for name, part in parts.items():
         for field in ("images", "labels", "groups"):

@@ -1,4 +1,4 @@
-"""A directory and a .zip of it, looked at in the same way."""
+"""A directory or a .zip of it, read in the same way."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from camri_jax.datasets.dataset import DatasetError, digest
 _OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)")
 _MAX_BYTES = 2**30  # of one picture
 _MAX_FILES = 10_000_000
-# What systems and network disks leave behind, beside all that begins with a dot.
+# What systems and network disks leave behind, besides all that begins with a dot.
 _LITTER = {
     "__macosx",
     "__pycache__",
@@ -64,14 +64,14 @@ def open_tree(path: Path, *, max_bytes: float | None = None) -> Iterator[Tree]:
 
     Args:
       path: the directory or the .zip file.
-      max_bytes: of one file, else as many as a picture may have; a larger one is not
+      max_bytes: of one file, by default what a picture may have; larger ones are not
         read.
 
     Yields:
       Its files.
 
     Raises:
-      DatasetError: there is nothing, it is neither, it cannot be read, or a .zip has
+      DatasetError: nothing is there, it is neither, it cannot be read, or a .zip has
         a password, links, or names that point outside of it.
     """
     max_bytes = _MAX_BYTES if max_bytes is None else max_bytes
@@ -134,7 +134,7 @@ def _walk(
                 yield from _walk(entry.path, (*above, here))
             elif entry.is_file():
                 s = entry.stat()
-                # Files that change places keep size and time, but not all of these.
+                # Files that swap names keep size and time, but not all of these.
                 times = f"{s.st_mtime_ns} {s.st_ctime_ns}"
                 yield entry.path, False, f"{s.st_size} {times} {s.st_ino}"
             elif entry.is_symlink():

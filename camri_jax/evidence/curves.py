@@ -15,6 +15,7 @@ import pandas as pd
 from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence.measures import MEASURES, derived, mean_share, measures
+from camri_jax.evidence.statistics import SAME
 from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study
 from camri_jax.training.methods import BASELINE
 
@@ -23,8 +24,6 @@ RECALLS = (0.80, 0.85, 0.90, 0.95, 0.98, 0.99, 0.995)
 
 COSTS = [name for name in MEASURES if name != "recall"]
 """What a recall costs."""
-
-_SAME = 1e-9  # Far below one image of any data set: shares that are equal but for it.
 
 
 def curve(
@@ -52,7 +51,7 @@ def curve(
     is_inside = np.isin(classes, list(important))
     inside, outside = classes[is_inside], classes[~is_inside]
     scores = guarantee.scores(logits, inside.tolist())
-    # Which class of each side leads, no offset changes, but for float32's rounding.
+    # No offset changes which class of each side leads, except by float32's rounding.
     within = inside[logits[:, inside].argmax(1)]
     without = outside[logits[:, outside].argmax(1)]
     order = np.argsort(scores, kind="stable")
@@ -103,12 +102,12 @@ def at_recall(curve: pd.DataFrame, recalls: Sequence[float]) -> pd.DataFrame:
     """
     asked = np.asarray(recalls, float)
     reached = curve["recall"].fillna(-1.0).to_numpy()
-    first = np.searchsorted(reached, asked - _SAME)
+    first = np.searchsorted(reached, asked - SAME)
     return curve.reindex(first).reset_index(drop=True).assign(asked=asked)
 
 
 def at_offset(curve: pd.DataFrame, offsets: Sequence[float]) -> pd.DataFrame:
-    """Returns what offsets reach: of each the line of the curve that it lies on.
+    """Returns what offsets reach: for each, the line of the curve that it lies on.
 
     Args:
       curve: from `curve`.
@@ -137,11 +136,10 @@ def prices(
 ) -> pd.DataFrame:
     """Returns what recalls cost each trial on test images, and cross-entropy's trial.
 
-    Both thresholds are moved, on these images themselves, to where just the recall
-    is reached: so it is told apart how good a model is and how well its threshold was
-    picked. With a confidence, they are moved on the calibration images to where the
-    recall is certified: this is what a promise costs. What it costs is compared within
-    a seed.
+    Both thresholds are moved, on these images themselves, to where the recall is just
+    reached: this separates how good a model is from how well its threshold was picked.
+    With a confidence, they are moved on the calibration images to where the recall is
+    certified: this is what a promise costs. Costs are compared within a seed.
 
     Args:
       study: from `camri_jax.evidence.study.load`.
@@ -176,8 +174,8 @@ def cheapest(
     """Returns the prices of one setting a method: at each recall, the cheapest.
 
     That is the one with the fewest false alarms on validation images, mean over seeds,
-    thresholds moved there to where just the recall is reached; where no images of the
-    important classes were held out, on test images, which flatters methods of many
+    thresholds moved there to where the recall is just reached; where no images of the
+    important classes were held out, on test images, which flatters methods with many
     settings.
 
     Args:
@@ -302,7 +300,7 @@ def _certified(
     confidence: float,
     trial_ids: Sequence[str],
 ) -> dict[str, list[float]]:
-    """The offset that promises each recall, or NaN, of each trial."""
+    """The offset that promises each recall, or NaN, for each trial."""
     labels = study.data.labels.get("calibration", np.zeros(0))
     groups = study.data.groups.get("calibration")
     if not np.isin(labels, important).any():

@@ -1,4 +1,4 @@
-"""What counts of a confusion matrix, as trained or with a threshold moved.
+"""Measures of a confusion matrix, as trained or with a threshold moved.
 
 The threshold is moved by an offset that is added to the logits of the important classes
 after training, the same one for all of them; `camri_jax.guarantee` says what is then
@@ -70,7 +70,7 @@ def derived(
     positives: np.ndarray,
     total: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Returns the `MEASURES` of counts that broadcast against each other.
+    """Returns the `MEASURES` from counts that broadcast against each other.
 
     Args:
       recall: mean recall of the important classes.
@@ -94,7 +94,7 @@ def derived(
 
 
 def mean_share(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Returns the mean over the last axis of shares, but those of nothing.
+    """Returns the mean over the last axis of shares, except those of nothing.
 
     >>> mean_share(np.array([1, 0, 3]), np.array([2, 0, 4]))
     array(0.625)
@@ -105,7 +105,7 @@ def mean_share(parts: np.ndarray, totals: np.ndarray) -> np.ndarray:
 
 
 def chance(confusion: np.ndarray, important: Sequence[int]) -> float:
-    """Returns how likely predictions that ignore the image do as well.
+    """Returns the probability that ignoring the image does at least as well.
 
     Fisher's exact test, one-sided, of whether important examples are predicted as
     important more often than others are.

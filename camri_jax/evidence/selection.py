@@ -11,15 +11,12 @@ from camri_jax import guarantee
 from camri_jax._files import UsageError
 from camri_jax.evidence.curves import curve
 from camri_jax.evidence.measures import MEASURES, chance, measures, moved_confusion
-from camri_jax.evidence.statistics import ALPHA, LEVEL
+from camri_jax.evidence.statistics import ALPHA, DIGITS, LEVEL, SAME
 from camri_jax.evidence.study import POINT, REMEMBERED, Choice, Study, setting_text
 from camri_jax.training.methods import BASELINE, METHODS
 
 KEY = ["important", "method", "moved", *POINT]
 """What makes a setting: columns that frames are merged by."""
-
-_DIGITS = 9
-_SAME = 10.0**-_DIGITS  # Far below one image: shares that are equal but for rounding.
 
 
 def trials(study: Study, important: Choice) -> pd.DataFrame:
@@ -107,13 +104,13 @@ def _to_keep(study: Study, important: Choice) -> dict[int, float]:
 
 
 def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:
-    """Returns the least move of a threshold that buys what recall it can for nothing.
+    """Returns the smallest offset of those that gain the most recall at an accuracy.
 
-    Of the offsets that keep an accuracy, those of the highest recall count, and of
-    these the one nearest to zero, halfway between the scores of two examples. The
+    Among the offsets that keep the accuracy, those of the highest recall count, and
+    among these the one nearest to zero, halfway between the scores of two examples. The
     accuracy is that of cross-entropy of the same seed, as trained: so a method that is
     more accurate may spend that on recall, and one that is less accurate must first
-    make it good. Where no offset keeps it, the most accurate ones count.
+    make up for it. Where no offset keeps it, the most accurate ones count.
 
     Args:
       curve: of the trial on its validation images.
@@ -127,9 +124,9 @@ def least_offset(curve: pd.DataFrame, accuracy: float | None = None) -> float:
     reached = curve["accuracy"].to_numpy()
     if accuracy is None:
         accuracy = reached[(lows <= 0) & (highs > 0)].item()
-    keeps = reached >= min(accuracy, reached.max()) - _SAME
+    keeps = reached >= min(accuracy, reached.max()) - SAME
     recall = curve["recall"].to_numpy()
-    best = np.flatnonzero(keeps & (recall >= recall[keeps].max() - _SAME))
+    best = np.flatnonzero(keeps & (recall >= recall[keeps].max() - SAME))
     # How far zero is from where the line holds.
     far = np.maximum(0, np.maximum(lows, -highs))[best]
     low, high = (ends[best[far.argmin()]] for ends in (lows, highs))
@@ -255,8 +252,8 @@ def held_out(settings: pd.DataFrame) -> str:
 def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     """Returns the setting of each method that the paper's rule picks.
 
-    Of a method's settings whose mean accuracy is at least cross-entropy's, the one of
-    highest mean recall; where there is none, the one of highest accuracy, with
+    Of a method's settings whose mean accuracy is at least cross-entropy's, the one with
+    the highest mean recall; if there is none, the one with the highest accuracy, with
     `keeps_accuracy` false (the paper leaves it blank). Ties go to accuracy, then to
     fewer false alarms, then to the smaller penalty. Section IV-A4.
 
@@ -276,7 +273,7 @@ def select(settings: pd.DataFrame, *, on: str = "validation") -> pd.DataFrame:
     keeps = ranked["keeps_accuracy"]
     # Where none keeps accuracy, accuracy comes first. Means that are equal differ in
     # their last digits.
-    recall = ranked[_on("recall", on)].where(keeps, -1.0).round(_DIGITS)
+    recall = ranked[_on("recall", on)].where(keeps, -1.0).round(DIGITS)
     ranked = ranked.assign(_recall=recall).sort_values(
         ["_recall", "_rank"], ascending=[False, True], kind="stable"
     )
@@ -302,7 +299,7 @@ def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
         )
     to_keep = settings.loc[is_baseline, _on("accuracy", on)].iloc[0]
     ranked = settings.assign(
-        keeps_accuracy=settings[_on("accuracy", on)] >= to_keep - _SAME,
+        keeps_accuracy=settings[_on("accuracy", on)] >= to_keep - SAME,
         _order=[
             _ORDER[pair]
             for pair in zip(settings["method"], settings["moved"], strict=True)
@@ -316,7 +313,7 @@ def _ranked(settings: pd.DataFrame, on: str) -> pd.DataFrame:
 
 def _sorted(frame: pd.DataFrame, by: list[str], ascending: list[bool]) -> pd.DataFrame:
     """Sorts, with shares that differ by rounding alone as equal and NaN last."""
-    keys = frame[by].round(_DIGITS)
+    keys = frame[by].round(DIGITS)
     return frame.loc[keys.sort_values(by, ascending=ascending, kind="stable").index]
 
 
@@ -331,7 +328,7 @@ _ORDER = {
 
 
 def _place(line: dict[str, Any]) -> int:
-    """Where tables have a method: cross-entropy first, moved thresholds behind."""
+    """Where tables put a method: cross-entropy first, moved thresholds behind."""
     return _ORDER[line["method"], line["moved"]]
 
 
@@ -339,8 +336,8 @@ class Recommendation(NamedTuple):
     """The one trial to use.
 
     Attributes:
-      trial: its line of `trials`, with `trial_id` and `offset`; None if none is.
-      why: a sentence, what it was picked on and how, or why none is.
+      trial: its line of `trials`, with `trial_id` and `offset`; None if there is none.
+      why: a sentence: what it was picked on and how, or why there is none.
       low: exact lower end of its recall on test images, at `LEVEL`.
       high: upper end.
     """
@@ -354,11 +351,11 @@ class Recommendation(NamedTuple):
 def recommend(trials: pd.DataFrame) -> Recommendation:
     """Returns the one trial to use, for table, report and model alike.
 
-    The setting is picked first, by its means over seeds on the images that pick. Those
-    count that keep cross-entropy's mean accuracy; of those whose recall is the highest
-    or less than one image below it, the most accurate, then that of fewer false
-    alarms, then the simplest. Of its seeds that reach its mean recall within one image,
-    the most accurate is taken, and again that of fewer false alarms.
+    The setting is picked first, by its means over seeds on the images that pick. Of
+    those that keep cross-entropy's mean accuracy, and whose recall is the highest or
+    less than one image below it, it is the most accurate, then the one with fewer false
+    alarms, then the simplest. Of its seeds within one image of its mean recall, or
+    above, the most accurate is taken, then again the one with fewer false alarms.
 
     Never taken are a trial less accurate than cross-entropy's mean, one whose threshold
     is moved against the important classes, and one that is not shown to tell them from
@@ -395,14 +392,14 @@ def recommend(trials: pd.DataFrame) -> Recommendation:
     )
     image = 1 / pairs[images].max()
     usable = pairs[
-        (pairs[accuracy] >= to_keep - _SAME)
+        (pairs[accuracy] >= to_keep - SAME)
         & (pairs["offset"] >= 0)
         & (pairs[by_chance] < ALPHA / len(trials))
         & (pairs[recall] > pairs[f"{recall}_mean"] - image)
     ]
     if usable.empty:
         return Recommendation(None, _why_none(trials, on))
-    near = usable[f"{recall}_mean"] > usable[f"{recall}_mean"].max() - image + _SAME
+    near = usable[f"{recall}_mean"] > usable[f"{recall}_mean"].max() - image + SAME
     setting = usable[near & (usable["_rank"] == usable.loc[near, "_rank"].min())]
     best = _sorted(setting.sort_values("seed"), [accuracy, alarms], [False, True])
     trial = best.iloc[0]
@@ -436,7 +433,7 @@ def _why_none(trials: pd.DataFrame, on: str) -> str:
     if trials["diverged"].all():
         return "every trial diverged"
     if trials.loc[trials["method"] == BASELINE, "diverged"].all():
-        return "every trial of cross-entropy diverged, whose accuracy is to keep"
+        return "every trial of cross-entropy diverged, whose accuracy is to be kept"
     if not (trials[_on("chance", on)] < ALPHA / len(trials)).any():
         return (
             f"on {on} images no trial is shown to tell the important class from "
@@ -452,7 +449,7 @@ def title(line: pd.Series) -> str:
     """Returns a setting in words.
 
     Args:
-      line: with `method`, hyperparameters and, if it knows, `moved`.
+      line: with `method`, hyperparameters and, if known, `moved`.
 
     >>> title(pd.Series({"method": "camri", "moved": True, "scale": 16.0}))
     'CAMRI s=16, threshold moved'
@@ -462,7 +459,7 @@ def title(line: pd.Series) -> str:
 
 
 def title_of(lines: pd.DataFrame) -> str:
-    """Returns the setting of lines of one method; of several settings, the method.
+    """Returns the setting of lines of one method, or if they have several, the method.
 
     Args:
       lines: with `method` and its hyperparameters.

@@ -5,6 +5,7 @@ of the same sheet; nothing reads its text back.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ import numpy as np
 import pandas as pd
 
 from camri_jax.evidence.statistics import p_text, shown
+
+# Controls that turn the text around them, besides those of categories Cc and Cs.
+_TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 class Cell(NamedTuple):
@@ -21,7 +25,7 @@ class Cell(NamedTuple):
       text: what is shown; lines are parted by newlines.
       value: what it is sorted by, None if blank.
       mark: "best", "loss" (accuracy is lost), "shown" or "".
-      alone: what is shown where the row above may be another, if that is not `text`.
+      alone: what is shown where the row above may be any, if that is not `text`.
     """
 
     text: str = ""
@@ -53,8 +57,8 @@ SIGNS = {"best": "*", "loss": "▼", "shown": "✓", "": ""}
 def plain(sheet: Sheet) -> list[list[str]]:
     """Returns the texts of a sheet's cells, each with the sign of its mark.
 
-    Signs stand behind the first line, and a column that has any makes room for them in
-    every line, so that numbers set right stay below each other.
+    Signs follow the first line, and a column that has any leaves room for them in every
+    line, so that right-aligned numbers stay aligned.
 
     Args:
       sheet: any.
@@ -107,6 +111,23 @@ def _markdown(cell: Cell) -> str:
 def _escaped(text: str) -> str:
     text = re.sub(r"([\\`*_\[\]<>|$~#])", r"\\\1", text)
     return text.replace("\n", "<br>").replace("\r", " ")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Returns text whose control characters are written out, except those to keep.
+
+    >>> visible("a\x1b[31mb\n")
+    'a\\x1b[31mb\\n'
+    """
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if _hides(c) and c not in keep else c
+        for c in text
+    )
+
+
+def _hides(character: str) -> bool:
+    control = unicodedata.category(character) in ("Cc", "Cs")
+    return control or ord(character) in _TURNING
 
 
 def number(value: float, digits: int = 3) -> Cell:

@@ -14,11 +14,13 @@ LEVEL = 1 - ALPHA
 ACCURACY_MARGIN = 0.005
 """Loss of accuracy that still counts as none, unless told otherwise."""
 
-_SAME = 1e-6  # Far below one image: numbers that differ by less are the same.
+DIGITS = 9
+SAME = 10.0**-DIGITS
+"""Far below one image: numbers that differ by less are equal but for rounding."""
 
 
 def checked_accuracy_margin(value: float) -> float:
-    """Returns a loss of accuracy that counts as none, if it can be one.
+    """Returns a loss of accuracy that counts as none, unless it is out of range.
 
     Args:
       value: a share of the images.
@@ -45,15 +47,15 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
 
     .. math:: \bar{x} \pm t_{n - 1} \, s / \sqrt{n}
 
-    It agrees with `p_above`. A bootstrap's (BCa) is too narrow where seeds are few: of
-    10 normal differences it holds the true mean in 90 % of cases, of 20 in 93 %.
+    It agrees with `p_above`. A bootstrap's (BCa) is too narrow where seeds are few:
+    with 10 normal differences it holds the true mean in 90 % of cases, with 20 in 93 %.
 
     Args:
       differences: `[n]`, one a seed; NaN are left out.
 
     Returns:
-      Its ends. They are NaN of fewer than two differences, and where all are the same:
-      recalls of few images often are, and their spread is unknown then, not nothing.
+      Its ends. They are NaN for fewer than two differences, and where all are the same:
+      recalls of few images often are, and their spread is then unknown, not zero.
 
     Reference:
       Student, The probable error of a mean, Biometrika 6, 1908.
@@ -62,7 +64,7 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     [0.0003, 0.0547]
     """
     values = _finite(differences)
-    if len(values) < 2 or np.ptp(values) < _SAME:
+    if len(values) < 2 or np.ptp(values) < SAME:
         return np.nan, np.nan
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
@@ -74,15 +76,15 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
     With bound 0 it tests superiority. With bound -margin it tests non-inferiority: a
     small value says that what is lost, if anything, is less than the margin.
 
-    Differences that are all the same have no spread, and leave the sign test, which is
-    of the median: n differences above the bound have p 1 / 2^n.
+    Differences that are all the same have no spread, which leaves the sign test of the
+    median: n differences above the bound have p = 1 / 2^n.
 
     Args:
       differences: `[n]`, one a seed; NaN are left out.
       bound: the mean under the null hypothesis.
 
     Returns:
-      The p-value; NaN of fewer than two differences.
+      The p-value; NaN for fewer than two differences.
 
     Reference:
       Student, The probable error of a mean, Biometrika 6, 1908; for non-inferiority
@@ -98,8 +100,8 @@ def p_above(differences: np.ndarray, bound: float = 0.0) -> float:
     number = len(values)
     if number < 2:
         return np.nan
-    if np.ptp(values) < _SAME:
-        return 1.0 if values.mean() <= bound + _SAME else 0.5**number
+    if np.ptp(values) < SAME:
+        return 1.0 if values.mean() <= bound + SAME else 0.5**number
     t = (values.mean() - bound) / (values.std(ddof=1) / np.sqrt(number))
     return float(special.stdtr(number - 1, -t))
 
@@ -120,7 +122,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
       p_values: `[n]`; NaN count as tried, and stay NaN.
 
     Returns:
-      `[n]`; those below 0.05 hold together, but for a chance of 0.05 that any is wrong.
+      `[n]`; those below 0.05 all hold, except for a chance of 0.05 that any is wrong.
 
     Reference:
       Holm, A simple sequentially rejective multiple test procedure, 1979.
@@ -146,7 +148,7 @@ def shown(p_value: float) -> bool:
 
 
 def p_text(p_value: float) -> str:
-    """Returns a p-value in as many digits as tell whether it is `shown`.
+    """Returns a p-value with enough digits to tell whether it is `shown`.
 
     >>> p_text(0.0496), p_text(0.05), p_text(0.04999), p_text(0.2), p_text(1e-5)
     ('0.0496', '0.050', '0.04999', '0.200', '<0.001')
@@ -185,10 +187,10 @@ def seeds_needed(
 
     Returns:
       A whole number, 2 or more; infinite if the effect is not positive, for then no
-      number of seeds will do; NaN of fewer than two differences, or without spread.
+      number of seeds will do; NaN for fewer than two differences, or without spread.
 
     Raises:
-      UsageError: it is not so that 0 < alpha < power < 1.
+      UsageError: not 0 < alpha < power < 1.
 
     Reference:
       Cohen, Statistical power analysis for the behavioral sciences, 1988, chapter 2.
@@ -201,7 +203,7 @@ def seeds_needed(
     if power <= alpha:
         raise UsageError(f"power must be above alpha, got {power} and {alpha}")
     values = _finite(differences)
-    if len(values) < 2 or np.ptp(values) < _SAME:
+    if len(values) < 2 or np.ptp(values) < SAME:
         return np.nan
     if not effect > 0:
         return np.inf
@@ -210,7 +212,7 @@ def seeds_needed(
     normal = stats.norm.ppf(1 - alpha) + stats.norm.ppf(power)
     number = max(2.0, np.floor((normal / size) ** 2))
     if number > _MANY:
-        # There the tail is slow to compute, and the next whole number is no other.
+        # There the tail is slow to compute, and the next whole number is the same.
         return float(np.ceil((normal / size) ** 2 + stats.norm.ppf(1 - alpha) ** 2 / 2))
     while _power(size, number, alpha) < power:
         number += 1

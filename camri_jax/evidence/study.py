@@ -1,4 +1,4 @@
-"""The rows that one question is asked of: of one data set, trained alike."""
+"""The rows that a question is asked of: those of one data set, trained alike."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ POINT = [*HYPERPARAMETERS, "by_class"]
 """Columns of the hyperparameters: numbers, and the text of those by class."""
 
 REMEMBERED = 32
-"""Tables made of logits, which are slow to read, that are kept for who asks again."""
+"""How many tables made from logits, which are slow to read, are kept in memory."""
 
 Choice = tuple[int, ...]
 """The important classes: their indices, ascending. A key; names are for people."""
@@ -34,7 +34,7 @@ Choice = tuple[int, ...]
 class Study:
     """Trials of one data set that were trained with the same settings.
 
-    Equal only to itself, so that what is made of its logits can be remembered.
+    Equal only to itself, so that what is made from its logits can be kept in memory.
 
     Attributes:
       rows: as `camri_jax.sweeps.rows.read` gives them, one a trial; `by_class` is ""
@@ -42,7 +42,7 @@ class Study:
       data: labels and class names.
       directory: where they lie, with their logits.
       choices: the important classes that are asked about.
-      aside: sentences on rows that are left out, as they are of other data.
+      aside: sentences on rows that are left out because they are of other data.
     """
 
     rows: pd.DataFrame
@@ -60,9 +60,9 @@ class Study:
         return "" if len(self.choices) == 1 else "_" + "_".join(map(str, choice))
 
     def of(self, important: Choice) -> pd.DataFrame:
-        """Returns the rows that tell of a choice of important classes.
+        """Returns the rows that count for a choice of important classes.
 
-        Those of methods that no class is important to, and of the others those that
+        Those of methods to which no class is important, and those of other methods that
         were trained for it.
         """
         indifferent = [
@@ -110,11 +110,11 @@ def load(
       important: choices of important classes: each a name, an index, names or indices
         joined by +, or a tuple of them; default those that rows were trained for.
       where: settings to keep, each `NAME=VALUE`.
-      settings: the whole of them, of a plan; default any.
+      settings: all settings of a plan; default any.
 
     Returns:
-      The study. Of several fingerprints of the data the one of the newest row counts;
-      the others are set aside, which is said.
+      The study. If rows have several fingerprints of the data, that of the newest row
+      counts; the other rows are set aside, with a note.
 
     Raises:
       UsageError: there are no rows; they are of several data sets or settings; two
@@ -224,7 +224,7 @@ def point_of(line: pd.Series) -> dict[str, Value]:
 def same_point(
     lines: pd.DataFrame, line: pd.Series, names: Sequence[str] = POINT
 ) -> pd.Series:
-    """Returns which lines have a line's hyperparameters; NaN is the same as NaN."""
+    """Returns which lines have a line's hyperparameters; NaN equals NaN."""
     same = pd.Series(True, lines.index)
     for name in names:
         same &= (lines[name] == line[name]) | (lines[name].isna() & pd.isna(line[name]))
@@ -245,10 +245,10 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     names = sorted(set(rows["dataset"]))
     if dataset is not None and dataset not in names:
         raise UsageError(
-            f"--dataset must be among {', '.join(names)}, got {dataset}: there are no "
+            f"dataset must be among {', '.join(names)}, got {dataset}: there are no "
             "rows of others"
         )
-    # The same data may have been named in several ways, as a folder by its full path.
+    # The same data may have been named in several ways, a folder by its full path too.
     same = rows["dataset"].eq(dataset or names[0])
     same |= rows["fingerprint"].isin(rows.loc[same, "fingerprint"].dropna())
     if dataset is None:
@@ -256,8 +256,8 @@ def _of_one_data_set(rows: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
         same |= rows["dataset"].isin(rows.loc[same, "dataset"])
     if dataset is None and not same.all():
         raise UsageError(
-            f"the rows are of several data sets ({', '.join(names)}); --dataset picks "
-            "one"
+            "the rows are of several data sets: dataset must be one of "
+            + ", ".join(names)
         )
     return rows[same]
 
@@ -284,13 +284,13 @@ def _where(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
         name, _, value = condition.partition("=")
         if name not in known:
             raise UsageError(
-                f"--where {condition} must be NAME=VALUE, with a name among "
-                + ", ".join(known)
+                f"where must be NAME=VALUE, with a name among {', '.join(known)}; got "
+                + condition
             )
         values = _values(parsed, name)
         if value not in values:
             raise UsageError(
-                f"--where {condition}: there are only rows of {name} "
+                f"where is {condition}, but there are only rows of {name} "
                 + " or ".join(values)
             )
         parsed = {k: s for k, s in parsed.items() if _text(s.get(name)) == value}
@@ -298,7 +298,7 @@ def _where(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
 
 
 def _of_one_fingerprint(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Rows of the data of the newest row, and what is said of the others."""
+    """Rows of the data of the newest row, and sentences on the others."""
     told = rows[rows["fingerprint"].notna()]
     if told.empty:
         raise UsageError(
@@ -313,7 +313,7 @@ def _of_one_fingerprint(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
         whose = (
             "an older version, which kept no labels"
             if pd.isna(fingerprint)
-            else f"other data ({fingerprint}; --where fingerprint={fingerprint} picks "
+            else f"other data ({fingerprint}; where fingerprint={fingerprint} picks "
             "them)"
         )
         aside.append(f"{len(group)} trials are of {whose} and are set aside")
@@ -331,7 +331,7 @@ def _trained_alike(rows: pd.DataFrame) -> None:
         first, values = next(iter(differing.items()))
         raise UsageError(
             "the rows were trained with different settings, which cannot stand in one "
-            f"table: {listed}. Pick one as with --where {first}={values[0]}"
+            f"table: {listed}. Pick one, for example where {first}={values[0]}"
         )
 
 
@@ -367,8 +367,8 @@ def _choices(
         found = dict.fromkeys(chosen for chosen in rows["important"] if chosen)
         if not found:
             raise UsageError(
-                "no trial was trained for an important class; name one with "
-                f"--important: {', '.join(data.class_names[:10])}"
+                "no trial was trained for an important class: important must name "
+                f"one: {', '.join(data.class_names[:10])}"
             )
         return tuple(found)
     asked = [important] if isinstance(important, str) else important
@@ -380,10 +380,10 @@ def _choice(asked: Any, data: stored.Data) -> Choice:
     try:
         chosen = class_indices(names, asked)
     except UsageError as error:
-        raise UsageError(f"--important: {error}") from error
+        raise UsageError(f"important: {error}") from error
     if len(chosen) == len(names):
         raise UsageError(
-            f"--important must leave a class that is not important, got all of "
+            "important must leave a class that is not important, got all of "
             f"{', '.join(names)}"
         )
     return chosen

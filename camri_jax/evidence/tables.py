@@ -1,7 +1,7 @@
 """The tables: frames that hold every number, and sheets of cells that show them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,9 @@ from camri_jax.evidence.sheets import (
 )
 from camri_jax.evidence.statistics import (
     ACCURACY_MARGIN,
+    DIGITS,
     LEVEL,
+    SAME,
     checked_accuracy_margin,
     seeds_needed,
 )
@@ -96,7 +98,7 @@ def remarks(table: pd.DataFrame, name: str) -> list[str]:
       table: from `comparison`.
       name: of the important class.
     """
-    # Of trials that all diverged there is no more to say than that.
+    # If all trials diverged, there is no more to say than that.
     if not table["num_seeds"].any():
         return []
     found = []
@@ -159,18 +161,20 @@ def _method(line: pd.Series, *, setting: bool = False) -> Cell:
 
 
 def _selections(table: pd.DataFrame, name: str) -> Sheet:
-    """The paper's rule beside held-out selection."""
+    """Held-out selection beside the paper's rule."""
     by_selection = {
         key: group.set_index(["method", "moved"])
         for key, group in table.groupby("selection")
     }
     paper = by_selection["paper"]
-    baseline = paper["accuracy"][BASELINE, False] - 1e-9
+    baseline = paper["accuracy"][BASELINE, False] - SAME
     trained = paper[
         paper["keeps_accuracy"] & ~paper.index.get_level_values("moved").to_numpy(bool)
     ]
     best = (
-        trained["recall"].round(9).idxmax() if trained["recall"].notna().any() else None
+        trained["recall"].round(DIGITS).idxmax()
+        if trained["recall"].notna().any()
+        else None
     )
     rows = []
     for key in dict.fromkeys(zip(table["method"], table["moved"], strict=True)):
@@ -180,27 +184,25 @@ def _selections(table: pd.DataFrame, name: str) -> Sheet:
                 table[(table["method"] == key[0]) & (table["moved"] == key[1])].iloc[0]
             )
         ]
+        if "held_out" in by_selection:
+            own = by_selection["held_out"].loc[key]
+            loses = "loss" if own["accuracy"] < baseline else ""
+            row += [_with_setting(own), mean(own, "accuracy")._replace(mark=loses)]
         if line["keeps_accuracy"]:
             recall = _with_setting(line)
             mark = "best" if key == best else ""
             row += [recall._replace(mark=mark), mean(line, "accuracy")]
         else:
             row += [Cell(), Cell()]
-        if "held_out" in by_selection:
-            line = by_selection["held_out"].loc[key]
-            loses = "loss" if line["accuracy"] < baseline else ""
-            row += [_with_setting(line), mean(line, "accuracy")._replace(mark=loses)]
         rows.append(row)
-    columns = ["method", "paper's rule\nrecall", "\naccuracy"]
-    if "held_out" in by_selection:
-        columns += ["held-out\nrecall", "\naccuracy"]
+    held_out = ["held-out\nrecall", "\naccuracy"] * ("held_out" in by_selection)
     return Sheet(
         f"Table I. Important class: {name}",
         "Test images, mean ± std over seeds. Paper's rule: of the settings that keep "
         "cross-entropy's accuracy on these very test images, the highest recall (of "
         "all as trained marked); blank where none does. Held-out: the same rule on "
         "validation images; ▼ accuracy below cross-entropy's.",
-        columns,
+        ["method", *held_out, "paper's rule\nrecall", "\naccuracy"],
         rows,
     )
 
@@ -369,7 +371,23 @@ def _shared(lines: pd.DataFrame, pairs: str) -> str:
 # --- The one to use ------------------------------------------------------------------
 
 
-def recommendation(picked: Recommendation, name: str) -> list[str]:
+class Advice(NamedTuple):
+    """Sentences on the model to take, empty where there is nothing to say.
+
+    Attributes:
+      take: which, or that there is none.
+      why: it was picked.
+      finds: what it finds on test images, and what that costs.
+      caveat: what to mind.
+    """
+
+    take: str
+    why: str = ""
+    finds: str = ""
+    caveat: str = ""
+
+
+def recommendation(picked: Recommendation, name: str) -> Advice:
     """Returns what is recommended, in sentences; all numbers are of test images.
 
     Args:
@@ -378,18 +396,16 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
     """
     line = picked.trial
     if line is None:
-        return [f"No model is recommended: {picked.why}."]
+        return Advice(f"No model is recommended: {picked.why}.")
     offset = f" (offset {line['offset']:+.3g})" if line["moved"] else ""
     named = title(line)
     if line["moved"] and line["offset"] == 0:
         named, offset = title(line.drop("moved")), " (its threshold stays)"
-    found = [
-        f"Take {named}, seed {line['seed']}{offset}: trial {line['trial_id']}.",
-        f"It was {picked.why}.",
-    ]
+    take = f"Take {named}, seed {line['seed']}{offset}: trial {line['trial_id']}."
+    why = f"It was {picked.why}."
     if not line["num_important"] > 0:
-        return [*found, f"There are no test images of {name}."]
-    found.append(
+        return Advice(take, why, f"There are no test images of {name}.")
+    finds = (
         f"On test images it finds {line['num_found']:.0f} of "
         f"{line['num_important']:.0f} of {name} ({line['recall']:.3f}; exact "
         f"{LEVEL:.0%} interval {picked.low:.3f} to {picked.high:.3f}) with "
@@ -397,9 +413,8 @@ def recommendation(picked: Recommendation, name: str) -> list[str]:
         + ("" if pd.isna(line["precision"]) else f", precision {line['precision']:.3f}")
         + f" and accuracy {line['accuracy']:.3f}."
     )
-    if line["num_important"] < FEW_IMAGES:
-        found.append(f"Fewer than {FEW_IMAGES} images of a class say little.")
-    return found
+    few = f"Fewer than {FEW_IMAGES} images of a class say little."
+    return Advice(take, why, finds, few * bool(line["num_important"] < FEW_IMAGES))
 
 
 # --- Table II ------------------------------------------------------------------------
@@ -422,7 +437,7 @@ def angles(
 
     Returns:
       One line a column of the paper's table: `column` (its name there), `method`,
-      hyperparameters, `num_seeds`, and of each of `ANGLES` the mean over seeds and
+      hyperparameters, `num_seeds`, and for each of `ANGLES` the mean over seeds and
       `..._std`: the standard deviation of the angle on test images, of the important
       class, and the least and the median of the others', taken within a trial. And
       sentences on columns that are absent.
@@ -465,7 +480,7 @@ def _columns(selected: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _spreads(rows: pd.DataFrame, important: Choice) -> pd.DataFrame:
-    """Spreads of each trial; ArcFace of margin 0 stands as L2-softmax, too."""
+    """Spreads of each trial; ArcFace of margin 0 counts as L2-softmax, too."""
     lines = []
     for _, row in rows[~rows["diverged"] & rows["angle_std"].notna()].iterrows():
         std = np.asarray(row["angle_std"], float)
@@ -552,24 +567,19 @@ def power(
     margin = checked_accuracy_margin(accuracy_margin)
     if effect is not None:
         fraction("effect", effect)
-    compared = verdicts.differences(trials)
-    if compared.empty:
-        raise UsageError(
-            f"there are rows of {BASELINE} only, and none to compare it with"
-        )
 
     def seeds(differences: pd.Series, effect: float, power: float = power) -> float:
         return seeds_needed(differences.to_numpy(), effect, power=power, alpha=alpha)
 
     lines = []
-    for key, group in compared.groupby(KEY, dropna=False, sort=False):
+    for key, group in verdicts.by_setting(verdicts.differences(trials)):
         recall, accuracy = group["recall"].dropna(), group["accuracy"].dropna()
         gain = recall.mean() if effect is None else effect
         kept = accuracy.mean() + margin
         each = (1 + power) / 2
         lines.append(
             {
-                **dict(zip(KEY, key, strict=True)),
+                **key,
                 "num_pairs": len(recall),
                 "recall": recall.mean(),
                 "recall_std": recall.std(),
@@ -587,7 +597,7 @@ def power(
     if table["num_pairs"].max() < 2:
         raise UsageError(
             "no setting shares two seeds with cross-entropy, which it takes to tell "
-            "how much differences vary; train more with --num-seeds"
+            "how much differences vary; train more seeds"
         )
     return table
 
@@ -643,7 +653,7 @@ def power_sheet(
 
 
 def _seeds(number: float) -> Cell:
-    """A count; nothing where it is unknown, and never where none will do."""
+    """A count; blank where it is unknown, "never" where none will do."""
     if np.isnan(number):
         return Cell()
     return Cell("never" if np.isinf(number) else f"{number:,.0f}", number)

@@ -52,11 +52,11 @@ def differences(trials: pd.DataFrame) -> pd.DataFrame:
       trials: from `camri_jax.evidence.selection.trials`, of one choice of classes.
 
     Returns:
-      The lines of `trials` but for cross-entropy as trained, with differences in place
+      The lines of `trials` except cross-entropy as trained, with differences in place
       of `MEASURES`; NaN where either trial diverged or the seed has no cross-entropy.
 
     Raises:
-      UsageError: without cross-entropy, or with two trials of it of one seed.
+      UsageError: without cross-entropy, or with two trials of it for one seed.
     """
     is_baseline = (trials["method"] == BASELINE) & ~trials["moved"]
     baseline = trials.loc[is_baseline, ["trial_id", "seed", *MEASURES]]
@@ -89,12 +89,12 @@ def paired(
       accuracy_margin: loss of accuracy that counts as none.
 
     Returns:
-      One line a setting, but for cross-entropy as trained: `KEY`; `num_pairs`, the
+      One line a setting, except cross-entropy as trained: `KEY`; `num_pairs`, the
       seeds that it shares with it; `all_diverged`, and `has_images`, whether there are
-      test images of the important classes; of each of `MEASURES`, on test images, the
+      test images of the important classes; for each of `MEASURES`, on test images, the
       mean difference as `..._difference`, over how many pairs as `..._pairs`, its
-      interval as `..._low` and `..._high`; `recall_p`, of a gain of recall, and
-      `accuracy_p`, of a loss of accuracy below the margin, uncorrected and parts of
+      interval as `..._low` and `..._high`; `recall_p`, for a gain of recall, and
+      `accuracy_p`, for a loss of accuracy below the margin, uncorrected and parts of
       claims only, see `claims`.
 
     Raises:
@@ -103,7 +103,7 @@ def paired(
     """
     margin = checked_accuracy_margin(accuracy_margin)
     lines = []
-    for key, group in _settings(differences(trials)):
+    for key, group in by_setting(differences(trials)):
         line = dict(
             key,
             num_pairs=int(group["recall"].notna().sum()),
@@ -139,12 +139,12 @@ def at_own_recall(prices: pd.DataFrame) -> pd.DataFrame:
       prices: from `camri_jax.evidence.curves.prices` without recalls.
 
     Returns:
-      One line a setting as trained, but cross-entropy: `KEY`; of accuracy `above_...`
-      as in `paired`; `above_p`, of its being positive, uncorrected and part of a claim
-      only; `alarms_difference`, of false alarms. No lines without logits.
+      One line a setting as trained, except cross-entropy: `KEY`; `above_...` of
+      accuracy, as in `paired`; `above_p`, for its being positive, uncorrected and part
+      of a claim only; `alarms_difference`, of false alarms. No lines without logits.
     """
     lines = []
-    for key, group in _settings(prices.assign(moved=False), needed=False):
+    for key, group in by_setting(prices.assign(moved=False), needed=False):
         values = group["accuracy_difference"]
         lines.append(
             {
@@ -163,7 +163,7 @@ def claims(compared: pd.DataFrame) -> pd.DataFrame:
     """Returns the p-values of what is claimed of each setting, and the verdict.
 
     Two things can be claimed. `more`: it finds more than cross-entropy as trained, and
-    keeps its accuracy. `better`, of methods as trained: it does, and its accuracy is
+    keeps its accuracy. `better`, for methods as trained: it does, and its accuracy is
     above that of cross-entropy whose threshold is moved to the same recall.
 
     Args:
@@ -215,15 +215,15 @@ def price_differences(prices: pd.DataFrame) -> pd.DataFrame:
 
     Args:
       prices: from `camri_jax.evidence.curves.prices` at some recalls, of the settings
-        that are to be told of.
+        to report.
 
     Returns:
       One line a setting and recall: `KEY` (`moved` is true), `asked`, `num_seeds`, and
       how many of these reach the recall, `num_reached`; means over seeds of `recall`,
-      `COSTS` and `offset`, and standard deviations as `..._std`; of `false_alarms` and
+      `COSTS` and `offset`, and standard deviations as `..._std`; for `false_alarms` and
       `accuracy` the differences to cross-entropy at the same recall, as in `paired`;
-      `fewer_p`, of fewer false alarms, and `fewer_p_holm`, corrected for all lines; NaN
-      for cross-entropy itself, and as `curves.of_all_seeds` has it.
+      `fewer_p`, for fewer false alarms, and `fewer_p_holm`, corrected for all lines;
+      NaN for cross-entropy itself, and where `curves.of_all_seeds` has it.
     """
     found = of_all_seeds(prices).assign(moved=True)
     compared = ["false_alarms", "accuracy"]
@@ -251,10 +251,21 @@ def price_differences(prices: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _settings(
+def by_setting(
     lines: pd.DataFrame, *, needed: bool = True
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Groups by setting, but for cross-entropy as trained."""
+    """Groups by setting, without cross-entropy as trained.
+
+    Args:
+      lines: with the columns `KEY`.
+      needed: whether there must be any.
+
+    Yields:
+      Each setting's `KEY`, and its lines.
+
+    Raises:
+      UsageError: there are none.
+    """
     others = lines[(lines["method"] != BASELINE) | lines["moved"]]
     if others.empty and needed:
         raise UsageError(

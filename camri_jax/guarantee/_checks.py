@@ -1,6 +1,6 @@
 """Whether a promise is kept on new labelled images."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from camri_jax._files import fraction
 from camri_jax.guarantee._arguments import counted, failure_share
@@ -32,10 +32,6 @@ class Check(NamedTuple):
     low: float
     high: float
     verdict: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
-        return self._asdict()
 
 
 def check_recall(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,15 +67,6 @@ class Price:
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Price":
-        """The price that `to_dict` wrote."""
-        read: dict[str, Any] = {
-            name: Measure(**value) if isinstance(value, Mapping) else value
-            for name, value in values.items()
-        }
-        return cls(**read)
 
 
 def price(

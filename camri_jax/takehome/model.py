@@ -265,7 +265,7 @@ def save_seen(
       images: arrays `[image, ...]` as the model takes them.
       before: directory of the model that this one comes of, whose images count too.
     """
-    hashes = [copies.prints(each) for each in images]
+    hashes = [copies.fingerprints(each) for each in images]
     if before is not None and (before / _SEEN).exists():
         hashes.append(np.load(io.BytesIO((before / _SEEN).read_bytes())))
     found = np.unique(np.concatenate(hashes))
@@ -287,7 +287,7 @@ def seen(directory: Path, images: np.ndarray) -> np.ndarray:
         known = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{path} is damaged ({error})") from error
-    return np.isin(copies.prints(images), known)
+    return np.isin(copies.fingerprints(images), known)
 
 
 def used(dataset: Dataset) -> list[np.ndarray]:

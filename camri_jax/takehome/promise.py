@@ -490,9 +490,11 @@ def one_a_group(mine: np.ndarray, groups: np.ndarray, images: np.ndarray) -> np.
       groups: of all images.
       images: all of them.
     """
-    own = pd.DataFrame({"group": groups[mine], "pixels": copies.prints(images[mine])})
+    own = pd.DataFrame(
+        {"group": groups[mine], "pixels": copies.fingerprints(images[mine])}
+    )
     copy = own.groupby(["group", "pixels"]).cumcount()
-    lots = copies.prints(np.stack([own["pixels"], copy], axis=1))
+    lots = copies.fingerprints(np.stack([own["pixels"], copy], axis=1))
     drawn = mine[np.argsort(lots)]
     return drawn[np.unique(groups[drawn], return_index=True)[1]]
 

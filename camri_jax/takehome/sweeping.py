@@ -246,7 +246,7 @@ def results_of(
         model = None
         if picked.trial is not None:
             model = _keep(output, found, choice, picked, dataset, backbone)
-        sentences = tuple(tables.recommendation(picked, name))
+        sentences = tuple(filter(None, tables.recommendation(picked, name)))
         bests.append(Best(choice, picked, model, sentences, backbone))
         pictures = figures.drawings(found, choice, trials)
         suffix = found.suffix(choice)

@@ -18,21 +18,25 @@ def _file(image, suffix="png", **options):
     return file
 
 
+def _pixels(*given, **named):
+    return pictures.decode(*given, **named).pixels
+
+
 def _colour(red, green, blue, size=(8, 8)):
     return Image.new("RGB", size, (red, green, blue))
 
 
 def test_a_picture_survives_encoding():
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    assert (pictures.decode(io.BytesIO(pictures.encode(image)), None) == image).all()
+    assert (_pixels(io.BytesIO(pictures.encode(image)), None) == image).all()
     grey = image[..., :1]
-    assert (pictures.decode(io.BytesIO(pictures.encode(grey)), None) == grey).all()
+    assert (_pixels(io.BytesIO(pictures.encode(grey)), None) == grey).all()
 
 
 def test_shrinking_is_anti_aliased():
     chessboard = np.indices((64, 64)).sum(axis=0) % 2 * 255
     file = _file(Image.fromarray(chessboard.astype(np.uint8)))
-    shrunk = pictures.decode(file, 8)
+    shrunk = _pixels(file, 8)
     assert (abs(shrunk.astype(int) - 127) < 16).all()
 
 
@@ -42,7 +46,7 @@ def test_shrinking_is_anti_aliased():
 )
 def test_a_wide_picture_becomes_square(fit, top, middle):
     file = _file(Image.new("L", (40, 20), 200))
-    image = pictures.decode(file, 10, fit)
+    image = _pixels(file, 10, fit)
     assert image.shape == (10, 10, 1)
     assert (image[0].max(), image[5].min()) == (top, middle)
 
@@ -50,12 +54,12 @@ def test_a_wide_picture_becomes_square(fit, top, middle):
 def test_cropping_keeps_the_middle():
     image = Image.new("RGB", (30, 10), "red")
     image.paste((0, 255, 0), (10, 0, 20, 10))
-    assert (pictures.decode(_file(image), 10, "crop") == [0, 255, 0]).all()
+    assert (_pixels(_file(image), 10, "crop") == [0, 255, 0]).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "bmp", "gif", "tiff", "webp", "ppm"])
 def test_formats(suffix):
-    decoded = pictures.decode(_file(_colour(200, 40, 90), suffix), 4)
+    decoded = _pixels(_file(_colour(200, 40, 90), suffix), 4)
     assert decoded.shape == (4, 4, 3)
     assert (abs(decoded.astype(int) - [200, 40, 90]) < 8).all()
 
@@ -66,7 +70,7 @@ def test_formats(suffix):
 )
 def test_modes(mode, channels):
     suffix = "tiff" if mode == "CMYK" else "png"
-    decoded = pictures.decode(_file(_colour(255, 255, 255).convert(mode), suffix), 4)
+    decoded = _pixels(_file(_colour(255, 255, 255).convert(mode), suffix), 4)
     assert decoded.shape == (4, 4, channels)
     assert (decoded > 250).all()
 
@@ -74,7 +78,7 @@ def test_modes(mode, channels):
 def test_what_is_transparent_is_black():
     image = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
     image.paste((10, 20, 30, 255), (0, 0, 8, 4))
-    decoded = pictures.decode(_file(image), None)
+    decoded = _pixels(_file(image), None)
     assert (decoded[:4] == [10, 20, 30]).all()
     assert (decoded[4:] == 0).all()
 
@@ -83,13 +87,12 @@ def test_what_is_transparent_is_black():
 def test_deep_grey_keeps_the_upper_half_of_the_bits_it_uses(bits):
     most = 2**bits - 1
     deep = np.array([[0, most // 255, most // 2, most]], np.uint16)
-    said = []
-    decoded = pictures.decode(_file(Image.fromarray(deep)), None, tell_bits=said.append)
-    assert decoded.ravel().tolist() == (deep.ravel() >> (bits - 8)).tolist()
-    assert decoded.max() == 255
-    assert said == [bits]
+    decoded = pictures.decode(_file(Image.fromarray(deep)), None)
+    assert decoded.pixels.ravel().tolist() == (deep.ravel() >> (bits - 8)).tolist()
+    assert decoded.pixels.max() == 255
+    assert decoded.bits == bits
     # Beside others that use more.
-    dark = pictures.decode(_file(Image.fromarray(deep)), None, bits=16)
+    dark = _pixels(_file(Image.fromarray(deep)), None, bits=16)
     assert dark.max() == most >> 8
 
 
@@ -99,7 +102,7 @@ def test_a_portable_map_of_any_depth(most):
     file = io.BytesIO(b"P5 4 4 %d\n" % most + values.astype(">u2").tobytes())
     if most == 255:
         file = io.BytesIO(b"P5 4 4 255\n" + values.astype(np.uint8).tobytes())
-    decoded = pictures.decode(file, None)
+    decoded = _pixels(file, None)
     assert (abs(decoded.ravel() - values / most * 255) < 1.01).all()
 
 
@@ -124,14 +127,14 @@ def test_deep_colour_is_read_or_refused_but_never_black(most):
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     file = _png(struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), rows)
     if most == 65536:
-        assert (pictures.decode(file, None).reshape(4, 12) == values >> 8).all()
+        assert (_pixels(file, None).reshape(4, 12) == values >> 8).all()
     else:
         with pytest.raises(ValueError, match="save it with 8"):
             pictures.decode(file, None)
 
 
 def test_a_colour_picture_of_16_pixels_is_not_deep():
-    assert (pictures.decode(_file(_colour(9, 5, 3, (16, 16))), None) == [9, 5, 3]).all()
+    assert (_pixels(_file(_colour(9, 5, 3, (16, 16))), None) == [9, 5, 3]).all()
 
 
 def test_32_bits_are_refused():
@@ -145,7 +148,7 @@ def test_a_camera_held_upright_is_believed():
     image.putpixel((0, 0), (255, 255, 255))
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: to be turned a quarter clockwise
-    decoded = pictures.decode(_file(image, exif=exif), None)
+    decoded = _pixels(_file(image, exif=exif), None)
     assert decoded.shape == (8, 4, 3)
     assert decoded[0, 3].tolist() == [255, 255, 255]
 
@@ -184,7 +187,7 @@ def test_large_photographs_shrink_to_nearly_the_same_as_without_shortcuts():
     photograph = smooth.resize((1600, 1200), Image.Resampling.BICUBIC)
     file = _file(photograph, "jpeg", quality=95)
     expected = np.asarray(photograph.resize((32, 32), Image.Resampling.BILINEAR))
-    difference = pictures.decode(file, 32).astype(int) - expected
+    difference = _pixels(file, 32).astype(int) - expected
     assert abs(difference).mean() < 2
 
 
@@ -220,8 +223,8 @@ def test_damaged_exif_refuses_no_picture(kind, suffix):
     image = Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     )
-    plain = pictures.decode(_file(image, suffix), None)
-    decoded = pictures.decode(_file(image, suffix, exif=_DAMAGED_EXIF[kind]), None)
+    plain = _pixels(_file(image, suffix), None)
+    decoded = _pixels(_file(image, suffix, exif=_DAMAGED_EXIF[kind]), None)
     upright = plain, np.rot90(plain, -1)  # where the orientation can still be read
     assert any(np.array_equal(decoded, expected) for expected in upright)
 
@@ -231,7 +234,7 @@ def test_every_orientation_is_undone(turn):
     image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
     exif = Image.Exif()
     exif[0x0112] = turn
-    decoded = pictures.decode(_file(image, exif=exif), None)[..., 0].tolist()
+    decoded = _pixels(_file(image, exif=exif), None)[..., 0].tolist()
     a, b = [[0, 1, 2], [3, 4, 5]], [[0, 3], [1, 4], [2, 5]]
     flipped = [row[::-1] for row in a], a[::-1], [row[::-1] for row in a[::-1]]
     turned = b, [row[::-1] for row in b], [row[::-1] for row in b[::-1]], b[::-1]
@@ -246,7 +249,7 @@ def test_damage_of_what_png_says_besides_refuses_no_picture(kind):
     body = kind + b"\0\xff" * 9
     chunk = struct.pack(">I", len(body) - 4) + body + b"nono"  # no checksum of it
     file = io.BytesIO(content[:33] + chunk + content[33:])
-    assert (pictures.decode(file, None) == [9, 50, 200]).all()
+    assert (_pixels(file, None) == [9, 50, 200]).all()
 
 
 @pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED, 0xFE])
@@ -256,18 +259,18 @@ def test_damage_of_what_jpeg_says_besides_refuses_no_picture(marker):
     body = names.get(marker, b"") + b"\xff\x00" * 20
     segment = bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
     file = io.BytesIO(content[:2] + segment + content[2:])
-    assert (abs(pictures.decode(file, None).astype(int) - 90) < 3).all()
+    assert (abs(_pixels(file, None).astype(int) - 90) < 3).all()
 
 
 @pytest.mark.parametrize("size", [(3000, 8), (8, 3000), (5000, 1), (1, 1), (2, 9000)])
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 def test_no_shape_is_rounded_away(size, fit):
-    said = []
     file = _file(Image.new("L", size, 200))
-    decoded = pictures.decode(file, 64, fit, tell=said.append)
-    assert decoded.shape == (64, 64, 1)
-    assert decoded.max() == 200
-    assert (max(size) > 16 * min(size)) == any("16 times" in remark for remark in said)
+    pixels, remarks, _ = pictures.decode(file, 64, fit)
+    assert pixels.shape == (64, 64, 1)
+    assert pixels.max() == 200
+    long = max(size) > 16 * min(size)
+    assert long == any("16 times" in remark for remark in remarks)
 
 
 def _transparent():
@@ -296,8 +299,7 @@ def _frames():
     ],
 )
 def test_what_is_lost_is_told(file, remark):
-    said = []
-    pictures.decode(file(), 8, tell=said.append)
+    said = pictures.decode(file(), 8).remarks
     assert any(remark in line for line in said) if remark else not said
 
 

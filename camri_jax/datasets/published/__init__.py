@@ -22,13 +22,13 @@ _FORMAT = "2"  # to be raised when the same files would be prepared differently
 
 
 class _Published(NamedTuple):
-    """What is known of a data set before its files are opened.
+    """What is known about a data set before its files are opened.
 
     Attributes:
       image_size: height and width in pixels, unless one asks for another.
       mirror: whether a mirrored picture keeps its class.
       folders: of the user's data directory, where its files may lie.
-      files: any of which gives the data set away, with checksums of their own.
+      files: any of which identifies the data set, with checksums of their own.
       unpacked: the same, but without checksums.
     """
 
@@ -45,7 +45,7 @@ _MNIST = [
     for part in ("train", "t10k")
     for content in ("images-idx3", "labels-idx1")
 ]
-_PUBLISHED = {
+PUBLISHED = {
     "mnist": _Published(28, False, ("mnist", "MNIST", "MNIST/raw"), _MNIST),
     "cifar10": _Published(
         32,
@@ -68,6 +68,7 @@ _PUBLISHED = {
         ("Animals_with_Attributes2",),
     ),
 }
+"""By their names."""
 
 
 def load_published(
@@ -76,7 +77,7 @@ def load_published(
     """Loads a published data set from its official files.
 
     Args:
-      name: `mnist`, `cifar10`, `gtsrb` or `awa2`.
+      name: in `PUBLISHED`.
       data_dir: a directory with the files, as published or unpacked, in itself or in a
         folder named after the data set; None: download them.
       cache: where prepared data are kept.
@@ -89,9 +90,9 @@ def load_published(
     Raises:
       DatasetError: a file is missing, damaged, or not the official one.
     """
-    facts = _PUBLISHED[name]
+    facts = PUBLISHED[name]
     found = data_dir and _find(data_dir, facts)
-    # The checksums leave only one content.
+    # Checksums allow only one content.
     content = "official"
     if found and found.name in facts.unpacked:
         source = found if found.is_dir() else found.parent

@@ -26,7 +26,7 @@ _MAX_BROKEN = 0.01
 
 
 class _Info(tfds.core.DatasetInfo):
-    """What TFDS knows of a data set, without asking its bucket on the network."""
+    """What TFDS knows about a data set, without asking its bucket on the network."""
 
     def initialize_from_bucket(self) -> None:
         """Does nothing; TFDS would also leave an empty temporary directory behind."""
@@ -89,7 +89,7 @@ def fetch(
       Where each file lies.
 
     Raises:
-      DatasetError: a file is missing or another.
+      DatasetError: a file is missing or not the official one.
     """
     paths = [official(manager) / name for name in md5s]
     if not any(path.exists() for path in paths):
@@ -100,7 +100,7 @@ def fetch(
             verify(path, md5, f"{url}/{name}")
         except DatasetError:
             if path.parent != official(manager):
-                path.unlink()  # TFDS would take it for good the next time
+                path.unlink()  # TFDS would trust it the next time
                 path.with_name(f"{path.name}.INFO").unlink(missing_ok=True)
             raise
     return paths
@@ -115,7 +115,7 @@ def verify(path: Path, md5: str, url: str) -> None:
       url: where to fetch it.
 
     Raises:
-      DatasetError: it is missing, or another.
+      DatasetError: it is missing, or not the official one.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing (md5 {md5}); fetch it from {url}")
@@ -141,7 +141,7 @@ def write_records(
       official: where the user has the official files, or None.
 
     Raises:
-      DatasetError: an official file cannot be had, or is another.
+      DatasetError: a file cannot be had, or is not the official one.
       OSError: the disk is full.
     """
     if not sys.stderr.isatty():
@@ -164,7 +164,7 @@ def write_records(
             kind = DatasetError if said else Unreachable
             raise kind(
                 f"could not download {builder.name}: {error}; try again, or fetch the "
-                "official files by hand and name their directory with --data-dir or "
+                "official files by hand and name their directory as data_dir or "
                 "CAMRI_DATA_DIR"
             ) from error
         except RuntimeError as error:  # how the record writer reports a full disk
@@ -219,8 +219,8 @@ def _decode(
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | Exception]]:
     def decode(record: dict[str, Any]) -> np.ndarray | Exception:
         try:
-            return pictures.decode(io.BytesIO(record["image"]), image_size)
-        except Exception as error:  # Pillow raises of every kind
+            return pictures.decode(io.BytesIO(record["image"]), image_size).pixels
+        except Exception as error:  # Pillow raises errors of every kind
             return error
 
     # Records are compressed together: read one by one, each would cost its neighbours.

@@ -48,7 +48,7 @@ class Builder(PictureBuilder):
         self, source: Path, names: Sequence[str]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in names:
-            # A pickle can run any code: it is opened only after its checksum held.
+            # A pickle can run any code: it is opened only once its checksum matches.
             batch = pickle.loads(_read(source, name), encoding="bytes")
             images = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             for i, label in enumerate(batch[b"labels"]):

@@ -141,8 +141,8 @@ def _compare(
 def _read_picture(tree: Tree, name: str, source: Path) -> bytes:
     try:
         with tree.open(name) as file:
-            return pictures.encode(pictures.decode(file, None))
-    except Exception as error:  # Pillow raises of every kind
+            return pictures.encode(pictures.decode(file, None).pixels)
+    except Exception as error:  # Pillow raises errors of every kind
         raise DatasetError(
             f"{source}: {name} cannot be read ({error}); unpack the official archives "
             "again"

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from camri_jax._files import UsageError
 from camri_jax.evidence.figures import looks
+from camri_jax.evidence.sheets import visible
 
 _FEW = 12
 """Classes up to which every cell has its number."""
@@ -27,9 +28,9 @@ def confusions(
 ) -> Figure:
     """Draws a confusion matrix and what other methods change of it, as in Fig. 4.
 
-    Rows are true classes and add to 100 %, and each is the mean over trials. The first
-    matrix stands whole; of the others stands the difference to it, in percentage
-    points. A class without images has an empty row.
+    Rows are true classes, add to 100 %, and are means over trials. The first matrix is
+    shown whole, the others as their difference to it, in percentage points. A class
+    without images has an empty row.
 
     Args:
       counts: `[trial, true, predicted]` by title; the first is what others are compared
@@ -41,7 +42,7 @@ def confusions(
       The figure; its label says in words what it shows.
 
     Raises:
-      UsageError: a matrix has no trials, as where all diverged.
+      UsageError: a matrix has no trials, for example where all diverged.
     """
     shares = {title: _shares(title, each) for title, each in counts.items()}
     names, note = looks.names(class_names)
@@ -77,7 +78,7 @@ def confusions(
         + " ".join(told),
         note,
     )
-    # Cells are as large as all that stands around them leaves.
+    # Cells take the room that everything around them leaves.
     figure.draw_without_rendering()
     for place, image in zip(places, drawn, strict=False):
         _number(place, image, important, few)
@@ -94,12 +95,12 @@ def _shares(title: str, counts: np.ndarray) -> np.ndarray:
 
 def _heading(title: str) -> str:
     """A title in as many lines as it has parts, if it is long."""
-    text = looks.visible(title).replace("$", r"\$")
+    text = visible(title).replace("$", r"\$")
     return text.replace(", ", ",\n") if len(text) > 36 else text
 
 
 def _draw(place: Axes, values: np.ndarray, norm: Normalize) -> AxesImage:
-    # Of zero nothing is seen but the page, be it light or dark.
+    # Zero shows nothing but the page, be it light or dark.
     return place.imshow(values, cmap=_colours(norm), norm=norm, interpolation="none")
 
 
@@ -111,7 +112,7 @@ def _colours(norm: Normalize) -> Colormap:
 
 
 def _number(place: Axes, image: AxesImage, important: Sequence[int], few: bool) -> None:
-    """Writes numbers into cells; of many classes only where it matters most."""
+    """Writes numbers into cells; for many classes only where it matters most."""
     values = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan)
     whole = image.norm.vmin == 0
     digits = 1 if few else 0

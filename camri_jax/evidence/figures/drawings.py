@@ -61,10 +61,10 @@ def drawings(
         "price": Drawing(
             "What each recall costs",
             "The threshold is moved for all, on the test images themselves, to where "
-            "just so many are found, and each method is in the setting that is the "
+            "just that many are found, and each method is in the setting that is the "
             "cheapest there on validation images. The line is the mean over seeds, the "
-            f"band reaches {looks.BAND}; the horizontal axis is even in the share that "
-            "is missed.",
+            f"band reaches {looks.BAND}; the horizontal axis is logarithmic in the "
+            "share that is missed.",
             lambda: price(
                 curves.cheapest(study, important, ASKED),
                 name,
@@ -104,10 +104,10 @@ def certifiable(study: Study, important: Choice) -> float | None:
       important: the choice of important classes.
 
     Returns:
-      At 95 % confidence, by as many images, or groups of images that are not
-      independent; None without calibration images, and for several classes: what one
-      of them loses to another, no offset that they share finds, so that the number of
-      images says too much.
+      At 95 % confidence, from the number of images, or of groups of images that are not
+      independent; None without calibration images, and for several classes: no offset
+      that they share finds what one of them loses to another, so that the number of
+      images would promise too much.
     """
     if len(important) > 1:
         return None

@@ -47,7 +47,7 @@ PANELS = (
     Panel("camri", {"margin": _MARGIN, "scale": 4.0}),
     Panel("camri", {"margin": _MARGIN, "scale": 4.0}, important=1),
 )
-"""The paper's four losses, the three that it leaves out, and CAMRI of another class."""
+"""The paper's four losses, the three that it omits, and CAMRI for another class."""
 
 
 def loss_values(

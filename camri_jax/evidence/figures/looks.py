@@ -1,6 +1,6 @@
 """How pictures look: methods, text that is drawn as it is, and how they are written.
 
-Colours that depend on the page are asked of matplotlib's settings when a figure is
+Colours that depend on the page are taken from matplotlib's settings when a figure is
 drawn: within a dark style, figures are dark. No picture touches `pyplot`, so any
 backend will do.
 """
@@ -19,18 +19,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from camri_jax._files import written_whole
+from camri_jax.evidence.sheets import visible
 from camri_jax.training.methods import METHODS
 
 MANY = 10
-"""Seeds from which on a band leaves out the outermost."""
+"""The number of seeds from which a band leaves out the outermost."""
 
-BAND = f"from the lowest to the highest, of {MANY} and more over the middle 80 %"
-"""How far a band reaches, of seeds."""
+BAND = f"from the lowest to the highest, with {MANY} or more over the middle 80 %"
+"""How far a band over seeds reaches."""
 
 _LONGEST = 24  # characters of a name in a picture
-
-# Controls that hide or turn the text around them, besides those of category Cc.
-_TURNING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def foreground() -> str:
@@ -43,36 +41,17 @@ def background() -> str:
     return mpl.rcParams["axes.facecolor"]
 
 
-def style(method: str, moved: bool = False) -> dict[str, Any]:
+def style(method: str) -> dict[str, Any]:
     """Returns a method's look as matplotlib takes it.
 
     Args:
       method: a name in `camri_jax.training.methods.METHODS`.
-      moved: whether its threshold is moved: then its marker is hollow.
 
-    >>> style("camri")["marker"], style("camri", moved=True)["color"]
-    ('*', '#d55e00')
+    >>> style("camri")
+    {'color': '#d55e00', 'marker': '*'}
     """
     entry = METHODS[method]
-    colour = entry.colour or foreground()
-    face = background() if moved else colour
-    return {"color": colour, "marker": entry.marker, "markerfacecolor": face}
-
-
-def visible(text: str) -> str:
-    r"""Returns text whose control characters are written out.
-
-    >>> visible("a\x07b\n")
-    'a\\x07b\\n'
-    """
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if _hides(c) else c for c in text
-    )
-
-
-def _hides(character: str) -> bool:
-    control = unicodedata.category(character) in ("Cc", "Cs")
-    return control or ord(character) in _TURNING
+    return {"color": entry.colour or foreground(), "marker": entry.marker}
 
 
 def plain(text: str) -> str:
@@ -138,16 +117,22 @@ def finish(figure: Figure, words: str, note: str = "") -> Figure:
 @functools.cache
 def _family(character: str) -> str | None:
     """The family that draws a character: empty for the first, None without any."""
-    if ord(character) in _characters(font_manager.findfont("DejaVu Sans")):
+    if ord(character) in characters(own_font()):
         return ""
     for font in font_manager.fontManager.ttflist:
-        if "LastResort" not in font.fname and ord(character) in _characters(font.fname):
+        if "LastResort" not in font.fname and ord(character) in characters(font.fname):
             return font.name
     return None
 
 
+def own_font() -> str:
+    """Returns the file of matplotlib's own font."""
+    return font_manager.findfont("DejaVu Sans")
+
+
 @functools.cache
-def _characters(path: str) -> frozenset[int]:
+def characters(path: str) -> frozenset[int]:
+    """Returns the code points that a font file has."""
     try:
         return frozenset(font_manager.get_font(path).get_charmap())
     except (OSError, RuntimeError):
@@ -178,8 +163,8 @@ def band(
 ) -> None:
     """Fills between the lowest and the highest of `values` `[seed, x]`.
 
-    Of `MANY` seeds and more the middle four of five: their ends lie ever farther out
-    the more seeds there are, and tell of the strangest two alone.
+    With `MANY` seeds or more, the middle four fifths: the ends lie ever farther out the
+    more seeds there are, and show only the strangest two.
     """
     if len(values) < 2:
         return

@@ -19,10 +19,10 @@ _APART = 0.09  # of the axis: ticks that lie closer would touch
 def penalties(settings: pd.DataFrame, selected: pd.DataFrame, name: str) -> Figure:
     """Draws recall and accuracy against the penalty, as in Fig. 3.
 
-    A column for each method with two penalties or more; what else the method has is as
-    in its selected setting. Where the penalty vanishes stands what the method is there:
-    cross-entropy or L2-softmax. The band is one standard deviation over seeds, the
-    dotted line cross-entropy.
+    A column for each method with two penalties or more; its other hyperparameters are
+    those of its selected setting. Where the penalty vanishes, it shows what the method
+    is there: cross-entropy or L2-softmax. The band is one standard deviation over
+    seeds, the dotted line cross-entropy.
 
     Args:
       settings: from `camri_jax.evidence.selection.settings`, of one choice of important
@@ -81,7 +81,7 @@ def _along(settings: pd.DataFrame, selected: pd.DataFrame, method: str) -> pd.Da
     if penalty is None or lines.empty or picked.empty:
         return lines.iloc[:0]
     others = [name for name in POINT if name != penalty]
-    # Along what each class has its own of there is no axis.
+    # There is no axis along what each class has a value of its own for.
     lines = lines[lines[penalty].notna() & same_point(lines, picked.iloc[0], others)]
     if neutral and len(lines) and neutral[0] not in set(lines[penalty]):
         value, there = neutral
@@ -121,7 +121,7 @@ def _axis(method: str) -> str:
 
 
 def _ticks(place: Axes, lines: pd.DataFrame, method: str) -> None:
-    """Ticks where data are, as far as their labels do not touch."""
+    """Ticks where data are, as long as their labels do not touch."""
     penalty = HYPERPARAMETERS[str(METHODS[method].penalty)]
     values = lines[penalty.name].to_numpy()
     apart, kept = _APART * np.ptp(values), [values[-1]]

@@ -36,11 +36,11 @@ def price(
     certified: Sequence[Mapping[str, Any]] = (),
     emphasis: str | None = None,
 ) -> Figure:
-    r"""Draws what a recall costs, a line a method, its threshold moved for all alike.
+    r"""Draws what a recall costs, a line a method, thresholds moved alike for all.
 
     At each recall r the logit of the important class is raised by the least offset at
     which at least r of its n images are found: k = ceil(r n). The horizontal axis is
-    even in the share that is missed, log(1 - r), as the last percents cost most.
+    logarithmic in the share missed, 1 - r, as the last percents cost most.
 
     Args:
       prices: from `camri_jax.evidence.curves.prices`: a line a method, seed and recall
@@ -48,18 +48,18 @@ def price(
       name: of the important class.
       measures: which of `AXES` to draw, a panel each.
       certifiable: the largest recall that the calibration images can certify.
-      certified: of models that keep a promise, each `method`, the `recall` promised,
-        and what it costs, by the columns of `AXES`.
-      emphasis: a method that has its band, besides cross-entropy, where there are too
-        many for all.
+      certified: for each model that keeps a promise its `method`, the `recall`
+        promised, and what it costs, by the columns of `AXES`.
+      emphasis: the method whose band is drawn, besides cross-entropy's, where there are
+        too many for all.
 
     Returns:
       The figure; its label says in words what it shows. The line is the mean over
-      seeds, the band reaches from the lowest seed to the highest, of ten and more over
+      seeds, the band reaches from the lowest seed to the highest, with ten or more over
       the middle 80 %.
 
     Raises:
-      UsageError: there is nothing to draw, as where every trial diverged.
+      UsageError: there is nothing to draw, for example where every trial diverged.
     """
     prices = of_all_seeds(prices).dropna(subset=list(measures))
     if prices.empty:

@@ -20,11 +20,11 @@ def training(
 ) -> Figure:
     """Draws recall and accuracy after each epoch, of each method's selected setting.
 
-    The line is the mean over seeds; of three methods or fewer a band reaches from the
-    lowest seed to the highest, of ten and more over the middle 80 %.
+    The line is the mean over seeds; for three methods or fewer a band reaches from the
+    lowest seed to the highest, with ten or more over the middle 80 %.
 
     Args:
-      rows: of that choice of important classes, from
+      rows: for that choice of important classes, from
         `camri_jax.evidence.study.Study.of`.
       selected: from `camri_jax.evidence.selection.select`.
       important: indices of the important classes.

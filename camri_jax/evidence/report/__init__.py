@@ -18,9 +18,9 @@ from markupsafe import Markup, escape
 
 from camri_jax._files import UsageError, fraction
 from camri_jax.evidence import curves, selection, tables, verdicts
-from camri_jax.evidence.figures import drawings, looks
+from camri_jax.evidence.figures import drawings
 from camri_jax.evidence.report import slider, svg, words
-from camri_jax.evidence.sheets import SIGNS, Cell, Sheet
+from camri_jax.evidence.sheets import SIGNS, Cell, Sheet, visible
 from camri_jax.evidence.statistics import ACCURACY_MARGIN, percent
 from camri_jax.evidence.study import POINT, Choice, Study, notes
 from camri_jax.sweeps.rows import columns_of
@@ -32,13 +32,13 @@ _VERSIONS = ("camri-jax", "matplotlib", "scipy")
 
 
 class Promise(NamedTuple):
-    """What was chosen among finalists, where a page tells of that.
+    """What was chosen among finalists, where a page reports that.
 
     Attributes:
       sentences: for people, the most important first.
       finalists: the table of them.
       taken: the row of the one that was chosen.
-      lines: of each finalist `method`, `point` (its hyperparameters), `trial_id`,
+      lines: for each finalist `method`, `point` (its hyperparameters), `trial_id`,
         `certified`, the `recall` that it was asked for (NaN: one for each class), and
         what its offset costs on test images, `false_alarms` and `accuracy`.
     """
@@ -57,7 +57,7 @@ class _Part(NamedTuple):
     caption: str = ""
     why: str = ""
     sheets: Sequence[Sheet] = ()
-    pictures: Sequence[Markup] = ()
+    picture: Markup | None = None
 
 
 class _Section(NamedTuple):
@@ -69,7 +69,6 @@ class _Section(NamedTuple):
     ranked: Sheet
     taken: int | None
     slider: slider.Slider | None
-    why_no_prices: str
     parts: Sequence[_Part]
 
 
@@ -86,8 +85,8 @@ def page(
     Args:
       study: from `camri_jax.evidence.study.load`.
       accuracy_margin: loss of accuracy that counts as none.
-      recall: that is asked where the slider starts.
-      command: that asked for the page, to print it there.
+      recall: where the slider starts.
+      command: that made the page, to print it there.
       promise: what to open with in place of the recommended trial, for a study of one
         choice of important classes.
 
@@ -107,8 +106,8 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        # Nothing that a class or a path is called may hide or turn what follows.
-        finalize=lambda value: looks.visible(value) if _is_text(value) else value,
+        # No name of a class or a path may hide or reverse what follows.
+        finalize=lambda value: visible(value) if _is_text(value) else value,
     )
     template = environment.from_string(_read("page.html.jinja"))
     return template.render(
@@ -120,6 +119,7 @@ def page(
         origins=[*words.origins(study.rows), _this_page(command)],
         css=Markup(_read("page.css")),
         js=Markup(_read("page.js")),
+        least=percent(slider.ASKED[0]),
         named=named,
         shown=_shown,
         value=_value,
@@ -164,7 +164,7 @@ def _section(
         told = f"{ranked.caption} Shaded: the recommended model's."
         ranked = ranked._replace(caption=told)
     else:
-        # What a sweep would recommend was picked otherwise, and is no finalist's.
+        # What a sweep would recommend is picked otherwise, and is no finalist.
         lead, *sentences = promise.sentences
         answer = answer._replace(lead=lead, sentences=sentences, findings=())
         how = "All methods, at thresholds that keep cross-entropy's accuracy"
@@ -198,8 +198,6 @@ def _section(
             recall=recall,
             certified=certified,
         ),
-        "no trial kept its logits, there are no test images of the class, or no method "
-        f"finds {percent(slider.ASKED[0])} of it with every seed",
         parts,
     )
 
@@ -258,7 +256,7 @@ def _pictured(key: str, drawing: Any, name: str) -> _Part:
         picture = svg.inline(drawing.draw, name)
     except UsageError as error:
         return _Part(key, drawing.title, why=str(error))
-    return _Part(key, drawing.title, drawing.caption, pictures=[picture])
+    return _Part(key, drawing.title, drawing.caption, picture=picture)
 
 
 def _this_page(command: str) -> words.Origin:
@@ -271,7 +269,7 @@ def _this_page(command: str) -> words.Origin:
 
 
 def _headings(columns: Sequence[str]) -> list[str]:
-    """Columns' names in one line, each of which says by itself what it is of."""
+    """Columns' names in one line, each of which is clear by itself."""
     found, above = [], ""
     for column in columns:
         first, _, second = column.partition("\n")
@@ -281,7 +279,7 @@ def _headings(columns: Sequence[str]) -> list[str]:
 
 
 def named(sheet: Sheet) -> Sheet:
-    """Returns a sheet whose rows may come in any order, held-out columns first.
+    """Returns a sheet whose rows may come in any order.
 
     Args:
       sheet: whose rows of moved thresholds rely on the row above to name the method.
@@ -291,21 +289,12 @@ def named(sheet: Sheet) -> Sheet:
         if first.alone:
             first = first._replace(text=first.alone, value=first.alone)
         rows.append([first._replace(value=first.value or first.text), *others])
-    columns = _headings(sheet.columns)
-    held_out = [i for i, name in enumerate(columns) if name.startswith("held-out")]
-    rest = [i for i in range(1, len(columns)) if i not in held_out]
-    order = [0, *held_out, *rest]
-    return Sheet(
-        sheet.title,
-        sheet.caption,
-        [columns[i] for i in order],
-        [[row[i] for i in order] for row in rows],
-    )
+    return sheet._replace(columns=_headings(sheet.columns), rows=rows)
 
 
 def _shown(cell: Cell) -> Markup:
     """A cell's text and the sign of its mark."""
-    first, *others = (escape(looks.visible(line)) for line in cell.text.split("\n"))
+    first, *others = (escape(visible(line)) for line in cell.text.split("\n"))
     if cell.mark in ("best", "shown"):
         first = Markup("<strong>{}{}</strong>").format(first, SIGNS[cell.mark])
     elif cell.mark:

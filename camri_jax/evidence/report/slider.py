@@ -14,21 +14,13 @@ from camri_jax.evidence.figures.drawings import ASKED, certifiable
 from camri_jax.evidence.measures import measures, moved_confusion
 from camri_jax.evidence.report import svg
 from camri_jax.evidence.selection import title_of
+from camri_jax.evidence.sheets import visible
 from camri_jax.evidence.statistics import interval, percent
 from camri_jax.evidence.study import Choice, Study
 from camri_jax.guarantee import rounded_down
 from camri_jax.training.methods import BASELINE, METHODS
 
 _MARKERS = dict(zip("o^vDPs*X<>dph", "●▲▼◆✚■★✖◀▶♦⬟⬢", strict=True))
-_COLUMNS = (
-    "method",
-    "found",
-    "false alarms per 1,000",
-    "more than cross-entropy",
-    "accuracy",
-    "seeds",
-)
-
 _CERTIFIED = (
     " A large mark stands for a model whose offset calibration images certify: what "
     "that promises to find, and what it costs on test images. It may lie off the "
@@ -59,12 +51,11 @@ class Confusion(NamedTuple):
 
 
 class Slider(NamedTuple):
-    """All that stands around the slider, as it is where the slider starts."""
+    """Everything around the slider, as it is where the slider starts."""
 
     asked: Sequence[str]
     start: int
     said: str
-    columns: Sequence[str]
     rows: Sequence[Row]
     caption: str
     pictures: Sequence[Markup]
@@ -92,7 +83,7 @@ def slider(
       prices: from `camri_jax.evidence.curves.prices` at `ASKED`.
       priced: those of them to show, of one setting a method at each recall.
       taken: the trial that is recommended, if any.
-      name: an identifier of the page.
+      name: an identifier within the page.
       recall: where the slider starts.
       certified: promised recalls and what they cost, to be marked in the pictures.
 
@@ -106,9 +97,9 @@ def slider(
     start = int(np.abs(np.array(ASKED) - recall).argmin())
     names = {str(m): title_of(lines) for m, lines in priced.groupby("method")}
     tables = [_rows(priced[priced["asked"] == asked], names) for asked in ASKED]
-    class_name = looks.visible(study.name(important))
+    class_name = visible(study.name(important))
     emphasis = None if taken is None else str(taken["method"])
-    # Of several classes with a recall each, none is promised for all together.
+    # Where several classes have a recall each, none is promised for all together.
     apart = taken is not None and pd.isna(taken.get("recall", 0.0))
     most = None if apart else certifiable(study, important)
     pictures, places = [], []
@@ -151,15 +142,14 @@ def slider(
         data["asked"],
         start,
         said[start],
-        _COLUMNS,
         tables[start],
-        "Thresholds are moved on these very test images, to where just so many are "
-        "found: this is what a recall costs each network, and no promise. Means over "
+        "Thresholds are moved on these very test images, to where just that many are "
+        "found: this is what a recall costs each network, not a promise. Means over "
         "seeds, in brackets the lowest and the highest. More than cross-entropy: of "
         "the same seeds at the same recall, with its 95 % interval.",
         pictures,
         f"The line is the mean over seeds, the band reaches {looks.BAND}. The "
-        "horizontal axis is even in the share that is missed."
+        "horizontal axis is logarithmic in the share that is missed."
         + _CERTIFIED
         * bool(certified),
         confusions[start] if confusions else None,
@@ -263,7 +253,7 @@ def _say(
 def _lay_out(
     counts: Sequence[np.ndarray], important: Choice, class_names: Sequence[str]
 ) -> list[Confusion]:
-    """The matrices of few classes; of many those that important ones are taken for."""
+    """The matrices of few classes; of many, those mixed up with important ones."""
     total, inside = np.sum(counts, axis=0), list(important)
     mixed = total[inside].sum(0) + total[:, inside].sum(1)
     mixed[inside] = mixed.max() + 1
@@ -279,8 +269,8 @@ def _lay_out(
         others = len(class_names) - len(kept)
         names.append(f"{others} others")
         caption += (
-            f" Of {len(class_names)} classes stand those that are mixed up most with "
-            "it; the others are taken together."
+            f" Of {len(class_names)} classes, those that are mixed up most with it are "
+            "shown; the others are taken together."
         )
     marked = [int(group[k]) for k in inside]
     return [

@@ -32,7 +32,7 @@ def inline(draw: Callable[[], Figure], name: str) -> Markup:
 
     Args:
       draw: returns the figure, whose label is the text in its place.
-      name: an identifier of the page that no other picture has.
+      name: an identifier within the page that no other picture has.
     """
     with style.context(["default", _RC]):
         return _inline(draw(), name)
@@ -41,11 +41,11 @@ def inline(draw: Callable[[], Figure], name: str) -> Markup:
 def with_cursor(
     draw: Callable[[], Figure], name: str, stops: Sequence[float], start: int
 ) -> tuple[Markup, list[float]]:
-    """Returns a figure with a line at one of some values, and where others are.
+    """Returns a figure with a line at one of `stops`, and its shift to each of them.
 
     Args:
       draw: returns a figure of one panel.
-      name: an identifier of the page that no other picture has.
+      name: an identifier within the page that no other picture has.
       stops: values on the horizontal axis.
       start: which of them has the line.
 
@@ -81,6 +81,6 @@ def _inline(figure: Figure, name: str) -> Markup:
 
 
 def _of_page(tag: str, name: str) -> str:
-    """A tag whose identifiers are the page's only ones, in the page's colours."""
+    """A tag with identifiers that are unique in the page, and the page's colours."""
     tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
     return tag.replace(_INK, "currentColor").replace(_PAGE, "var(--page)")

@@ -10,21 +10,21 @@ import pandas as pd
 from camri_jax.evidence import sheets, tables
 from camri_jax.evidence.selection import Recommendation, title
 from camri_jax.evidence.sheets import Cell, Sheet
-from camri_jax.evidence.statistics import LEVEL, p_text, shown
+from camri_jax.evidence.statistics import DIGITS, LEVEL, p_text, shown
 from camri_jax.evidence.study import POINT, Choice, Study, point_of, same_point
 from camri_jax.evidence.verdicts import VERDICTS
 from camri_jax.training.methods import BASELINE, HYPERPARAMETERS, METHODS, Point
 
 GLOSSARY = {
-    "recall": "Of the images of a class, the share that is found. Of several important "
-    "classes: the mean of theirs.",
+    "recall": "Of the images of a class, the share that is found. For several "
+    "important classes: the mean of theirs.",
     "false alarms": "Images of other classes that are taken for the important one, per "
     "1,000 images of all classes, as often as they come in these data.",
     "precision": "Of the images taken for the important class, the share that is.",
-    "accuracy": "Of all images, the share whose class is told rightly.",
+    "accuracy": "Of all images, the share whose class is predicted correctly.",
     "threshold moved": "After training, an offset is added to the logit of the "
-    "important class: more is found, with more false alarms. Any network can have it, "
-    "without being trained anew.",
+    "important class: more is found, with more false alarms. Any network can have one, "
+    "without being trained again.",
     "as trained": "Without such an offset.",
     "seed": "Where a training starts from. The same settings with another seed give "
     "another network; ± is the standard deviation over seeds.",
@@ -32,23 +32,22 @@ GLOSSARY = {
     "was picked, and had no part in it.",
     "calibration images": "They certify a recall, and pick nothing.",
     "shown at 95 %": "The p-value, corrected for all that was tried, is below 0.05: "
-    "were there nothing to it, so much would be seen in fewer than one sweep of "
-    "twenty. Not shown does not mean that it is not so.",
+    "if there were nothing to it, so much would be seen in fewer than one sweep of "
+    "twenty. Not shown does not mean not so.",
     "interval": "With other seeds the mean would lie in it in 95 of 100 sweeps. It "
     "speaks of other trainings, not of other images; only the exact interval of the "
     "recommended model speaks of other images.",
 }
 
-# Sign, kind and words of each verdict: told apart by more than colour.
+# A verdict's sign and words, in the order in which a column of them is sorted.
 _SIGNS = {
-    "baseline": ("•", "", "reference"),
-    "better": ("✓", "shown", "better than a moved threshold"),
-    "more": ("✓", "shown", "finds more, keeps accuracy"),
-    "more_only": ("◐", "shown", "finds more, not shown to beat a moved threshold"),
-    "not_shown": ("○", "", "nothing shown"),
-    "diverged": ("✕", "worse", "every trial diverged"),
+    "baseline": "• reference",
+    "better": "✓ better than a moved threshold",
+    "more": "✓ finds more, keeps accuracy",
+    "more_only": "◐ finds more, not shown to beat a moved threshold",
+    "not_shown": "○ nothing shown",
+    "diverged": "✕ every trial diverged",
 }
-_UNKNOWN = ("?", "", "not tested")
 
 
 class Group(NamedTuple):
@@ -100,15 +99,14 @@ def answer(
       accuracy_margin: that the table was made with.
       notes: sentences on the rows, from `camri_jax.evidence.study.notes`.
     """
-    lead, *sentences = tables.recommendation(picked, name)
+    advice = tables.recommendation(picked, name)
     chosen = tables.chosen(table)
-    if picked.trial is not None:
-        sentences = [sentences[1], _costs(chosen), *sentences[2:], sentences[0]]
+    costs = "" if picked.trial is None else _costs(chosen)
     mind = [*notes, *tables.remarks(table, name)]
     warnings = [f"{text[0].upper()}{text[1:].removesuffix('.')}." for text in mind]
     return Answer(
-        lead,
-        [text for text in sentences if text],
+        advice.take,
+        [*filter(None, (advice.finds, costs, advice.caveat, advice.why))],
         findings(chosen, picked.trial, accuracy_margin),
         warnings,
     )
@@ -204,7 +202,7 @@ def ranked(table: pd.DataFrame, picked: Recommendation) -> tuple[Sheet, int | No
     to_keep = chosen.loc[chosen["method"] == BASELINE, "num_seeds"].any()
     chosen = chosen.assign(
         _keeps=~keeps,
-        _recall=-chosen["recall"].round(9),
+        _recall=-chosen["recall"].round(DIGITS),
         _alarms=chosen["false_alarms"],
     ).sort_values(["_keeps", "_recall", "_alarms"], kind="stable", na_position="last")
     number = chosen["num_important"].max()
@@ -248,9 +246,8 @@ def _is_taken(lines: pd.DataFrame, trial: pd.Series | None) -> np.ndarray:
 
 
 def _verdict(key: str) -> Cell:
-    sign, _, words = _SIGNS.get(key, _UNKNOWN)
     order = [*_SIGNS].index(key) if key in _SIGNS else len(_SIGNS)
-    return Cell(f"{sign} {words}", order)
+    return Cell(_SIGNS.get(key, "? not tested"), order)
 
 
 def settings(study: Study, choices: Sequence[Choice]) -> dict[str, str]:
