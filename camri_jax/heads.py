@@ -342,7 +342,7 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
             stated = [group_keys("groups", groups, len(labels))]
         if self.recall is None:
             return None
-        alike = copies.prints(X)
+        alike = copies.fingerprints(X)
         if repeated := len(alike) - len(np.unique(alike)):
             warnings.warn(
                 f"{repeated} of {len(alike)} examples repeat the features of another: "
