@@ -105,4 +105,4 @@ class progress:
         if made.num_done <= num_done:
             return ""
         rate = (made.num_done - num_done) / (time.time() - begin)
-        return f", about {duration((self._total - made.num_done) / rate)} left"
+        return f", about {duration((made.num_trials - made.num_done) / rate)} left"

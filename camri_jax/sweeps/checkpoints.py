@@ -59,7 +59,7 @@ def load(path: Path) -> Checkpoint | None:
     """
     try:
         arrays = read_arrays(path)
-        # Older ones do not say of which trials they are.
+        # Older ones do not say which trials they are of.
         trials = tuple(arrays.pop("trials", np.array([], np.str_)).tolist())
         leaves = [arrays[f"state{i}"] for i in range(len(arrays) - 3)]
         epoch, losses = int(arrays["epoch"]), list(arrays["losses"])
@@ -101,7 +101,7 @@ def keeping(
     Yields:
       A function to call after each epoch with one that returns where the chunk is. It
       is written by another thread while training goes on; the block ends when the last
-      is written. One that cannot be written is told, and costs nothing else.
+      is written. One that cannot be written is reported, and costs nothing else.
     """
     due, writing = time.monotonic() + 60 * minutes, None
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
@@ -124,7 +124,7 @@ def _told(writing: "concurrent.futures.Future[None] | None") -> None:
     try:
         if writing is not None:
             writing.result()
-    except Exception as error:  # stores raise of every kind
+    except Exception as error:  # stores raise errors of every kind
         warnings.warn(
             f"a checkpoint could not be written ({error!r}); training goes on",
             RuntimeWarning,

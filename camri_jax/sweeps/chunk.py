@@ -24,8 +24,8 @@ HISTORY = 50
 """The most epochs after which trials are scored on the way, so that it costs little."""
 
 _LOOK = 5000
-"""Training images that a network may measure before its first step; of features, which
-are small, it may measure all."""
+"""Training images that a network may measure before its first step; features are small,
+so it may measure all."""
 
 
 _ALIGNMENT = 64
@@ -93,7 +93,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       epoch: how many are done.
-      leaves: of the states of its trials, but for their keys, which seeds give.
+      leaves: of the states of its trials, except their keys, which seeds give.
       losses: `[trial]`, of each epoch.
       history: counts `[trial, true, predicted]`, of each epoch that was scored.
       trials: their ids; none in older files.
@@ -204,7 +204,7 @@ def _in_one_order(
 
     def sharing(function: Callable[..., Any]) -> Callable[..., Any]:
         def of_one(state, hyperparameters, constants, *arguments):
-            # What is said once makes of a batch the same for all trials at once.
+            # Passed once, so what they make of a batch is computed once for all trials.
             collections = state.collections | {"constants": constants}
             state = state._replace(collections=collections)
             return function(config, state, hyperparameters, *arguments)
@@ -429,7 +429,7 @@ def _checkpoint(
 
 
 def _lengthened(checkpoint: Checkpoint, width: int) -> Checkpoint:
-    """With the last trial again and again, as its chunk is stacked."""
+    """Padded with the last trial, as its chunk is stacked."""
 
     def lengthened(each: np.ndarray) -> np.ndarray:
         return np.concatenate([each, np.repeat(each[-1:], width - len(each), axis=0)])
@@ -484,7 +484,7 @@ def _is_key(leaf: jax.Array) -> bool:
 
 
 def _mean(losses: Sequence[Any]) -> np.ndarray:
-    """Of an epoch, `[trial]`."""
+    """The mean loss of an epoch, `[trial]`."""
     return np.mean(jax.device_get(losses), 0)
 
 
@@ -503,14 +503,14 @@ def history_epochs(epochs: int, most: int | None = None) -> list[int]:
 
 
 def _affordable(chunk: Chunk, num_scored: int) -> int:
-    """How often a part is scored on the way: of no more images than are trained on."""
+    """How often a part is scored on the way: no more images than are trained on."""
     config = chunk.config
     trained = config.recipe.epochs * config.num_drawn
     return max(1, min(HISTORY, trained // num_scored))
 
 
 def _joined(scores: list[Scores], labels: np.ndarray) -> Scores:
-    """Scores of a part's images on the host, without those that filled a batch."""
+    """Scores of a part's images on the host, without those that fill a batch up."""
     parts = jax.device_get(scores)
     return Scores(
         *(

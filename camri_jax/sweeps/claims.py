@@ -62,16 +62,16 @@ def claimed(directory: Path, chunk: str) -> Iterator[bool]:
     finally:
         done.set()
         beating.join()
-        # One that stays is stale soon; stores raise of every kind.
+        # One that stays is stale soon; stores raise errors of every kind.
         with contextlib.suppress(Exception):
             for each in _of(path.parent, chunk):
-                # A later one is of who took over from us, while we were suspended.
+                # A later one is from whoever took over while we were suspended.
                 if _turn(each) <= _turn(path):
                     each.unlink(missing_ok=True)
 
 
 def possible(directory: Path) -> bool:
-    """Returns whether a file can be created there by one of several processes only.
+    """Returns whether only one of several processes can create a file there.
 
     Args:
       directory: a path, or what `camri_jax._files.address` makes of a URL.
@@ -81,7 +81,7 @@ def possible(directory: Path) -> bool:
     store: Any = directory
     kind = type(store.fs)
     write = getattr(kind, "_pipe_file", kind.pipe_file)
-    # The general form looks first and writes then, between which another may.
+    # The general form looks, then writes: between the two another may write.
     own = write is not AbstractFileSystem.pipe_file
     return own and "mode" in inspect.signature(write).parameters
 
@@ -124,7 +124,7 @@ def _is_stale(path: Path) -> bool:
 
 
 def _is_gone(content: bytes) -> bool:
-    """Whether a claim is of a process of this machine that has ended."""
+    """Whether a claim is from a process on this machine that has ended."""
     try:
         owner = json.loads(content)
         if owner["machine"] != _machine():
@@ -138,7 +138,7 @@ def _is_gone(content: bytes) -> bool:
 
 def _beat(path: Path, done: threading.Event) -> None:
     while not done.wait(BEAT):
-        # A beat that is missed is made up for by the next; stores raise of every kind.
+        # The next beat makes up for a missed one; stores raise errors of every kind.
         with contextlib.suppress(Exception):
             write_whole(path, _content())
 

@@ -1,6 +1,6 @@
 """Trains the chunks of a plan on the devices of this process, and saves each.
 
-Any number of processes may do so for one directory: each chunk is claimed by who
+Any number of processes may do so for one directory: each chunk is claimed by whoever
 trains it, a checkpoint keeps its middle and a file of rows its end, so that whatever
 ends a process costs no more than the minutes since the last checkpoint.
 """
@@ -78,10 +78,10 @@ def run(
       checkpoint_minutes: between two checkpoints of a chunk.
 
     Raises:
-      OSError: what a chunk came to cannot be written.
+      OSError: a chunk's results cannot be written.
       TryAgain: a store was away for longer than it is waited for.
       UsageError: the images are too small for the network, the logits would take more
-        room than is taken unasked, or a single trial needs more memory than a device
+        room than is allowed unasked, or a single trial needs more memory than a device
         has.
     """
     check(plan, dataset)
@@ -133,7 +133,7 @@ def train_all(
       checkpoint_minutes: between two checkpoints of a chunk.
 
     Raises:
-      OSError: what a chunk came to cannot be written.
+      OSError: a chunk's results cannot be written.
       TryAgain: a store was away for longer than it is waited for.
       UsageError: a single trial needs more memory than a device has.
     """
@@ -219,7 +219,7 @@ def train_and_save(
       The outcome; unless it is "done", no rows, logits or weights were written.
 
     Raises:
-      OSError: what it came to cannot be written.
+      OSError: its results cannot be written.
       TryAgain: a store was away for longer than it is waited for.
     """
     with contextlib.ExitStack() as held:
@@ -251,7 +251,7 @@ def train_and_save(
             "convolution": plan.placement.convolution,
             "loop": plan.placement.loop,
             "seconds_per_trial": round(seconds / len(chunk.trials), 3),
-            # What a busy machine makes less of a difference to.
+            # Which depends less on how busy the machine is.
             "processor_seconds_per_trial": round(worked / len(chunk.trials), 3),
         }
         if trained.begin:
@@ -272,8 +272,8 @@ def train_and_save(
 def clear(output: Path) -> None:
     """Removes claims and checkpoints that nobody needs, of trials that have rows.
 
-    A chunk leaves them that was killed when it was done, or whose trials were trained
-    in other chunks.
+    They are left by a chunk that was killed when it was done, or whose trials were
+    trained in other chunks.
 
     Args:
       output: directory of the sweep.
@@ -343,7 +343,7 @@ def save(
     output: Path,
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes what a chunk came to; its rows last, as they say that it is done.
+    """Writes a chunk's results; its rows last, since they say that it is done.
 
     Args:
       plan: of the sweep.

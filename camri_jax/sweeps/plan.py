@@ -285,7 +285,7 @@ def _check_network(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _check_augmentation(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuses what leaves nothing of an image, or cannot be done to what is none."""
+    """Refuses what leaves nothing of an image, or cannot be done to features."""
     if dataset.parts["train"].images.ndim == 2:
         for name, plain in (("augment_shift", 0), ("augment_flip", "none")):
             if (value := getattr(recipe, name)) != plain:

@@ -70,7 +70,7 @@ def run(
       ModuleNotFoundError: the extra `ray` is not installed.
       ray.exceptions.RayTaskError: what a task raised.
       UsageError: the images are too small for the network, or the logits would take
-        more room than is taken unasked.
+        more room than is allowed unasked.
     """
     ray = start()
     engine.check(plan, dataset)
@@ -120,7 +120,7 @@ def run(
 
 
 def _resources(ray: Any) -> Mapping[str, float]:
-    """What a chunk takes of the cluster; a TPU is one host's chips, and never less."""
+    """What a chunk takes from the cluster; for a TPU one host's chips, never fewer."""
     hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(host.get("GPU") for host in hosts):
         return {"GPU": 1}

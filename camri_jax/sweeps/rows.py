@@ -357,7 +357,7 @@ def read_logits(
 
 
 def with_logits(directory: Path) -> set[str]:
-    """Returns the trials that kept their logits, but for files that are damaged.
+    """Returns the trials that kept their logits, except in damaged files.
 
     Args:
       directory: of the sweep.
@@ -412,8 +412,8 @@ def read_data(directory: Path, fingerprint: str) -> Data:
 def mend(directory: Path) -> None:
     """Sets aside what is damaged, with a warning, so that it is made anew.
 
-    Rows and labels are read whole, of logits and models the end, where a file that was
-    cut or is another's differs. With logits or a model go the rows that promise them,
+    Rows and labels are read whole, logits and models at their end, which differs if the
+    file was cut or is of another kind. Rows go with the logits or models they promise,
     and logits with their rows: trained anew, they may differ in their last digits.
     What cannot be read just now may be whole, and stays.
 

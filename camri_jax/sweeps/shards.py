@@ -93,9 +93,9 @@ def _place_in_array(value: str, count: str, environ: Mapping[str, str]) -> str:
 def share(plan: Plan, shard: Shard) -> Plan:
     """Returns a plan of the missing trials of one shard.
 
-    Of the trials of each program in their order, shard i of n takes i, i + n, ...;
-    neither what is done nor the devices of this process have a say in it, so shards
-    that are started again, or run on other machines, still share all trials exactly.
+    Of the trials of each program in their order, shard i of n takes i, i + n, ...,
+    whatever is done and whatever devices this process has: shards that are started
+    again, or run on other machines, still share all trials exactly.
     Trials in one order, as those of heads, go by whole seeds.
 
     Args:

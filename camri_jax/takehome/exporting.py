@@ -40,7 +40,7 @@ def export(classifier: Classifier, offset: np.ndarray, kind: Kind) -> bytes:
 def _function(
     classifier: Classifier, offset: np.ndarray
 ) -> Callable[[jax.Array], jax.Array]:
-    # Every program knows a plain convolution; what is fast in training is not asked.
+    # Every program knows a plain convolution; what is fast in training does not matter.
     config = dataclasses.replace(classifier.config, convolution="lax")
     variables = jax.tree.map(jnp.asarray, classifier.variables)
     scale = {"scale": jnp.float32(classifier.about["scale"])}

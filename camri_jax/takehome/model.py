@@ -30,7 +30,7 @@ from camri_jax.training import classifier
 from camri_jax.training.classifier import Classifier
 
 FORMAT = 1
-"""Version of `model.json`; those of others are refused by name."""
+"""Version of `model.json`; others are refused by name."""
 
 _SEEN = "seen.npy"
 
@@ -64,7 +64,7 @@ class Model:
           images: pictures, one or several: paths, PIL images, or arrays uint8 `[height,
             width]` or `[height, width, 1 to 4 channels]`, which are read as their files
             would be; or one array of several, uint8 `[image, height, width, channels]`
-            or of grey ones `[image, height, width]`. A model of features takes numbers,
+            or, if grey, `[image, height, width]`. A model of features takes numbers,
             `[feature]` or `[n, feature]`.
 
         Raises:
@@ -76,7 +76,7 @@ class Model:
     def raw_logits(self, images: Any) -> np.ndarray:
         """Returns logits `[image, class]` as trained, without the offset.
 
-        On the CPU that trained it they are, bit for bit, what training kept of a part
+        On the CPU that trained it they are, bit for bit, what training kept for a part
         of the data: images are taken in the same batches by the same program.
 
         Args:
@@ -193,7 +193,7 @@ def _features(given: Any, number: int) -> np.ndarray:
 
 
 def local(output: str | os.PathLike[str]) -> Path:
-    """Returns where a model is written, which no store can be."""
+    """Returns where a model is written, which cannot be a store."""
     path = address(output)
     if not is_local(path):
         raise UsageError(f"output must be a directory of this machine, got {output}")
@@ -263,7 +263,7 @@ def save_seen(
     Args:
       directory: of the model.
       images: arrays `[image, ...]` as the model takes them.
-      before: directory of the model that this one comes of, whose images count too.
+      before: directory of the model that this one comes from, whose images count too.
     """
     hashes = [copies.fingerprints(each) for each in images]
     if before is not None and (before / _SEEN).exists():
@@ -367,7 +367,7 @@ def read_about(directory: Path) -> dict[str, Any]:
 
 
 def _no_model(path: Path) -> str:
-    """Says what there is in the place of a model directory."""
+    """Says what there is in place of a model directory."""
     if path.is_file():
         whole = (path.parent / "model.json").exists()
         other = f"a file of a model: give its directory, {path.parent}"

@@ -230,9 +230,9 @@ class Finalist:
         there are too few images for so many models.
       offset: the certified one, not below 0; without a promise that of `picked`.
       validation: false alarms per 1,000 validation images, and accuracy, at `offset`.
-      found: of test images, `(found, all)` of each part of the goal.
+      found: of test images, `(found, all)` for each part of the goal.
       price: on test images, against its own offset 0.
-      against: the same, against cross-entropy at its own offset; None: it is that.
+      against: the same, against cross-entropy at its own offset; None for that itself.
     """
 
     method: str

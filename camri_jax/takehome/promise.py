@@ -250,7 +250,7 @@ def certificate_of(about: Mapping[str, Any]) -> Certificate | Certificates | Non
 def _same(
     again: Certificate | Certificates, stated: Certificate | Certificates
 ) -> bool:
-    """Whether two certificates say the same, but for another library's last digit."""
+    """Whether two certificates say the same, up to another library's last digit."""
 
     def told(found: Certificate | Certificates) -> tuple:
         parts = (dataclasses.replace(c, largest_certifiable=0.0) for c in found.parts)
@@ -287,7 +287,7 @@ def recalibrate(
         that one alone. Those that the model was trained, picked or certified on are
         left out, which is said.
       recall: to be promised: one number, or one for each important class; one number
-        is meant as it was when the model was made: of each class, or of all together.
+        is meant as it was when the model was made: for each class, or for all together.
       output: a new model directory.
       confidence: of the promise.
       backbone: the Flax module that was trained, where it is not one of ours.
@@ -359,7 +359,7 @@ class Checked(NamedTuple):
     Attributes:
       checks: of each part of its promise, once and sequentially.
       price: what the offset costs there; None where all or none are important.
-      holds: whether no check calls the promise broken that is looked at once.
+      holds: whether no check that is looked at once calls the promise broken.
       sentences: for people.
     """
 
@@ -380,7 +380,7 @@ def check(
     """Asks whether new labelled images contradict, or show, a model's promise.
 
     Images of one group are not independent: one of each counts, drawn by a hash of
-    pixels, which is the same however many groups there are. Groups are to be whole.
+    pixels, which is the same however many groups there are. Groups must be whole.
 
     Args:
       path: of a model directory.
@@ -481,7 +481,7 @@ def _verdicts(
 
 
 def one_a_group(mine: np.ndarray, groups: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Returns one image of each group, drawn by what neither a seed nor others change.
+    """Returns one image of each group, drawn as neither a seed nor others change.
 
     Equal images count as often as they are there, as they do for the certificate.
 
@@ -558,7 +558,7 @@ def gathered(
 
 
 def _groups_of(parts: Sequence[Part]) -> np.ndarray | None:
-    """Groups of all images; each of a part without any is its own, if others have."""
+    """Groups of all images: one an image in a part without, if others have some."""
     known = [part.groups for part in parts if part.groups is not None]
     if not known:
         return None

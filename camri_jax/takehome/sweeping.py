@@ -40,7 +40,7 @@ from camri_jax.training.network import Convolution
 
 
 class AllDiverged(UsageError):
-    """Nothing came of a sweep."""
+    """Every trial of a sweep diverged."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ def sweep(
 def shown(
     on_progress: engine.OnProgress | None,
 ) -> Iterator[engine.OnProgress]:
-    """Yields who is told of progress; for None a bar shows it, in notebooks too.
+    """Yields what is called with progress; for None it moves a bar, in notebooks too.
 
     Args:
-      on_progress: who was given.
+      on_progress: what was given.
     """
     if on_progress is not None:
         yield on_progress
@@ -263,7 +263,7 @@ def results_of(
 
 
 def provenance(command: str, config: SweepConfig | None = None) -> dict[str, Any]:
-    """Returns what a later reader needs to know of where rows come from.
+    """Returns what a later reader needs to know about where rows come from.
 
     Args:
       command: that trains them.

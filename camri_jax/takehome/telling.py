@@ -144,7 +144,7 @@ ALARMS = " false alarms per 1,000 images"
 
 
 def table(finalists: Sequence[Finalist], chosen: Finalist) -> pd.DataFrame:
-    """Returns a line a finalist: of validation images, and then of test images."""
+    """Returns a line a finalist: on validation images, then on test images."""
     return pd.DataFrame([_line(each, chosen) for each in finalists])
 
 

@@ -116,7 +116,7 @@ class Rung(NamedTuple):
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What comes of tuning.
+    """The result of tuning.
 
     Attributes:
       goal: what was asked.
@@ -217,7 +217,7 @@ def tune(
 
 
 def goal_of(config: TuneConfig, dataset: Dataset) -> Goal:
-    """Returns the goal, after what can be known of it before training.
+    """Returns the goal, after all checks that need no training.
 
     Args:
       config: what is asked.

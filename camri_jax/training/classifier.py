@@ -19,7 +19,7 @@ from camri_jax.training.network import Outputs
 from camri_jax.training.recipe import Recipe, TrainConfig
 
 FORMAT = 2
-"""Version of the files; those of others are refused by name."""
+"""Version of the files; others are refused by name."""
 
 
 class Classifier(NamedTuple):
@@ -45,7 +45,7 @@ class Classifier(NamedTuple):
             number, in batches of training's size.
 
         Raises:
-          UsageError: there are no images, or of another shape than in training.
+          UsageError: there are no images, or their shape is not that of training.
         """
         arguments = _state(self), _hyperparameters(self)
         program, labels = _scored(self.config), np.zeros(self.config.recipe.batch_size)
@@ -63,7 +63,7 @@ class Classifier(NamedTuple):
           images: `[image, height, width, channel]` uint8, as large as in training.
 
         Raises:
-          UsageError: there are no images, or of another shape than in training.
+          UsageError: there are no images, or their shape is not that of training.
         """
         found = [
             (_embed(self.config, self.variables, batch), count)
@@ -89,7 +89,7 @@ class Classifier(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _scored(config: TrainConfig) -> jax.stages.Wrapped:
-    """The program that training scores images by, so that its numbers come again."""
+    """The program by which training scores images, so that the numbers are the same."""
     placed = lift.placement(lift.trial_mesh(jax.local_devices()[:1]))
     return lift.lift(functools.partial(trial.score, config), placed, (0, 0, None, None))
 
@@ -98,14 +98,14 @@ def _state(classifier: Classifier) -> trial.TrialState:
     """What was evaluated, as the state of one trial."""
     collections = dict(jax.tree.map(np.asarray, classifier.variables))
     params = collections.pop("params")
-    # Neither optimizer nor key has a say in scores.
+    # Neither optimizer nor key matters to scores.
     rest: Any = {"opt_state": (), "average": None, "key": None, "step": np.int32(0)}
     state = trial.TrialState(params, collections, **rest)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], state)
 
 
 def _hyperparameters(classifier: Classifier) -> dict[str, np.ndarray]:
-    """Arrays as in training; of what they hold, logits know the scale alone."""
+    """Arrays as in training; logits depend on the scale alone."""
     method = METHODS[classifier.about["method"]]
     size = classifier.config.num_classes
     point: dict[str, Any] = dict(points(method.grid)[0])

@@ -335,7 +335,7 @@ def _camri(problem: Problem, margin: ArrayLike, scale: ArrayLike) -> Hyperparame
 def _angular(
     problem: Problem, scale: ArrayLike, **changes: jax.Array
 ) -> Hyperparameters:
-    """No margin but those that are named."""
+    """No margin except those that are named."""
     zeros = jnp.zeros(problem.num_classes, jnp.float32)
     neutral = {"margins": zeros, "multipliers": zeros + 1, "cosine_margins": zeros}
     return neutral | {"scale": jnp.float32(scale)} | changes

@@ -66,7 +66,7 @@ def patches_conv(
       padding: `"SAME"`, `"VALID"` or `((top, bottom), (left, right))`.
       lhs_dilation: not supported beyond 1, as the three below.
       rhs_dilation: see `lhs_dilation`.
-      dimension_numbers: taken for granted to mean NHWC, HWIO, NHWC.
+      dimension_numbers: assumed to mean NHWC, HWIO, NHWC.
       feature_group_count: see `lhs_dilation`.
       precision: precision of the matrix product.
 
@@ -229,8 +229,8 @@ class CNN(nn.Module):
         weights, the statistics of batch normalization, the global average and what
         comes out are float32.
       convolution: `"patches"` (`patches_conv`, made for `scan` and `vmap`), `"lax"`
-        (`jax.lax.conv_general_dilated`) or `"mixed"` (`"lax"`, but for images no
-        larger than the kernel).
+        (`jax.lax.conv_general_dilated`) or `"mixed"` (`"lax"`, except for images
+        no larger than the kernel).
 
     Reference:
       Section IV-A2; widths and initializers from the authors' code.
@@ -379,7 +379,7 @@ class WhitenedCNN(nn.Module):
     normalizations have no scale. There are as many blocks as leave 2 to 5 pixels of
     images of 24 and more, and at least two.
 
-    Give `init` some 5,000 training images, for it whitens by them (`Whitening`).
+    Give `init` some 5,000 training images, since it whitens by them (`Whitening`).
 
     Attributes:
       widths: output channels of each block; the last serves all blocks beyond.
@@ -447,8 +447,8 @@ class Standardization(nn.Module):
 
     with the mean of each feature and the mean of their variances over those that `init`
     is given, kept in the collection `constants`; nothing is trained. Features keep
-    their relations: those of a network that vary little have little to say. What is in
-    unlike units wants standardizing one by one before.
+    their relations: those of a network that vary little have little to say. Features in
+    different units should be standardized one by one first.
 
     Example:
       >>> features = jnp.array([[3.0, 7.0, 7.0, 7.0], [11.0, 7.0, 7.0, 7.0]])

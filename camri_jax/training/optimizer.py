@@ -21,8 +21,8 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
         p \leftarrow p - \eta_n\,(c\,u_n + \lambda p)
 
     with the direction u of Adam or of Nesterov's momentum, of gradients clipped by
-    their common norm, the rate at step n, the decoupled decay, and c = 1 but for the
-    biases of normalizations. The bias of a whitening takes no step after the third
+    their common norm, the rate at step n, the decoupled decay, and c = 1 except for
+    the biases of normalizations. The bias of a whitening takes no step after the third
     epoch. With `lookahead`, slow weights are pulled after the fast ones now and then,
     and the fast ones put back onto them.
 

@@ -1,7 +1,7 @@
 """Training and scoring of ONE trial, as pure functions of arrays.
 
 A trial's seed and hyperparameters are arrays, its configuration is static. What comes
-out is logits: nothing here knows which class is important, of other trials, or of
+out is logits: nothing here knows which class is important, nor of other trials or
 devices. `camri_jax.training.lift` lifts these functions over both.
 """
 
@@ -51,7 +51,7 @@ class TrialState(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a trial says of images, without margin and without dropout.
+    """What a trial says about images, without margin and without dropout.
 
     Attributes:
       logits: `[image, class]` float32, in units of log odds.
@@ -404,7 +404,7 @@ def _losses(
     scores: jax.Array,
     labels: jax.Array,
 ) -> jax.Array:
-    """Losses `[batch]` as training has come to them."""
+    """Losses `[batch]` at this point of training."""
     changing = {}
     if "warm_up" in hyperparameters:
         changing["epoch"] = state.step.astype(jnp.float32) / config.num_batches
