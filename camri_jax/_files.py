@@ -254,7 +254,8 @@ def ranged(path: Path) -> Any:
       path: of it.
     """
     # What fsspec reads ahead may be all of an object.
-    return path.open("rb") if is_local(path) else path.open("rb", cache_type="none")
+    more: dict[str, Any] = {} if is_local(path) else {"cache_type": "none"}
+    return path.open("rb", **more)
 
 
 @contextlib.contextmanager

@@ -372,5 +372,37 @@ def splits():
     return pd.DataFrame(lines)
 
 
+def network_splits():
+    """The price of a cat with networks, a seed each of some splits, beside seeds of one.
+
+    Split 0 is that of all other networks, whose seeds give the spread.
+    """
+    first = pd.read_parquet(RESULTS / "cifar10_fast" / "prices.parquet")
+    first = first[first["important"] == "cat"]
+    folders = sorted(RESULTS.glob("cifar10_fast_splits/*"))
+    others = [pd.read_parquet(path / "prices.parquet") for path in folders]
+    lines = []
+    for asked in (0.9, 0.95, 0.98, 0.99):
+        for what, method, column in (
+            ("cross-entropy's false alarms", BASELINE, "false_alarms"),
+            ("CAMRI's beyond them", "camri", "false_alarms_difference"),
+        ):
+            seeds, *rest = (
+                each[(each["method"] == method) & (each["asked"] == asked)][column]
+                for each in (first, *others)
+            )
+            said = (f"{each.iloc[0] + 0.0:.1f}" for each in rest)
+            lines.append(
+                {
+                    "recall": f"{asked:g}",
+                    "": what,
+                    "split 0, mean and std of seeds": f"{seeds.mean():.1f} ± "
+                    f"{seeds.std():.1f} (n = {len(seeds)})",
+                    "of each other split, one seed": ", ".join(said),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
 if __name__ == "__main__":
     looks.save(by_recall(PANELS), Path(__file__).with_name("price.png"))

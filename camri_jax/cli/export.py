@@ -12,7 +12,7 @@ model's directory do not. ONNX needs the extra `onnx` to be written, and no JAX 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import tyro
 
@@ -49,4 +49,4 @@ def main(argv: Sequence[str]) -> None:
         )
     words.writable(given.file.parent)
     backend.set_up_jax()
-    wrote(kind, load_model(given.model).export(given.file, kind))
+    wrote(kind, load_model(given.model).export(given.file, cast(Kind, kind)))

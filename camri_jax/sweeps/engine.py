@@ -257,7 +257,7 @@ def train_and_save(
         if trained.begin:
             facts["resumed_after_epoch"] = trained.begin
 
-        def keep() -> None:
+        def write() -> None:
             # Weights are the last writer's, rows and logits the first's by name: they
             # must not be of two trainings that differ in their last digits.
             known = rows.trained(output) - set(again)
@@ -265,7 +265,7 @@ def train_and_save(
                 save(plan, dataset, *_without(known, chunk, trained), output, facts)
                 path.unlink(missing_ok=True)
 
-        patiently(output, keep)
+        patiently(output, write)
     return "done"
 
 

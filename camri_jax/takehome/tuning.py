@@ -536,9 +536,8 @@ def _finish(
     }
     finalists = _certify(lab, config, goal, settings, logits)
     chosen = min(finalists, key=_order)
-    trained, scored = (
-        each[chosen.trial_id] for each in (models, logits["calibration"])
-    )
+    trained = models[chosen.trial_id]
+    scored = logits["calibration"][chosen.trial_id]
     asked = (*goal.important, *goal.recalls, goal.confidence)
     directory = directory_of(lab.output, {"asked": dataclasses.asdict(goal)}, asked)
     _keep(lab, goal, finalists, chosen, trained, scored, directory)
