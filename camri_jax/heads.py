@@ -343,7 +343,8 @@ class ImportantClassifier(ClassifierMixin, BaseEstimator):
         if self.recall is None:
             return None
         alike = copies.fingerprints(X)
-        if repeated := len(alike) - len(np.unique(alike)):
+        repeated = len(alike) - len(np.unique(alike))
+        if repeated > len(alike) / 10:  # fewer cost the promise next to nothing
             warnings.warn(
                 f"{repeated} of {len(alike)} examples repeat the features of another: "
                 "such examples count once for the promise. To have some count more in "

@@ -373,7 +373,7 @@ def splits():
 
 
 def network_splits():
-    """The price of a cat with networks, a seed each of some splits, beside seeds of one.
+    """The price of a cat with networks: one seed of some splits, beside seeds of one.
 
     Split 0 is that of all other networks, whose seeds give the spread.
     """

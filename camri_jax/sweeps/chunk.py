@@ -37,7 +37,7 @@ class Programs(NamedTuple):
 
     Attributes:
       init: `(images, seeds)` to states.
-      prepare: states to a tuple of what the programs of an epoch share, as its orders.
+      prepare: functions of states, of what an epoch's steps share, such as its orders.
       step: `(states, hyperparameters, *prepared, images, labels)` to states and losses,
         of a step, or of an epoch where that is one program.
       train_epoch: `(states, hyperparameters, images, labels, on_batch)` to states and
@@ -49,7 +49,7 @@ class Programs(NamedTuple):
     """
 
     init: jax.stages.Wrapped
-    prepare: Callable[[TrialState], tuple[Any, ...]]
+    prepare: tuple[jax.stages.Wrapped, ...]
     step: jax.stages.Wrapped
     train_epoch: Callable[..., Any]
     score: Callable[..., Any]
@@ -132,15 +132,14 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     step = lifted(trial.train_batch, 0, 0, 0, None, None, donate=True)
     score = lifted(trial.score, 0, 0, None, None)
 
-    def prepare(states):
-        return (shuffle(states),)
+    prepare = (shuffle,)
 
     def train_epoch(
         states, hyperparameters, images, labels, on_batch=lambda batch: None
     ):
-        order, losses = prepare(states), []
+        order, losses = shuffle(states), []
         for batch in range(config.num_batches):
-            states, loss = step(states, hyperparameters, *order, images, labels)
+            states, loss = step(states, hyperparameters, order, images, labels)
             losses.append(loss)
             on_batch(batch + 1)
         return states, losses
@@ -151,7 +150,7 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     if placement.loop == "scan":
         step = lifted(trial.train_epoch, 0, 0, None, None, donate=True)
         score_all = lifted(trial.score_all, 0, 0, None, None)
-        prepare = _nothing
+        prepare = ()  # trials shuffle for themselves
         if placement.one_order:
             prepare, step, score_all = _in_one_order(config, placement)
         train_epoch, score_each = _listed(prepare, step), _flattened(score_all)
@@ -165,18 +164,13 @@ def programs(config: TrainConfig, placement: Placement) -> Programs:
     )
 
 
-def _nothing(states: TrialState) -> tuple[Any, ...]:
-    """What trials that shuffle for themselves are prepared with."""
-    return ()
-
-
 def _listed(
-    prepare: Callable[..., Any], epoch: Callable[..., Any]
+    prepare: Sequence[jax.stages.Wrapped], epoch: Callable[..., Any]
 ) -> Callable[..., Any]:
     def train_epoch(
         states, hyperparameters, images, labels, on_batch=lambda batch: None
     ):
-        prepared = prepare(states)
+        prepared = [each(states) for each in prepare]
         states, loss = epoch(states, hyperparameters, *prepared, images, labels)
         return states, [loss]
 
@@ -185,7 +179,7 @@ def _listed(
 
 def _in_one_order(
     config: TrainConfig, placement: Placement
-) -> tuple[Callable[..., Any], jax.stages.Wrapped, Callable[..., Any]]:
+) -> tuple[tuple[jax.stages.Wrapped, ...], jax.stages.Wrapped, Callable[..., Any]]:
     """Epochs and scores of trials of one seed, whose batches are prepared once.
 
     Returns:
@@ -217,13 +211,10 @@ def _in_one_order(
     )
     score = lift.lift(sharing(trial.score_all), placement, axes)
 
-    def prepare(states):
-        return constants_of(states), order_of(states)
-
     def score_all(states, hyperparameters, images, labels):
         return score(states, hyperparameters, constants_of(states), images, labels)
 
-    return prepare, train, score_all
+    return (constants_of, order_of), train, score_all
 
 
 def _flattened(score_all: Callable[..., Any]) -> Callable[..., Any]:

@@ -67,7 +67,8 @@ def claimed(directory: Path, chunk: str) -> Iterator[bool]:
             for each in _of(path.parent, chunk):
                 # A later one is from whoever took over while we were suspended.
                 if _turn(each) <= _turn(path):
-                    each.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        each.unlink()
 
 
 def possible(directory: Path) -> bool:

@@ -215,7 +215,7 @@ def _compiled(
     _, hyperparameters = stack(chunk, problem_of(dataset, chunk.config.recipe))
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
     states = states_of(chunk, dataset, placement)
-    prepared = jax.eval_shape(run.prepare, states)
+    prepared = [each.eval_shape(states) for each in run.prepare]
     return run.step.lower(states, hyperparameters, *prepared, *shapes).compile()
 
 
@@ -231,7 +231,7 @@ def _seconds(
     seeds, hyperparameters = given
     data = lift.replicate(tuple(map(np.asarray, data)), placement.mesh)
     states = run.init(data[0][:1], seeds)
-    prepared = run.prepare(states)
+    prepared = [each(states) for each in run.prepare]
     times = []
     for _ in range(1 + 3):
         start = time.perf_counter()
