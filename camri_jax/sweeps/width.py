@@ -215,7 +215,7 @@ def _compiled(
     _, hyperparameters = stack(chunk, problem_of(dataset, chunk.config.recipe))
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in data]
     states = states_of(chunk, dataset, placement)
-    prepared = [each.eval_shape(states) for each in run.prepare]
+    prepared = [each.trace(states).out_info for each in run.prepare]
     return run.step.lower(states, hyperparameters, *prepared, *shapes).compile()
 
 
