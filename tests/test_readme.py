@@ -135,6 +135,19 @@ def test_prices_of_mnist_in_the_readme_are_those_of_rows():
     ) in README
 
 
+def test_prices_of_signs_in_the_readme_are_those_of_rows():
+    directory = ROOT / "experiments" / "results" / "gtsrb_fast_4"
+    trials = pd.read_parquet(directory / "prices.parquet").query("asked == 0.99")
+    own = trials[trials["method"] == "cross_entropy"]
+    assert own["important"].nunique() == 4
+    assert not trials.loc[trials["important"] == "stop", "false_alarms"].any()
+    rows = stored.read(directory).query("method == 'cross_entropy'")
+    right = np.mean([np.trace(c) / c.sum() for c in rows["test_confusion"]])
+    said = f"(GTSRB, {100 * right:.1f} % accurate, {len(rows)} seeds, four signs in"
+    assert said in README
+    assert f"cost {own['false_alarms'].mean():.1f} false alarms with cross" in README
+
+
 def test_differences_of_networks_in_the_readme_are_those_of_rows():
     found = study.load(ROOT / "experiments" / "results" / "cifar10_fast")
     lines = {}
