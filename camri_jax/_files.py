@@ -28,9 +28,9 @@ class UsageError(ValueError):
 
 
 class TryAgain(UsageError):
-    """What may pass by itself, as a store that is away: the same command may do later.
+    """What may pass by itself, such as a store that is away; trying later may succeed.
 
-    A command then ends with a status of its own, for who starts it again.
+    A command then ends with a status of its own, for whatever starts it again.
     """
 
 
@@ -50,10 +50,10 @@ _LASTING = {
 
 
 def may_pass(error: BaseException) -> bool:
-    """Returns whether what a store raised may pass by itself, as a lost connection.
+    """Returns whether what a store raised may pass by itself, like a lost connection.
 
-    Stores raise of every kind; what speaks of the request and not of the moment is
-    known by its type or its name.
+    Stores raise errors of every kind; those about the request rather than the moment
+    are known by type or name.
 
     Args:
       error: any.
@@ -103,7 +103,7 @@ def patiently(path: Path, call: Callable[[], Result]) -> Result:
     while True:
         try:
             return call()
-        except Exception as error:  # stores raise of every kind
+        except Exception as error:  # stores raise errors of every kind
             if is_local(path) or not may_pass(error):
                 raise
             away = f"{path} cannot be reached ({error})"
@@ -159,9 +159,13 @@ def fraction(name: str, value: Any) -> float:
     >>> fraction("recall", 0.9)
     0.9
     """
-    if np.ndim(value) or not 0 < float(value) < 1:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if np.ndim(value) or isinstance(value, str) or not 0 < number < 1:
         raise UsageError(f"{name} must be above 0 and below 1, got {value}")
-    return float(value)
+    return number
 
 
 def group_keys(name: str, value: Any, number: int) -> np.ndarray:
@@ -248,12 +252,12 @@ def is_local(path: Path) -> bool:
 
 
 def ranged(path: Path) -> Any:
-    """Opens a file of which parts are read; of a store no more than these is fetched.
+    """Opens a file to read parts of it; from a store no more than these is fetched.
 
     Args:
-      path: of it.
+      path: the file.
     """
-    # What fsspec reads ahead may be all of an object.
+    # What fsspec reads ahead may be a whole object.
     more: dict[str, Any] = {} if is_local(path) else {"cache_type": "none"}
     return path.open("rb", **more)
 
@@ -439,7 +443,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
       OSError: it cannot be read.
       UsageError: it is not such a file, or it is damaged.
     """
-    # Of a store, all of the object: what it raises as it is read says nothing of that.
+    # From a store, fetched whole first: an error of the store is no damage.
     with path.open("rb") if is_local(path) else io.BytesIO(path.read_bytes()) as opened:
         try:
             with np.load(opened, allow_pickle=False) as file:
@@ -448,7 +452,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"{foreign[0]} is no array")
                 return arrays
         except Exception as error:  # what was cut or changed fails in every way
-            # A place before the file's begin is one of them.
+            # EINVAL is damage too: a seek to before the file's beginning.
             why = error.errno if isinstance(error, OSError) else None
             if why not in (None, errno.EINVAL):
                 raise

@@ -167,6 +167,18 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(camri, finished):
     assert listing(finished[1]) == before
 
 
+@pytest.mark.filterwarnings("default:.*is no file of rows:RuntimeWarning")
+@pytest.mark.usefixtures("promotion_as_optax_needs_it")
+def test_a_dry_run_passes_over_damaged_rows_with_a_note(camri, monkeypatch, tmp_path):
+    monkeypatch.setattr(sweep, "tell_needs", lambda *_: None)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "cut.parquet").write_bytes(b"PAR1")
+    words = ("--output", str(tmp_path), "--dry-run")
+    status, *said = camri("sweep", *SWEEP, *words)
+    assert status == 0
+    assert "".join(said).count("is no file of rows") == 1
+
+
 @pytest.mark.usefixtures("promotion_as_optax_needs_it")
 def test_trials_that_settings_leave_uncounted_are_told(camri, monkeypatch):
     monkeypatch.setattr(sweep, "tell_needs", lambda *_: None)

@@ -903,6 +903,8 @@ NAN = np.array([[0.0, np.nan], [1.0, 0.0]])
         ),
         (lambda g: g.certify_recall(Z, Y, 1, recall=1.0), "recall must be .* got 1.0"),
         (lambda g: g.certify_recall(Z, Y, 1, recall=95), "recall must be .* got 95"),
+        (lambda g: g.images_needed("0.9"), "recall must be .* got 0.9"),
+        (lambda g: g.images_needed(None), "recall must be .* got None"),
         (
             lambda g: g.certify_recall(Z, Y, 1, recall=0.9, groups=[1, 2]),
             r"groups must be .* \[3\]",

@@ -19,6 +19,7 @@ import json
 import os
 import shlex
 import time
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -375,7 +376,11 @@ def tell_lost(plan: Plan, output: Path) -> None:
 
 def tell_others(plan: Plan, output: Path) -> None:
     """Prints in what finished trials of other settings differ, where none has these."""
-    finished = rows.read(output / "rows", ["trial_id", "settings"])["settings"]
+    with warnings.catch_warnings():
+        # Of damaged files, which planning has told.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        names = ["trial_id", "settings"]
+        finished = rows.read(output / "rows", names, pass_over=True)["settings"]
     if json.dumps(plan.settings) in set(finished):
         return
     for text, number in finished.value_counts()[:1].items():

@@ -130,6 +130,7 @@ def _is_gone(content: bytes) -> bool:
         owner = json.loads(content)
         if owner["machine"] != _machine():
             return False
+        # What is NaN may beat yet, and text raises: neither is told by !=.
         return abs(owner["began"] - _began(owner["pid"])) > 0
     except psutil.NoSuchProcess:
         return True

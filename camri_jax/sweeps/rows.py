@@ -461,7 +461,7 @@ def _with_rows(directory: Path, path: Path, rows: Path | None, what: str) -> Non
 
 def _is_zip(path: Path) -> bool:
     try:
-        # By its name, it would be none too where it may not be read.
+        # Given a name, `is_zipfile` also says no to what may not be read.
         with path.open("rb") as file:
             return zipfile.is_zipfile(file)
     except (FileNotFoundError, IsADirectoryError):
@@ -485,8 +485,9 @@ def _table(path: Path, schema: pa.Schema) -> pa.Table:
 def _opened(path: Path, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
     """Opens a file; what is wrong with its contents is `ArrowInvalid` in the block.
 
-    What keeps it from being read is none, but for that there is no such file. From a
-    store it is fetched whole, as each range would be a request, unless its end will do.
+    What keeps it from being read is raised as it is, except that a missing file counts
+    as wrong. From a store it is fetched whole, as each range would be a request, unless
+    its end will do.
     """
     try:
         fetched = whole and not is_local(path)
@@ -501,7 +502,7 @@ def _opened(path: Path, *, whole: bool = True) -> Iterator[pq.ParquetFile]:
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise pa.ArrowInvalid(str(error)) from error
         except OSError as error:
-            # Arrow raises it bare of contents, as of a page that was cut.
+            # Arrow raises a bare one for contents, as of a page that was cut.
             if type(error) is not OSError or error.errno is not None:
                 raise
             raise pa.ArrowInvalid(str(error)) from error
