@@ -29,7 +29,7 @@ WEIGHTED = {
 PANELS = {
     f"heads, {title}": {HEADS[title]: COSINE, WEIGHTED[title]: WEIGHT}
     for title in HEADS
-} | {"networks, 42,000": {"cifar10_fast": COSINE}}
+} | {"networks, 42,000": {"cifar10_fast": (*WEIGHT, *COSINE)}}
 """What the README's picture shows: by title, folders, and methods of each."""
 
 
@@ -377,7 +377,7 @@ def network_splits():
 
     Split 0 is that of all other networks, whose seeds give the spread.
     """
-    first = pd.read_parquet(RESULTS / "cifar10_fast" / "prices.parquet")
+    first = pd.read_parquet(RESULTS / "cifar10_fast_cpu" / "prices.parquet")
     first = first[first["important"] == "cat"]
     folders = sorted(RESULTS.glob("cifar10_fast_splits/*"))
     others = [pd.read_parquet(path / "prices.parquet") for path in folders]
