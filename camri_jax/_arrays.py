@@ -16,7 +16,7 @@ from camri_jax._files import UsageError
 
 Check = Callable[[str, ArrayLike], None]
 
-# jax-ml/jax#39103: right in 0.10.1 and from 0.11.0 on.
+# jax-ml/jax#39103: right in 0.10.1, 0.11.0, 0.11.1, 0.11.2 and 0.12.0.1.
 WRONG_SUMS_VERSIONS = ("0.10.2",)
 # Empty: XLA's CPU backend leaves nothing to YNNPACK, and runs convolutions faster.
 WRONG_SUMS_CURE = "--xla_cpu_experimental_ynn_fusion_type="

@@ -365,8 +365,10 @@ def _dirac(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> ja
     height, width, inputs, outputs = shape
     same = min(inputs, outputs)
     uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    kernel = uniform(key, tuple(shape), dtype).at[..., :same].set(0.0)
     diagonal = jnp.arange(same)
+    # Not `:same`: where that is all, JAX indexes with an empty constant, on which
+    # jaxlib 0.11.2 (not 0.11.1, not 0.12.0.1) crashes in a shard_map over two devices.
+    kernel = uniform(key, tuple(shape), dtype).at[..., diagonal].set(0.0)
     return kernel.at[height // 2, width // 2, diagonal, diagonal].set(1.0)
 
 
