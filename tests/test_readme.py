@@ -62,11 +62,16 @@ COMMAND_LINES = sorted(
 # --- Numbers -------------------------------------------------------------------------
 
 
-def test_the_picture_of_the_readme_is_that_of_rows():
+@pytest.fixture(scope="module")
+def measured():
     path = ROOT / "docs" / "measured.py"
-    measured = types.ModuleType("measured")
-    measured.__file__ = str(path)
-    exec(path.read_text(encoding="utf-8"), measured.__dict__)
+    module = types.ModuleType("measured")
+    module.__file__ = str(path)
+    exec(path.read_text(encoding="utf-8"), module.__dict__)
+    return module
+
+
+def test_the_picture_of_the_readme_is_that_of_rows(measured):
     shown = measured.by_recall(measured.PANELS).get_label()
     with Image.open(ROOT / "docs" / "price.png") as picture:
         assert picture.info["Description"] == shown
@@ -126,6 +131,18 @@ def test_prices_in_the_readme_are_those_of_rows(images):
     assert {int(seeds)} == {*counts, *more}
 
 
+def test_prices_of_networks_in_the_readme_are_those_of_rows(measured):
+    found = measured.beyond(
+        "cifar10_fast", methods=(*measured.WEIGHT, *measured.COSINE)
+    )
+    found = found.xs(0.99, level="asked")
+    order = ["cross_entropy", *measured.WEIGHT, *measured.COSINE]
+    told = [f"{found.loc[method, 'alarms']:.1f}" for method in order]
+    (line,) = re.findall(r"\| networks, 42,000 \| (.*) \|", README)
+    assert line.replace("*", "").split(" | ") == [*told, f"{found['seeds'].min():.0f}"]
+    assert found["seeds"].nunique() == 1
+
+
 def test_prices_of_mnist_in_the_readme_are_those_of_rows():
     means, counts = alarms("mnist_1000", "prices")
     (seeds,) = {*counts}
@@ -143,7 +160,8 @@ def test_prices_of_signs_in_the_readme_are_those_of_rows():
     trials = pd.read_parquet(directory / "prices.parquet")
     trials = trials[trials["method"].isin(["cross_entropy", "camri"])]
     highest = trials.query("asked == 0.995 and important == 'stop'")
-    assert len(highest) and not highest["false_alarms"].any()
+    assert len(highest) > 0
+    assert not highest["false_alarms"].any()
     own = trials.query("asked == 0.99").groupby("method")
     assert (own["important"].nunique() == 4).all()
     rows = stored.read(directory).query("method == 'cross_entropy'")

@@ -85,12 +85,11 @@ QUICK = Sizes(
 )
 ON_GPU = Sizes(
     forms=tuple(
-        Form(convolution, loop, trials, precision)
+        Form(convolution, "scan", trials, precision)
         for precision in ("float32", "bfloat16")
         for trials in (1, 4, 16)
-        for convolution, loop in (("lax", "scan"), ("patches", "scan"))
-    )
-    + (Form("lax", "steps", precision="bfloat16"),),
+        for convolution in ("lax", "patches")
+    ),
     batches=10,
     repetitions=7,
 )
