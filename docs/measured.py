@@ -26,6 +26,10 @@ WEIGHTED = {
     title: folder.replace("features_", "features_weights_")
     for title, folder in HEADS.items()
 }
+TEN = {
+    title: folder.replace("features_", "features_ten_")
+    for title, folder in HEADS.items()
+}
 PANELS = {
     f"heads, {title}": {HEADS[title]: COSINE, WEIGHTED[title]: WEIGHT}
     for title in HEADS
