@@ -188,7 +188,8 @@ def test_differences_of_networks_in_the_readme_are_those_of_rows():
         f"{cat['recall_difference']:.3f} more of the cats and is "
         f"{-cat['accuracy_difference']:.3f} less accurate "
         f"(dogs {lines['dog']['recall_difference']:.3f}, airplanes "
-        f"{lines['airplane']['recall_difference']:.3f})"
+        f"{lines['airplane']['recall_difference']:.3f}, "
+        f"{lines['dog']['num_pairs']:.0f} seeds)"
     )
     assert told in README
 
