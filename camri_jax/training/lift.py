@@ -56,8 +56,8 @@ class Placement(NamedTuple):
 _WANTED: dict[str, tuple[Convolution, bool, Loop]] = {
     "cpu": ("mixed", False, "steps"),
     "tpu": ("lax", True, "scan"),
-    # In float32, on an H100; in bfloat16 `lax` is faster, with one trial at once, and
-    # sweeps try both.
+    # Faster on an H100 in float32; in bfloat16 `lax` is, with one trial at once. A sweep
+    # tries both.
     "gpu": ("patches", True, "scan"),
 }
 
