@@ -56,8 +56,8 @@ class Placement(NamedTuple):
 _WANTED: dict[str, tuple[Convolution, bool, Loop]] = {
     "cpu": ("mixed", False, "steps"),
     "tpu": ("lax", True, "scan"),
-    # Faster on an H100 in float32; in bfloat16 `lax` is, with one trial at once. A sweep
-    # tries both.
+    # Faster on an H100 in float32; in bfloat16 `lax` is, with one trial at once. A
+    # sweep tries both.
     "gpu": ("patches", True, "scan"),
 }
 
